@@ -1,0 +1,1 @@
+"""Configuration models, presets and the wire contract that both sides of a socket share."""

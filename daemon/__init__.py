@@ -1,0 +1,1 @@
+"""The daemon: supervisor, workers and everything that touches a device or a dataset."""

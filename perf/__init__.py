@@ -1,0 +1,1 @@
+"""Measurements: grids, floors, budgets. Time limits live here, never in tests."""

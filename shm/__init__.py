@@ -1,0 +1,1 @@
+"""Shared memory: sealed segments, rings of samples, latest-value cells, doorbells."""

@@ -1,0 +1,209 @@
+"""Binary records that travel through rings and cells: one table of fields per kind of stream.
+
+Little endian, int64 nanoseconds of CLOCK_MONOTONIC in every `t_..._ns` and `..._ns` field.
+Joint vectors follow the order of the joints in the configuration.
+"""
+
+from enum import IntEnum, IntFlag
+
+import numpy as np
+
+STREAMS_VERSION = 1
+"""Raised when any record below changes shape; ring headers and side files carry it."""
+
+
+class FrameFlag(IntFlag):
+    """What a camera worker knows about one frame (ring slot `flags`)."""
+
+    CORRUPT = 1  # device error bit, short or undecodable payload
+    FROZEN = 2  # the same picture as several frames before
+    LATE = 4  # arrived more than two periods after its capture
+    GAP_BEFORE = 8  # device frame numbers jumped just before this frame
+    STAMP_ARRIVAL = 16  # capture time is the arrival time: the device gave none worth trusting
+
+
+class TickFlag(IntFlag):
+    """What the picture of one dataset row is worth (`TICK_DTYPE.flags`)."""
+
+    REPEAT = 1  # the same source frame as in the row before
+    EXPECTED = 2  # a repeat that the camera's own lower rate explains
+    MISSING = 4  # no frame of this tick could be had: lost, torn or not yet come
+    LATE = 8  # decided by deadline, not by a newer frame
+    CORRUPT = 16  # a frame was there but could not be decoded
+    FROZEN = 32  # the source says that its picture stands still
+    SKIP_BEFORE = 64  # at least one source frame between this row and the last was not used
+
+
+class JointFlag(IntFlag):
+    """What one sample of an arm bus is worth (`flags` of an arm sample)."""
+
+    NO_REPLY = 1  # at least one joint did not answer; its bit in `valid` is 0
+    RESYNC = 2  # the line was being drained after a missing reply; nothing was read
+    LATE_REPLY = 4  # an owed reply of an earlier tick came and was thrown away
+    BAD_PACKET = 8  # checksum, id or length was wrong
+    CLIPPED = 16  # limits changed the requested goal
+    RAMPING = 32  # the goal was on its way in, by the ramp
+    OVERRUN_BEFORE = 64  # the loop skipped at least one tick before this one
+    STALE_LEADER = 128  # the leader's sample was older than its validity
+    WRITE_SKIPPED = 256  # no goal was written in this tick
+
+
+class Motion(IntEnum):
+    """State of the motion machine of one actuator group (DESIGN section 8)."""
+
+    DISARMED = 0
+    HOLD = 1
+    TELEOP = 2
+    POLICY = 3
+    PAUSED = 4
+    CORRECTING = 5
+    REPLAY = 6
+    FAULT = 7
+
+
+class GoalSource(IntEnum):
+    """Who asked for the goal of a tick."""
+
+    NONE = 0
+    HOLD = 1
+    LEADER = 2
+    POLICY = 3
+    REPLAY = 4
+    PARK = 5
+
+
+TICK_DTYPE = np.dtype(
+    [
+        ("k", "<i8"),  # row number in the episode
+        ("tick_ns", "<i8"),  # grid time of the row
+        ("source_index", "<i8"),  # ring index of the frame used; -1 none
+        ("source_seq", "<i8"),  # device frame number; -1 unknown
+        ("capture_ns", "<i8"),  # capture time of the frame used; 0 none
+        ("arrival_ns", "<i8"),  # when it reached this computer; 0 none
+        ("error_ns", "<i8"),  # capture_ns - tick_ns, signed
+        ("encoded_ns", "<i8"),  # when its packet was handed to the file
+        ("packet_bytes", "<u4"),
+        ("flags", "<u4"),  # TickFlag
+    ]
+)
+"""One row of one camera, as the encoder decided it."""
+
+
+def arm_sample_dtype(joints: int) -> np.dtype[np.void]:
+    """One tick of one arm bus.
+
+    present: position in the dataset's units (float32 [joints]), NaN where invalid; present_raw:
+    servo steps (int32); leader/requested/limited/sent: goal path of a follower in the dataset's
+    units, NaN where there was none; sent_raw: steps written to the wire, -1 none; valid: bit i set
+    when joint i answered; sample_ns: midpoint of request sent and last byte received, half_width_ns
+    its uncertainty; leader_ns: sample time of the leader position behind the goal, 0 none.
+    """
+    vector = (joints,)
+    return np.dtype(
+        [
+            ("tick", "<i8"),
+            ("request_ns", "<i8"),
+            ("sample_ns", "<i8"),
+            ("half_width_ns", "<i8"),
+            ("goal_written_ns", "<i8"),
+            ("leader_ns", "<i8"),
+            ("flags", "<u4"),
+            ("valid", "<u4"),
+            ("epoch", "<u4"),
+            ("motion", "u1"),
+            ("source", "u1"),
+            ("cause", "<u2"),
+            ("present_raw", "<i4", vector),
+            ("sent_raw", "<i4", vector),
+            ("present", "<f4", vector),
+            ("leader", "<f4", vector),
+            ("requested", "<f4", vector),
+            ("limited", "<f4", vector),
+            ("sent", "<f4", vector),
+        ],
+        align=True,
+    )
+
+
+def telemetry_dtype(joints: int) -> np.dtype[np.void]:
+    """Slow readings of one arm bus.
+
+    load: signed, 0.1 % of stall torque; voltage: 0.1 V; temperature: degrees Celsius; current:
+    6.5 mA steps; status: the servo's own error bits.
+    """
+    vector = (joints,)
+    return np.dtype(
+        [
+            ("sample_ns", "<i8"),
+            ("valid", "<u4"),
+            ("pad", "<u4"),
+            ("load", "<i2", vector),
+            ("current", "<i2", vector),
+            ("voltage", "u1", vector),
+            ("temperature", "u1", vector),
+            ("status", "u1", vector),
+            ("torque", "u1", vector),
+        ],
+        align=True,
+    )
+
+
+def leader_cell_dtype(joints: int) -> np.dtype[np.void]:
+    """Newest leader position, read by the follower each tick. valid: bit per joint."""
+    return np.dtype(
+        [
+            ("sample_ns", "<i8"),
+            ("index", "<i8"),
+            ("valid", "<u4"),
+            ("epoch", "<u4"),
+            ("position", "<f4", (joints,)),
+        ],
+        align=True,
+    )
+
+
+HISTOGRAM_BUCKETS = 64
+"""Bucket b of a log2 histogram counts values v (ns) with 2**(b/2) <= v < 2**((b+1)/2)."""
+
+STATUS_COUNTERS = 16
+
+STATUS_DTYPE = np.dtype(
+    [
+        ("beat_ns", "<i8"),  # heartbeat: the worker's loop advanced at this time
+        ("started_ns", "<i8"),
+        ("pid", "<i4"),
+        ("state", "<u4"),  # kind-specific word, named in STATUS_STATES
+        ("progress", "<u8"),  # ticks, frames or rows done; must grow while running
+        ("counters", "<u8", (STATUS_COUNTERS,)),  # named per kind in STATUS_COUNTER_NAMES
+        ("lateness", "<u4", (HISTOGRAM_BUCKETS,)),  # log2 histogram, ns
+        ("work", "<u4", (HISTOGRAM_BUCKETS,)),
+        ("lag", "<u4", (HISTOGRAM_BUCKETS,)),
+    ],
+    align=True,
+)
+"""One per process, in a latest-value cell: heartbeat, counters, histograms; no allocation."""
+
+STATUS_STATES: dict[str, tuple[str, ...]] = {
+    "sim": ("starting", "running"),
+    "camera": ("starting", "running", "reconnecting", "failed"),
+    "arm": (*(motion.name for motion in Motion), "CONNECTING"),
+    "encoder": ("starting", "ready", "recording", "closing"),
+    "writer": ("starting", "ready", "recording", "committing"),
+}
+
+STATUS_COUNTER_NAMES: dict[str, tuple[str, ...]] = {
+    "sim": ("requests", "faults"),
+    "camera": (
+        "frames", "device_lost", "corrupt", "frozen", "late", "reconnects", "wrong_size", "bytes",
+    ),
+    "arm": (
+        "ticks", "overruns", "no_reply", "resync", "late_reply", "bad_packet", "clipped",
+        "stale_leader", "reconnects", "goals_written", "telemetry", "read_errors",
+    ),
+    "encoder": (
+        "rows", "repeated", "expected", "missing", "late", "corrupt", "ring_lost", "lag_frames",
+        "bytes",
+    ),
+    "writer": ("rows", "joint_invalid", "ring_lost", "episodes", "bytes"),
+}  # fmt: skip
+"""Meaning of `counters` by kind of process, in order."""

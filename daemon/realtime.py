@@ -1,0 +1,101 @@
+"""Real-time settings of one process: asked for, tried, and reported as granted or refused.
+
+Nothing here is required: without privileges everything still works and the report says what is
+missing. Priority is only for processes with exactly one Python thread: two threads of the same
+real-time class under one GIL starve each other for hundreds of milliseconds.
+"""
+
+import ctypes
+import gc
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+_PR_SET_TIMERSLACK = 29
+_PR_SET_PDEATHSIG = 1
+_MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True, slots=True)
+class RealtimeRequest:
+    """What a process asks for. priority: SCHED_FIFO 1..99, 0 none; cpus: affinity, () any."""
+
+    priority: int = 0
+    cpus: tuple[int, ...] = ()
+    lock_memory: bool = False
+    timer_slack_ns: int = 0
+    nice: int = 0
+
+
+@dataclass(slots=True)
+class RealtimeReport:
+    """Per setting: `granted` or the reason why not, in words an operator can act on."""
+
+    settings: dict[str, str] = field(default_factory=dict)
+
+    def attempt(self, name: str, refused: str | None, mend: str = "") -> None:
+        self.settings[name] = (
+            "granted" if refused is None else f"refused: {refused}{'; ' + mend if mend else ''}"
+        )
+
+
+def die_with_parent(signal_number: int = 9) -> None:
+    """Ask the kernel to send `signal_number` when the thread that started us ends (Linux)."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal_number, 0, 0, 0)
+
+
+def _call(function: str, *args: int) -> str | None:
+    if getattr(_libc, function)(*args) == 0:
+        return None
+    return os.strerror(ctypes.get_errno())
+
+
+def _try(action: Sequence[object]) -> str | None:
+    function, *args = action
+    try:
+        function(*args)  # type: ignore[operator]
+    except (OSError, PermissionError) as error:
+        return error.strerror or str(error)
+    return None
+
+
+def apply(request: RealtimeRequest) -> RealtimeReport:
+    """Apply `request` to this process and report each setting."""
+    report = RealtimeReport()
+    if request.timer_slack_ns:
+        report.attempt(
+            f"timer slack {request.timer_slack_ns} ns",
+            _call("prctl", _PR_SET_TIMERSLACK, request.timer_slack_ns, 0, 0, 0),
+        )
+    if request.cpus:
+        wanted = set(request.cpus) & set(os.sched_getaffinity(0)) or set(os.sched_getaffinity(0))
+        report.attempt(f"cpus {sorted(wanted)}", _try((os.sched_setaffinity, 0, wanted)))
+    if request.nice:
+        report.attempt(
+            f"nice {request.nice}", _try((os.setpriority, os.PRIO_PROCESS, 0, request.nice))
+        )
+    if request.priority:
+        report.attempt(
+            f"SCHED_FIFO {request.priority}",
+            _try((os.sched_setscheduler, 0, os.SCHED_FIFO, os.sched_param(request.priority))),
+            "set LimitRTPRIO=80 in the unit or rtprio in /etc/security/limits.d",
+        )
+    if request.lock_memory:
+        report.attempt(
+            "memory lock",
+            _call("mlockall", _MCL_CURRENT | _MCL_FUTURE | _MCL_ONFAULT),
+            "set LimitMEMLOCK=infinity in the unit or memlock in /etc/security/limits.d",
+        )
+    return report
+
+
+def freeze_garbage() -> None:
+    """Collect once, keep what lives out of every later collection, and switch collection off.
+
+    For loops that allocate nothing in steady state; call again between episodes while holding.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.disable()

@@ -1,0 +1,343 @@
+"""The configuration of one robot, as typed models. Unknown keys and wrong types are refused.
+
+Units stand in the names. Checks that need several sections or this machine live in `checks.py`;
+reading YAML, presets and `--set` in `load.py`.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+NAME_PATTERN = r"^[a-z][a-z0-9_]{0,30}$"
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+
+SO_JOINTS = (
+    "shoulder_pan",
+    "shoulder_lift",
+    "elbow_flex",
+    "wrist_flex",
+    "wrist_roll",
+    "gripper",
+)
+"""Joints of SO-100 and SO-101, in servo id order 1..6 (LeRobot's names)."""
+
+
+class Section(BaseModel):
+    """Base of every section: no unknown keys, no silent conversions, no change after loading."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
+    )
+
+
+class CameraConfig(Section):
+    """One camera. The name it has under `cameras:` becomes `observation.images.<name>`."""
+
+    source: Literal["v4l2", "http", "rtsp", "file", "opencv", "pyav", "sim"] = "v4l2"
+    """What delivers the frames. `sim` is the built-in simulated camera."""
+    device: str = ""
+    """V4L2 index, path or by-id link; URL; file name. Not used for `sim`."""
+    width: int = Field(640, ge=16, le=8192)
+    """Picture width in pixels, as delivered by the device (before rotation)."""
+    height: int = Field(480, ge=16, le=8192)
+    """Picture height in pixels, before rotation."""
+    fps: Annotated[float, Field(gt=0, le=1000)] = 30.0
+    """Frames per second asked from the device. May be lower than the dataset's."""
+    fourcc: Literal["auto", "mjpeg", "yuyv", "nv12", "grey", "rgb24", "bgr24", "yuv420p"] = "auto"
+    """Pixel format. `auto`: MJPEG where the device offers it (stays compressed in memory)."""
+    rotation: Literal[0, 90, 180, 270] = 0
+    """Clockwise turn applied when encoding."""
+    latency_ms: float = Field(0.0, ge=0, le=1000)
+    """Fixed delay between exposure and the stamp that is trusted; subtracted from it."""
+    exposure: Literal["auto"] | int | None = None
+    """`auto`, or absolute exposure in the device's unit (V4L2: 100 us); none leaves it alone."""
+    gain: int | None = None
+    """Sensor gain in the device's unit; none leaves it alone."""
+    focus: Literal["auto"] | int | None = None
+    """`auto`, or absolute focus; none leaves it alone."""
+    white_balance: Literal["auto"] | int | None = None
+    """`auto`, or colour temperature in kelvin; none leaves it alone."""
+    accept_mismatch: bool = False
+    """Take the size or rate that the device gives when it is not the one asked for."""
+    required: Literal["abort", "mark", "optional"] = "mark"
+    """What the loss of this camera does to a running episode."""
+    ring_seconds: float = Field(2.0, ge=0.2, le=60)
+    """How long a consumer may stall before frames are lost; sets the ring's size."""
+    alignment: Literal["hysteresis", "previous"] = "hysteresis"
+    """Which frame belongs to a row (docs/time.md)."""
+    stamp_header: str = "X-Timestamp-Ns"
+    """HTTP streams: part header with the sender's stamp (its own clock, nanoseconds)."""
+    step: bool = False
+    """A source with its own step clock: one row per frame, no deadline, nothing repeated."""
+    speed: float = Field(1.0, gt=0, le=100)
+    """Video files: pace relative to real time."""
+    pattern: Literal["420", "422", "444"] = "420"
+    """Simulated camera: chroma sub-sampling of its JPEGs."""
+
+
+class ArmSideConfig(Section):
+    """One serial bus: a leader or a follower."""
+
+    port: str
+    """Serial device, best a /dev/serial/by-id link; `sim` for the built-in simulated bus."""
+    id: str = ""
+    """LeRobot's id of this arm: names its calibration file."""
+    calibration: str | None = None
+    """Calibration file; none: LeRobot's default place for `id`."""
+    baud: int = 1_000_000
+    """Line rate in baud."""
+
+
+class LeaderConfig(ArmSideConfig):
+    """The arm that a person moves."""
+
+
+class FollowerConfig(ArmSideConfig):
+    """The arm that follows."""
+
+    max_relative_target: float | dict[str, float] | None = None
+    """LeRobot's limit: largest distance of a goal from the present position, per tick."""
+    p_coefficient: int = Field(16, ge=0, le=254)
+    """Position P gain written at attach where it differs."""
+    i_coefficient: int = Field(0, ge=0, le=254)
+    """Position I gain."""
+    d_coefficient: int = Field(32, ge=0, le=254)
+    """Position D gain."""
+
+
+class LimitsConfig(Section):
+    """Limits on the follower's goal, in dataset units (degrees; gripper 0..100) and seconds."""
+
+    velocity_per_s: float = Field(360.0, gt=0)
+    """Largest speed of a joint's goal."""
+    acceleration_per_s2: float = Field(4000.0, gt=0)
+    """Largest acceleration of a joint's goal."""
+    ramp_s: float = Field(1.0, ge=0.1, le=10)
+    """How long the follower glides to its goal after arm, resume and hand-over."""
+    ramp_velocity_per_s: float = Field(60.0, gt=0)
+    """Largest speed while gliding in."""
+    leader_stale_periods: float = Field(2.0, ge=1, le=50)
+    """After this many periods without a leader sample the follower holds."""
+    align_error: float = Field(30.0, gt=0)
+    """Arming waits, naming the joints, while leader and follower differ by more than this."""
+    temperature_warn_c: int = Field(60, ge=30, le=90)
+    """Warn at this servo temperature (degrees Celsius)."""
+    temperature_release_c: int = Field(70, ge=30, le=95)
+    """Park and release at this servo temperature."""
+    load_warn: int = Field(800, ge=50, le=1023)
+    """Warn at this load (0.1 % of stall torque); a gripper above it is relaxed."""
+    voltage_min: float = Field(4.5, ge=3, le=14)
+    """Warn below this supply voltage (V)."""
+    idle_park_s: float = Field(300.0, ge=0)
+    """Armed but not moving for this long: park and release. 0 never."""
+
+
+class ArmPairConfig(Section):
+    """A leader and the follower it drives. Either may be left out (a follower alone can replay)."""
+
+    type: Literal["so100", "so101"] = "so101"
+    """Model of the arms."""
+    leader: LeaderConfig | None = None
+    """Bus of the leader arm."""
+    follower: FollowerConfig
+    """Bus of the follower arm."""
+    rate_hz: int = Field(250, ge=10, le=1000)
+    """Control rate of both buses."""
+    telemetry_hz: float = Field(5.0, ge=0, le=50)
+    """How often load, voltage, temperature and current are read; 0 never."""
+    use_degrees: bool = True
+    """Body joints in degrees (LeRobot's default); false: -100..100."""
+    limits: LimitsConfig = LimitsConfig()
+    """Limits and protection of this pair."""
+    torque_on_exit: Literal["hold", "park", "release"] = "hold"
+    """What happens to the follower's torque when the daemon ends on purpose."""
+    park: dict[str, float] | None = None
+    """Resting pose for park, per joint in dataset units; none: stay where it is."""
+
+
+class EncoderConfig(Section):
+    """Video encoding, with LeRobot's option names."""
+
+    vcodec: Literal["auto", "h264", "hevc", "av1", "libsvtav1", "h264_nvenc", "h264_vaapi",
+                    "h264_qsv", "h264_v4l2m2m", "hevc_nvenc"] = "auto"  # fmt: skip
+    """Codec; `auto` probes this machine for a new dataset, then the dataset pins it."""
+    pix_fmt: Literal["yuv420p"] = "yuv420p"
+    """Pixel format in the file."""
+    g: int = Field(2, ge=1, le=600)
+    """Distance of key frames. Small is fast to read at random, large is small on disk."""
+    crf: int = Field(30, ge=0, le=63)
+    """Constant quality; lower is better and larger."""
+    preset: str | int | None = None
+    """Encoder preset; none: veryfast for h264, 12 for AV1."""
+    fast_decode: int = Field(0, ge=0, le=2)
+    """SVT-AV1's fast-decode level."""
+    threads: int = Field(1, ge=1, le=16)
+    """Threads of each encoder process."""
+    extra_options: dict[str, str | int | float] = Field(default_factory=dict)
+    """Further options of the codec; never override the ones above."""
+
+
+class DatasetConfig(Section):
+    """Where and how episodes are stored."""
+
+    root: str
+    """The dataset folder itself. `~` is expanded."""
+    repo_id: str = Field("local/recd", pattern=r"^[\w.-]+/[\w.-]+$")
+    """LeRobot's name of the dataset."""
+    fps: int = Field(30, ge=1, le=240)
+    """Rows per second."""
+    task: str = "Pick the cube and place it in the bowl."
+    """Default task of an episode."""
+    columns: Literal["plain", "full"] = "plain"
+    """`plain`: exactly LeRobot's columns. `full`: adds time errors, validity, control source."""
+    action: Literal["requested", "sent"] = "requested"
+    """What the action column holds: what the leader asked (LeRobot's meaning) or what was sent."""
+    video: bool = True
+    """False: pictures are stored as LeRobot `image` features."""
+    encoder: EncoderConfig = EncoderConfig()
+    """Video encoding."""
+    reserve_mb: int = Field(500, ge=0)
+    """Free space that is never used; recording is refused or ended before."""
+    durability: Literal["resilient", "fast"] = "resilient"
+    """`resilient`: fdatasync every second while recording. `fast`: only at stop."""
+
+
+class RealtimeConfig(Section):
+    """Real-time settings asked for; what was granted is reported."""
+
+    enabled: bool = True
+    """False: no priorities, no memory locking, no affinity."""
+    arm_priority: int = Field(70, ge=0, le=98)
+    """SCHED_FIFO priority of arm processes; 0 none."""
+    camera_priority: int = Field(50, ge=0, le=98)
+    """SCHED_FIFO priority of camera processes; 0 none."""
+    arm_cpus: list[int] = Field(default_factory=list)
+    """Cores of arm processes; empty: any."""
+    lock_memory: bool = True
+    """Keep the arm processes' memory resident."""
+    spin_us: int = Field(50, ge=0, le=500)
+    """How long an arm process spins before its deadline instead of sleeping."""
+    encoder_nice: int = Field(5, ge=-20, le=19)
+    """Niceness of encoders and writer."""
+
+
+class ControlConfig(Section):
+    """The control plane."""
+
+    endpoint: str = ""
+    """ZeroMQ endpoint; empty: ipc socket in the instance's runtime directory."""
+    runtime_dir: str = ""
+    """Folder of sockets and locks; empty: $XDG_RUNTIME_DIR, /run/recd or /tmp by what exists."""
+    client_lost: Literal["finish", "stop", "continue"] = "finish"
+    """What a plan does when its client vanishes, unless the client said otherwise."""
+
+
+class HooksConfig(Section):
+    """A shell command per event; it gets RECD_EVENT and RECD_* variables and 10 s to finish."""
+
+    start: str = ""
+    """When an episode starts."""
+    stop: str = ""
+    """When an episode is durable."""
+    reset: str = ""
+    """When a reset phase begins."""
+    fault: str = ""
+    """When something is lost or fails."""
+
+
+class SimulationConfig(Section):
+    """The built-in simulated robot; used by every port or source that says `sim`."""
+
+    seed: int = 0
+    """Seed of the demonstration that the leader plays."""
+    demonstration: bool = True
+    """The simulated leader moves by itself."""
+    reply_delay_us: int = Field(400, ge=0, le=20000)
+    """Adapter and servo delay of a transaction, on top of the time on the wire."""
+    camera_jitter_ms: float = Field(1.0, ge=0, le=50)
+    """Standard deviation of the simulated cameras' delivery time."""
+    camera_drift_ppm: float = Field(20.0, ge=-500, le=500)
+    """Rate error of the simulated cameras' clock."""
+
+
+class RobotConfig(Section):
+    """One robot: one YAML file."""
+
+    name: Name
+    """Name of this robot; also the default instance of the daemon."""
+    instance: Name | None = None
+    """Instance of the daemon; two daemons on one computer need two names."""
+    station: str = ""
+    """Where this robot stands; written into every episode's manifest."""
+    operator: str = ""
+    """Who records; may be changed while running."""
+    cameras: dict[Name, CameraConfig] = Field(default_factory=dict)
+    """Any number of cameras, by name."""
+    arms: dict[Name, ArmPairConfig] = Field(min_length=1)
+    """One pair under any name, or two named `left` and `right`."""
+    dataset: DatasetConfig
+    """Where and how episodes are stored."""
+    realtime: RealtimeConfig = RealtimeConfig()
+    """Real-time settings."""
+    control: ControlConfig = ControlConfig()
+    """The control plane."""
+    hooks: HooksConfig = HooksConfig()
+    """Commands run on events."""
+    simulation: SimulationConfig = SimulationConfig()
+    """The built-in simulated robot."""
+
+    @field_validator("arms")
+    @classmethod
+    def _two_arms_have_sides(cls, arms: dict[str, ArmPairConfig]) -> dict[str, ArmPairConfig]:
+        if len(arms) > 1 and set(arms) != {"left", "right"}:
+            raise ValueError(f"two pairs named 'left' and 'right', found {sorted(arms)}")
+        return {name: arms[name] for name in sorted(arms)}
+
+    @property
+    def instance_name(self) -> str:
+        """Name of the daemon's instance."""
+        return self.instance or self.name
+
+    @property
+    def robot_type(self) -> str:
+        """LeRobot's robot_type of the dataset: its class name, not the CLI's choice."""
+        return "so_follower" if len(self.arms) == 1 else "bi_so_follower"
+
+    @property
+    def dataset_root(self) -> Path:
+        """Dataset folder with `~` expanded, absolute."""
+        return Path(self.dataset.root).expanduser().absolute()
+
+    def joints(self, pair: str) -> tuple[str, ...]:
+        """Joint names of one pair without prefix, in servo order."""
+        del pair
+        return SO_JOINTS
+
+    def joint_prefix(self, pair: str) -> str:
+        """`left_`/`right_` for two pairs, nothing for one (LeRobot's naming)."""
+        return "" if len(self.arms) == 1 else f"{pair}_"
+
+    def feature_joints(self) -> tuple[str, ...]:
+        """Names of `observation.state` and `action`: `shoulder_pan.pos`, `left_...pos`."""
+        return tuple(
+            f"{self.joint_prefix(pair)}{joint}.pos"
+            for pair in self.arms
+            for joint in self.joints(pair)
+        )
+
+    def buses(self) -> tuple[str, ...]:
+        """Names of all serial buses: `<pair>.leader`, `<pair>.follower`."""
+        names = []
+        for pair, arm in self.arms.items():
+            if arm.leader is not None:
+                names.append(f"{pair}.leader")
+            names.append(f"{pair}.follower")
+        return tuple(names)
+
+    def uses_simulation(self) -> bool:
+        """True when any port or source says `sim`."""
+        sides = [side for arm in self.arms.values() for side in (arm.leader, arm.follower) if side]
+        return any(side.port == "sim" for side in sides) or any(
+            camera.source == "sim" for camera in self.cameras.values()
+        )

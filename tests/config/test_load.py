@@ -1,0 +1,113 @@
+import pytest
+
+from recd.config.checks import bus_tick_us
+from recd.config.errors import ConfigError
+from recd.config.load import dump, load_robot, parse, preset_names, validate
+
+MINIMAL = """\
+name: lab
+cameras:
+  front:
+    source: v4l2
+    device: /dev/video0
+arms:
+  main:
+    follower: {port: /dev/ttyACM1}
+dataset:
+  root: /data/lab
+"""
+
+
+def problems_of(text: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        validate(parse(text, name="lab.yaml"))
+    return [str(problem) for problem in caught.value.problems]
+
+
+@pytest.mark.parametrize("preset", preset_names())
+def test_every_preset_loads_and_dumps_to_a_configuration_that_loads_again(preset):
+    robot = load_robot(preset)
+    assert type(robot).model_validate(dump(robot)) == robot
+
+
+def test_unknown_key_names_file_line_and_the_key_that_was_probably_meant():
+    text = MINIMAL.replace("    device:", "    fp: 30\n    device:")
+    assert problems_of(text) == [
+        "cameras.front.fp: expected a known key, found 'fp' (lab.yaml:5). Did you mean 'fps'?"
+    ]
+
+
+def test_every_problem_is_told_at_once():
+    text = MINIMAL.replace("/dev/video0", "/dev/video0\n    width: wide\n    fps: 0")
+    told = problems_of(text)
+    assert [line.split(":")[0] for line in told] == ["cameras.front.width", "cameras.front.fps"]
+    assert "(lab.yaml:6)" in told[0]
+    assert "(lab.yaml:7)" in told[1]
+
+
+def test_a_key_given_twice_is_refused_with_both_lines():
+    told = problems_of(MINIMAL + "name: other\n")
+    assert told == ["name: expected one entry, found it again (first on line 1) (lab.yaml:11)"]
+
+
+def test_two_cameras_on_one_device_are_refused_by_resolved_path(tmp_path):
+    device = tmp_path / "video0"
+    device.touch()
+    link = tmp_path / "by-id"
+    link.symlink_to(device)
+    text = MINIMAL.replace("/dev/video0", str(device)).replace(
+        "arms:", f"  wrist: {{source: v4l2, device: {link}}}\narms:"
+    )
+    assert "which is also cameras.front" in problems_of(text)[0]
+
+
+def test_a_bus_rate_above_what_the_wire_carries_is_refused_with_the_figures():
+    text = MINIMAL.replace("main:\n", "main:\n    rate_hz: 900\n")
+    assert "1.28 ms on the wire" in problems_of(text)[0]
+    assert 1e6 / bus_tick_us(6, follower=True) < 900
+
+
+def test_slow_line_carries_less():
+    text = MINIMAL.replace("{port: /dev/ttyACM1}", "{port: /dev/ttyACM1, baud: 115200}")
+    assert "at 115200 baud" in problems_of(text)[0]
+
+
+def test_rings_larger_than_memory_are_refused_before_anything_starts():
+    text = MINIMAL.replace(
+        "    device:", "    ring_seconds: 60\n    width: 8192\n    height: 8192\n    device:"
+    )
+    told = problems_of(text)[0]
+    assert told.startswith("cameras.front.ring_seconds")
+    assert "half of the free memory" in told
+
+
+def test_two_pairs_need_the_names_left_and_right():
+    text = MINIMAL.replace("dataset:", "  other:\n    follower: {port: /dev/ttyACM2}\ndataset:")
+    assert problems_of(text)[0].startswith("arms: expected two pairs named 'left' and 'right'")
+
+
+def test_overrides_win_and_are_named_as_the_place_of_a_problem():
+    robot = load_robot("demo", overrides=["dataset.fps=15", "cameras.wrist=null"])
+    assert robot.dataset.fps == 15
+    assert list(robot.cameras) == ["front"]
+    with pytest.raises(ConfigError, match=r"--set dataset\.fps=fast"):
+        load_robot("demo", overrides=["dataset.fps=fast"])
+
+
+def test_missing_file_offers_the_preset_with_the_nearest_name():
+    with pytest.raises(ConfigError, match="Did you mean the preset 'so101'"):
+        load_robot("so10")
+
+
+def test_bimanual_names_follow_lerobot():
+    robot = load_robot("bimanual_so101")
+    assert robot.robot_type == "bi_so_follower"
+    assert robot.feature_joints()[:7] == (
+        "left_shoulder_pan.pos",
+        "left_shoulder_lift.pos",
+        "left_elbow_flex.pos",
+        "left_wrist_flex.pos",
+        "left_wrist_roll.pos",
+        "left_gripper.pos",
+        "right_shoulder_pan.pos",
+    )

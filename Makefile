@@ -1,0 +1,38 @@
+# recd: two commands matter. `make demo` records with a simulated robot; `make test` runs the tests.
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint check interop soak docs clean env env-test
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+env: ## make the virtual environment and install recd
+	@.ci/python-env $(VENV)
+
+env-test:
+	@.ci/python-env $(VENV) test
+
+demo: env ## record three short episodes with the simulated robot and verify the dataset
+	@$(BIN)/recctl demo
+
+test: env-test ## the test suite
+	@$(BIN)/python -m pytest -m "not soak and not interop"
+
+lint: env-test ## lint, format, strict types, import layers
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@cd src && ../$(BIN)/lint-imports --config ../pyproject.toml --no-cache
+
+interop: env-test ## checks with the real lerobot 0.6.1 in an environment of its own
+	@tests/interop/run
+
+soak: env-test ## long torture and fault tests
+	@$(BIN)/python -m pytest -m soak
+
+docs: env-test ## write docs/configuration.md from the models
+	@$(BIN)/python -m recd.config.reference > docs/configuration.md
+
+clean: ## remove the environment and everything made by demo and tests
+	rm -rf $(VENV) build dist demo-data .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info

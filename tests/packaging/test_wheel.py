@@ -1,0 +1,62 @@
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LAYERS = ("config", "shm", "daemon", "clients", "perf")
+
+
+@pytest.fixture(scope="module")
+def wheel_names(tmp_path_factory):
+    out = tmp_path_factory.mktemp("wheel")
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "build",
+            "--no-isolation",
+            "--wheel",
+            "--outdir",
+            str(out),
+            str(ROOT),
+        ],
+        check=True,
+        capture_output=True,
+        timeout=110,
+    )
+    (wheel,) = out.glob("recd-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        return set(archive.namelist())
+
+
+def in_wheel(suffixes: tuple[str, ...]) -> set[str]:
+    return {
+        f"recd/{path.relative_to(ROOT)}"
+        for layer in LAYERS
+        for path in (ROOT / layer).rglob("*")
+        if path.suffix in suffixes and "__pycache__" not in path.parts
+    }
+
+
+def test_wheel_holds_exactly_the_modules_and_presets_of_the_tree(wheel_names):
+    shipped = {n for n in wheel_names if n.startswith("recd/") and n.endswith((".py", ".yaml"))}
+    wanted = in_wheel((".py", ".yaml")) | {"recd/__init__.py"}
+    assert shipped == wanted
+
+
+def test_wheel_holds_nothing_of_tests_or_units(wheel_names):
+    tops = {name.split("/")[0] for name in wheel_names}
+    assert {top for top in tops if not top.startswith("recd")} == set()
+
+
+def test_every_folder_with_modules_is_a_package():
+    folders = {path.parent for layer in LAYERS for path in (ROOT / layer).rglob("*.py")}
+    assert [f for f in folders if not (f / "__init__.py").exists()] == []
+
+
+def test_every_layer_is_linked_into_the_namespace():
+    links = {p.name: p.resolve() for p in (ROOT / "src" / "recd").iterdir() if p.is_symlink()}
+    assert links == {layer: ROOT / layer for layer in LAYERS}

@@ -1,0 +1,1 @@
+"""The writer process: collects joints and row records, builds each episode and commits it."""

@@ -1,0 +1,108 @@
+"""Native-rate records of a running episode in an Arrow IPC *stream* file.
+
+A stream (not a file) because its whole batches are readable after kill -9; Parquet and IPC files
+are not without their footer. Records are appended in batches; `sync()` makes them durable.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from recd.config.streams import STREAMS_VERSION
+
+
+def arrow_schema(dtype: np.dtype[np.void], metadata: dict[str, str] | None = None) -> pa.Schema:
+    """Arrow schema of a structured dtype: scalars as they are, vectors as fixed-size lists."""
+    assert dtype.names is not None
+    fields = []
+    for name in dtype.names:
+        base, shape = dtype[name].base, dtype[name].shape
+        kind = pa.from_numpy_dtype(base)
+        fields.append(pa.field(name, pa.list_(kind, shape[0]) if shape else kind))
+    stamped = {"recd.streams_version": str(STREAMS_VERSION), **(metadata or {})}
+    return pa.schema(fields, metadata=stamped)
+
+
+def record_batch(records: npt.NDArray[np.void], schema: pa.Schema) -> pa.RecordBatch:
+    """Structured records as one Arrow batch (copies)."""
+    columns = []
+    for field in schema:
+        values = np.ascontiguousarray(records[field.name])
+        array = pa.array(values.reshape(-1))
+        if pa.types.is_fixed_size_list(field.type):
+            array = pa.FixedSizeListArray.from_arrays(array, field.type.list_size)
+        columns.append(array)
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+class SideLog:
+    """Append-only Arrow IPC stream of one record type."""
+
+    def __init__(
+        self, path: Path, dtype: np.dtype[np.void], *, metadata: dict[str, str] | None = None,
+        batch_rows: int = 64,
+    ) -> None:  # fmt: skip
+        self.path = path
+        self.rows = 0
+        self._schema = arrow_schema(dtype, metadata)
+        self._batch = np.zeros(batch_rows, dtype)
+        self._filled = 0
+        self._file = open(path, "wb", buffering=0)  # noqa: SIM115 - lives as long as the episode
+        self._stream = pa.ipc.new_stream(self._file, self._schema)
+
+    def append(self, record: np.void | npt.NDArray[np.void]) -> None:
+        """Copy one record in; written with its batch."""
+        self._batch[self._filled] = record
+        self._filled += 1
+        self.rows += 1
+        if self._filled == len(self._batch):
+            self.flush()
+
+    def flush(self) -> None:
+        """Hand what is buffered to the kernel as one batch."""
+        if self._filled:
+            self._stream.write_batch(record_batch(self._batch[: self._filled], self._schema))
+            self._filled = 0
+
+    def sync(self) -> None:
+        """Flush and make durable (fdatasync)."""
+        self.flush()
+        os.fdatasync(self._file.fileno())
+
+    def close(self, *, durable: bool = True) -> None:
+        """End the stream. Idempotent."""
+        if self._file.closed:
+            return
+        self.flush()
+        self._stream.close()
+        if durable:
+            os.fsync(self._file.fileno())
+        self._file.close()
+
+
+def read_records(path: Path) -> tuple[pa.Table, bool]:
+    """All whole batches of a stream file and whether it was closed properly.
+
+    A stream cut anywhere gives its batches before the cut; a file cut inside its schema gives an
+    empty table without columns.
+    """
+    batches: list[Any] = []
+    whole = True
+    with pa.OSFile(os.fspath(path), "rb") as file:
+        try:
+            reader = pa.ipc.open_stream(file)
+        except (pa.ArrowInvalid, OSError):
+            return pa.table({}), False
+        while True:
+            try:
+                batches.append(reader.read_next_batch())
+            except StopIteration:
+                break
+            except (pa.ArrowInvalid, OSError):
+                whole = False
+                break
+        return pa.Table.from_batches(batches, schema=reader.schema), whole

@@ -38,9 +38,9 @@ class CameraConfig(Section):
     """What delivers the frames. `sim` is the built-in simulated camera."""
     device: str = ""
     """V4L2 index, path or by-id link; URL; file name. Not used for `sim`."""
-    width: int = Field(640, ge=16, le=8192)
+    width: int = Field(default=640, ge=16, le=8192)
     """Picture width in pixels, as delivered by the device (before rotation)."""
-    height: int = Field(480, ge=16, le=8192)
+    height: int = Field(default=480, ge=16, le=8192)
     """Picture height in pixels, before rotation."""
     fps: Annotated[float, Field(gt=0, le=1000)] = 30.0
     """Frames per second asked from the device. May be lower than the dataset's."""
@@ -48,7 +48,7 @@ class CameraConfig(Section):
     """Pixel format. `auto`: MJPEG where the device offers it (stays compressed in memory)."""
     rotation: Literal[0, 90, 180, 270] = 0
     """Clockwise turn applied when encoding."""
-    latency_ms: float = Field(0.0, ge=0, le=1000)
+    latency_ms: float = Field(default=0.0, ge=0, le=1000)
     """Fixed delay between exposure and the stamp that is trusted; subtracted from it."""
     exposure: Literal["auto"] | int | None = None
     """`auto`, or absolute exposure in the device's unit (V4L2: 100 us); none leaves it alone."""
@@ -62,7 +62,7 @@ class CameraConfig(Section):
     """Take the size or rate that the device gives when it is not the one asked for."""
     required: Literal["abort", "mark", "optional"] = "mark"
     """What the loss of this camera does to a running episode."""
-    ring_seconds: float = Field(2.0, ge=0.2, le=60)
+    ring_seconds: float = Field(default=2.0, ge=0.2, le=60)
     """How long a consumer may stall before frames are lost; sets the ring's size."""
     alignment: Literal["hysteresis", "previous"] = "hysteresis"
     """Which frame belongs to a row (docs/time.md)."""
@@ -70,7 +70,7 @@ class CameraConfig(Section):
     """HTTP streams: part header with the sender's stamp (its own clock, nanoseconds)."""
     step: bool = False
     """A source with its own step clock: one row per frame, no deadline, nothing repeated."""
-    speed: float = Field(1.0, gt=0, le=100)
+    speed: float = Field(default=1.0, gt=0, le=100)
     """Video files: pace relative to real time."""
     pattern: Literal["420", "422", "444"] = "420"
     """Simulated camera: chroma sub-sampling of its JPEGs."""
@@ -98,38 +98,38 @@ class FollowerConfig(ArmSideConfig):
 
     max_relative_target: float | dict[str, float] | None = None
     """LeRobot's limit: largest distance of a goal from the present position, per tick."""
-    p_coefficient: int = Field(16, ge=0, le=254)
+    p_coefficient: int = Field(default=16, ge=0, le=254)
     """Position P gain written at attach where it differs."""
-    i_coefficient: int = Field(0, ge=0, le=254)
+    i_coefficient: int = Field(default=0, ge=0, le=254)
     """Position I gain."""
-    d_coefficient: int = Field(32, ge=0, le=254)
+    d_coefficient: int = Field(default=32, ge=0, le=254)
     """Position D gain."""
 
 
 class LimitsConfig(Section):
     """Limits on the follower's goal, in dataset units (degrees; gripper 0..100) and seconds."""
 
-    velocity_per_s: float = Field(360.0, gt=0)
+    velocity_per_s: float = Field(default=360.0, gt=0)
     """Largest speed of a joint's goal."""
-    acceleration_per_s2: float = Field(4000.0, gt=0)
+    acceleration_per_s2: float = Field(default=4000.0, gt=0)
     """Largest acceleration of a joint's goal."""
-    ramp_s: float = Field(1.0, ge=0.1, le=10)
+    ramp_s: float = Field(default=1.0, ge=0.1, le=10)
     """How long the follower glides to its goal after arm, resume and hand-over."""
-    ramp_velocity_per_s: float = Field(60.0, gt=0)
+    ramp_velocity_per_s: float = Field(default=60.0, gt=0)
     """Largest speed while gliding in."""
-    leader_stale_periods: float = Field(2.0, ge=1, le=50)
+    leader_stale_periods: float = Field(default=2.0, ge=1, le=50)
     """After this many periods without a leader sample the follower holds."""
-    align_error: float = Field(30.0, gt=0)
+    align_error: float = Field(default=30.0, gt=0)
     """Arming waits, naming the joints, while leader and follower differ by more than this."""
-    temperature_warn_c: int = Field(60, ge=30, le=90)
+    temperature_warn_c: int = Field(default=60, ge=30, le=90)
     """Warn at this servo temperature (degrees Celsius)."""
-    temperature_release_c: int = Field(70, ge=30, le=95)
+    temperature_release_c: int = Field(default=70, ge=30, le=95)
     """Park and release at this servo temperature."""
-    load_warn: int = Field(800, ge=50, le=1023)
+    load_warn: int = Field(default=800, ge=50, le=1023)
     """Warn at this load (0.1 % of stall torque); a gripper above it is relaxed."""
-    voltage_min: float = Field(4.5, ge=3, le=14)
+    voltage_min: float = Field(default=4.5, ge=3, le=14)
     """Warn below this supply voltage (V)."""
-    idle_park_s: float = Field(300.0, ge=0)
+    idle_park_s: float = Field(default=300.0, ge=0)
     """Armed but not moving for this long: park and release. 0 never."""
 
 
@@ -142,9 +142,9 @@ class ArmPairConfig(Section):
     """Bus of the leader arm."""
     follower: FollowerConfig
     """Bus of the follower arm."""
-    rate_hz: int = Field(250, ge=10, le=1000)
+    rate_hz: int = Field(default=250, ge=10, le=1000)
     """Control rate of both buses."""
-    telemetry_hz: float = Field(5.0, ge=0, le=50)
+    telemetry_hz: float = Field(default=5.0, ge=0, le=50)
     """How often load, voltage, temperature and current are read; 0 never."""
     use_degrees: bool = True
     """Body joints in degrees (LeRobot's default); false: -100..100."""
@@ -164,15 +164,15 @@ class EncoderConfig(Section):
     """Codec; `auto` probes this machine for a new dataset, then the dataset pins it."""
     pix_fmt: Literal["yuv420p"] = "yuv420p"
     """Pixel format in the file."""
-    g: int = Field(2, ge=1, le=600)
+    g: int = Field(default=2, ge=1, le=600)
     """Distance of key frames. Small is fast to read at random, large is small on disk."""
-    crf: int = Field(30, ge=0, le=63)
+    crf: int = Field(default=30, ge=0, le=63)
     """Constant quality; lower is better and larger."""
     preset: str | int | None = None
     """Encoder preset; none: veryfast for h264, 12 for AV1."""
-    fast_decode: int = Field(0, ge=0, le=2)
+    fast_decode: int = Field(default=0, ge=0, le=2)
     """SVT-AV1's fast-decode level."""
-    threads: int = Field(1, ge=1, le=16)
+    threads: int = Field(default=1, ge=1, le=16)
     """Threads of each encoder process."""
     extra_options: dict[str, str | int | float] = Field(default_factory=dict)
     """Further options of the codec; never override the ones above."""
@@ -183,9 +183,9 @@ class DatasetConfig(Section):
 
     root: str
     """The dataset folder itself. `~` is expanded."""
-    repo_id: str = Field("local/recd", pattern=r"^[\w.-]+/[\w.-]+$")
+    repo_id: str = Field(default="local/recd", pattern=r"^[\w.-]+/[\w.-]+$")
     """LeRobot's name of the dataset."""
-    fps: int = Field(30, ge=1, le=240)
+    fps: int = Field(default=30, ge=1, le=240)
     """Rows per second."""
     task: str = "Pick the cube and place it in the bowl."
     """Default task of an episode."""
@@ -197,7 +197,7 @@ class DatasetConfig(Section):
     """False: pictures are stored as LeRobot `image` features."""
     encoder: EncoderConfig = EncoderConfig()
     """Video encoding."""
-    reserve_mb: int = Field(500, ge=0)
+    reserve_mb: int = Field(default=500, ge=0)
     """Free space that is never used; recording is refused or ended before."""
     durability: Literal["resilient", "fast"] = "resilient"
     """`resilient`: fdatasync every second while recording. `fast`: only at stop."""
@@ -208,17 +208,17 @@ class RealtimeConfig(Section):
 
     enabled: bool = True
     """False: no priorities, no memory locking, no affinity."""
-    arm_priority: int = Field(70, ge=0, le=98)
+    arm_priority: int = Field(default=70, ge=0, le=98)
     """SCHED_FIFO priority of arm processes; 0 none."""
-    camera_priority: int = Field(50, ge=0, le=98)
+    camera_priority: int = Field(default=50, ge=0, le=98)
     """SCHED_FIFO priority of camera processes; 0 none."""
     arm_cpus: list[int] = Field(default_factory=list)
     """Cores of arm processes; empty: any."""
     lock_memory: bool = True
     """Keep the arm processes' memory resident."""
-    spin_us: int = Field(50, ge=0, le=500)
+    spin_us: int = Field(default=50, ge=0, le=500)
     """How long an arm process spins before its deadline instead of sleeping."""
-    encoder_nice: int = Field(5, ge=-20, le=19)
+    encoder_nice: int = Field(default=5, ge=-20, le=19)
     """Niceness of encoders and writer."""
 
 
@@ -253,11 +253,11 @@ class SimulationConfig(Section):
     """Seed of the demonstration that the leader plays."""
     demonstration: bool = True
     """The simulated leader moves by itself."""
-    reply_delay_us: int = Field(400, ge=0, le=20000)
+    reply_delay_us: int = Field(default=400, ge=0, le=20000)
     """Adapter and servo delay of a transaction, on top of the time on the wire."""
-    camera_jitter_ms: float = Field(1.0, ge=0, le=50)
+    camera_jitter_ms: float = Field(default=1.0, ge=0, le=50)
     """Standard deviation of the simulated cameras' delivery time."""
-    camera_drift_ppm: float = Field(20.0, ge=-500, le=500)
+    camera_drift_ppm: float = Field(default=20.0, ge=-500, le=500)
     """Rate error of the simulated cameras' clock."""
 
 

@@ -17,8 +17,8 @@ Written by `make docs` from the models in `config/models.py`; do not edit by han
 
 One YAML file describes one robot. `recctl config check FILE` refuses what cannot work and names
 key, file and line; `recctl config show FILE` prints every value with its default filled in. Any
-value can be changed for one run with `--set key.path=value` (`null` removes a key). Presets that come with
-recd: {presets}.
+value can be changed for one run with `--set key.path=value` (`null` removes a key). Presets:
+{presets}.
 """
 
 

@@ -1,0 +1,79 @@
+"""Where an instance keeps its sockets and its lock. Both sides of the control plane ask here."""
+
+import os
+import stat
+from pathlib import Path
+
+from recd.config.errors import RecdError
+
+SOCKET_PATH_BYTES = 107
+"""Longest path of a unix socket on Linux (sun_path less its final zero)."""
+
+
+def runtime_base() -> Path:
+    """Folder that holds one folder per instance; need not exist.
+
+    RECD_RUNTIME_DIR, else systemd's RUNTIME_DIRECTORY, else /run/recd for root or where it is
+    ours, else $XDG_RUNTIME_DIR/recd, else /tmp/recd-<uid>.
+    """
+    for variable in ("RECD_RUNTIME_DIR", "RUNTIME_DIRECTORY"):
+        if named := os.environ.get(variable):
+            return Path(named.split(":")[0])
+    system = Path("/run/recd")
+    if os.geteuid() == 0 or (system.is_dir() and os.access(system, os.W_OK)):
+        return system
+    session = os.environ.get("XDG_RUNTIME_DIR")
+    if session and os.access(session, os.W_OK):
+        return Path(session) / "recd"
+    return Path(f"/tmp/recd-{os.geteuid()}")
+
+
+def runtime_dir(instance: str, configured: str = "") -> Path:
+    """Runtime folder of one instance; `configured` is control.runtime_dir."""
+    path = Path(configured).expanduser().absolute() if configured else runtime_base() / instance
+    longest = len(os.fsencode(path / "ctl.sock"))
+    if longest > SOCKET_PATH_BYTES:
+        raise RecdError(
+            f"control.runtime_dir: expected a socket path of at most {SOCKET_PATH_BYTES} bytes, "
+            f"found {longest} ({path})",
+            mend="Set control.runtime_dir or RECD_RUNTIME_DIR to a shorter folder.",
+        )
+    return path
+
+
+def make_private(path: Path) -> Path:
+    """Create `path` with mode 0700, or check that it is ours and closed to others."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    facts = path.stat()
+    if facts.st_uid != os.geteuid():
+        raise RecdError(
+            f"{path}: expected a folder of user {os.geteuid()}, found one of user {facts.st_uid}",
+            mend="Remove it, or set RECD_RUNTIME_DIR to a folder of your own.",
+        )
+    if stat.S_IMODE(facts.st_mode) & 0o007:
+        path.chmod(stat.S_IMODE(facts.st_mode) & ~0o007)
+    return path
+
+
+def control_endpoint(directory: Path) -> str:
+    """ZeroMQ endpoint of the control socket in a runtime folder."""
+    return f"ipc://{directory / 'ctl.sock'}"
+
+
+def event_endpoint(directory: Path) -> str:
+    """ZeroMQ endpoint of the event socket in a runtime folder."""
+    return f"ipc://{directory / 'evt.sock'}"
+
+
+def running_instances() -> list[str]:
+    """Names of instances whose control socket exists below the default runtime folders."""
+    bases = {runtime_base(), Path("/run/recd")}
+    if session := os.environ.get("XDG_RUNTIME_DIR"):
+        bases.add(Path(session) / "recd")
+    found = set()
+    for base in bases:
+        try:
+            found |= {entry.parent.name for entry in base.glob("*/ctl.sock")}
+        except OSError:
+            continue
+    return sorted(found)

@@ -1,0 +1,198 @@
+"""The table of processes: what runs for a robot, in which order, and what its loss means.
+
+One row per process; kinds share a row of manners. The supervisor only walks these tables.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final
+
+from recd.config.models import RobotConfig
+from recd.daemon.supervisor.restarts import RestartPolicy
+from recd.shm.clock import NS_PER_S
+
+DEFAULT_RESTART: Final = RestartPolicy()
+
+
+class Required(StrEnum):
+    """What cannot be done while the process is not ready, or is given up."""
+
+    ALL = "all"  # everything else depends on it
+    EPISODE = "episode"  # no episode starts without it
+    MARK = "mark"  # needed to start; its loss marks a running episode
+    NOTHING = "nothing"
+
+
+@dataclass(frozen=True, slots=True)
+class Manners:
+    """How all processes of a kind are treated.
+
+    start: order of starting; a process waits until all of lower order are ready. stop: order of
+    ending, low first, all of one order in parallel. ready_after_ns: how long it may take to become
+    ready; stale_after_ns: how old its heartbeat may get before it counts as stuck; stop_after_ns:
+    time between SIGTERM and SIGKILL.
+    """
+
+    start: int
+    stop: int
+    ready_after_ns: int
+    stale_after_ns: int
+    stop_after_ns: int
+    restart: RestartPolicy = DEFAULT_RESTART
+
+
+MANNERS: Final[dict[str, Manners]] = {
+    # The simulated devices must be there before the processes that open them, and go last: an arm
+    # that parks on exit still needs its bus.
+    "sim": Manners(0, 1, 30 * NS_PER_S, 10 * NS_PER_S, 3 * NS_PER_S, RestartPolicy(most=3)),
+    # numba compiles at the first start on a computer.
+    "arm": Manners(1, 0, 120 * NS_PER_S, 5 * NS_PER_S, 10 * NS_PER_S, RestartPolicy(most=3)),
+    "camera": Manners(1, 0, 30 * NS_PER_S, 10 * NS_PER_S, 3 * NS_PER_S),
+    # A stalled encoder is left alone for longer than a slow disk needs.
+    "encoder": Manners(1, 0, 60 * NS_PER_S, 30 * NS_PER_S, 10 * NS_PER_S),
+    # The writer recovers a crashed session before it is ready, and ends only with its commits.
+    "writer": Manners(1, 0, 600 * NS_PER_S, 60 * NS_PER_S, 60 * NS_PER_S),
+}
+"""kind -> manners. A kind without a row is treated like a camera."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wants:
+    """The streams of a process. rings_read: stream -> policy; cells likewise by name."""
+
+    rings_write: tuple[str, ...] = ()
+    rings_read: Mapping[str, str] = field(default_factory=dict)
+    cells_write: tuple[str, ...] = ()
+    cells_read: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One row. name: `camera:front`; config: its own section; module: "" for the kind's own."""
+
+    name: str
+    kind: str
+    manners: Manners
+    required: Required
+    config: Mapping[str, Any] = field(default_factory=dict)
+    wants: Wants = Wants()
+    realtime: Mapping[str, Any] = field(default_factory=dict)
+    module: str = ""
+
+    @property
+    def status_cell(self) -> str:
+        """Name of its status cell."""
+        return f"status.{self.name}"
+
+
+_CAMERA_REQUIRED = {
+    "abort": Required.EPISODE,
+    "mark": Required.MARK,
+    "optional": Required.NOTHING,
+}
+
+
+def process_table(robot: RobotConfig) -> tuple[Process, ...]:
+    """All processes of `robot`, in the order of starting."""
+    rows = [*_sim(robot), *_writer(robot), *_arms(robot), *_cameras(robot), *_encoders(robot)]
+    return tuple(sorted(rows, key=lambda row: row.manners.start))
+
+
+def _sim(robot: RobotConfig) -> list[Process]:
+    if not robot.uses_simulation():
+        return []
+    config = robot.simulation.model_dump(mode="json")
+    return [Process("sim", "sim", MANNERS["sim"], Required.ALL, config)]
+
+
+def _cameras(robot: RobotConfig) -> list[Process]:
+    priority = robot.realtime.camera_priority if robot.realtime.enabled else 0
+    return [
+        Process(
+            name=f"camera:{name}",
+            kind="camera",
+            manners=MANNERS["camera"],
+            required=_CAMERA_REQUIRED[camera.required],
+            config={"name": name, **camera.model_dump(mode="json")},
+            wants=Wants(rings_write=(f"cam.{name}",)),
+            realtime={"priority": priority},
+        )
+        for name, camera in robot.cameras.items()
+    ]
+
+
+def _encoders(robot: RobotConfig) -> list[Process]:
+    return [
+        Process(
+            name=f"encoder:{name}",
+            kind="encoder",
+            manners=MANNERS["encoder"],
+            required=_CAMERA_REQUIRED[camera.required],
+            config={
+                "camera": name,
+                **camera.model_dump(mode="json"),
+                "encoder": robot.dataset.encoder.model_dump(mode="json"),
+            },
+            wants=Wants(rings_write=(f"ticks.{name}",), rings_read={f"cam.{name}": "MUST_KEEP"}),
+            realtime={"nice": robot.realtime.encoder_nice},
+        )
+        for name, camera in robot.cameras.items()
+    ]
+
+
+def _arms(robot: RobotConfig) -> list[Process]:
+    rows = []
+    for bus in robot.buses():
+        pair, _, side = bus.partition(".")
+        arm = robot.arms[pair]
+        rows.append(
+            Process(
+                name=f"arm:{bus}",
+                kind="arm",
+                manners=MANNERS["arm"],
+                required=Required.EPISODE,
+                config={"pair": pair, "side": side, "bus": bus, **arm.model_dump(mode="json")},
+                wants=_arm_wants(robot, pair, side),
+                realtime=_arm_realtime(robot),
+            )
+        )
+    return rows
+
+
+def _arm_wants(robot: RobotConfig, pair: str, side: str) -> Wants:
+    rings = (f"arm.{pair}.{side}", f"telemetry.{pair}.{side}")
+    if robot.arms[pair].leader is None:
+        return Wants(rings_write=rings)
+    if side == "leader":
+        return Wants(rings_write=rings, cells_write=(f"leader.{pair}",))
+    return Wants(rings_write=rings, cells_read=(f"leader.{pair}",))
+
+
+def _arm_realtime(robot: RobotConfig) -> dict[str, Any]:
+    wanted = robot.realtime
+    if not wanted.enabled:
+        return {}
+    return {
+        "priority": wanted.arm_priority,
+        "cpus": list(wanted.arm_cpus),
+        "lock_memory": wanted.lock_memory,
+        "timer_slack_ns": 1,
+    }
+
+
+def _writer(robot: RobotConfig) -> list[Process]:
+    read = {f"ticks.{name}": "MUST_KEEP" for name in robot.cameras}
+    read |= {f"arm.{bus}": "MUST_KEEP" for bus in robot.buses()}
+    read |= {f"telemetry.{bus}": "MUST_KEEP" for bus in robot.buses()}
+    return [
+        Process(
+            name="writer",
+            kind="writer",
+            manners=MANNERS["writer"],
+            required=Required.ALL,
+            config=robot.dataset.model_dump(mode="json"),
+            wants=Wants(rings_read=read),
+            realtime={"nice": robot.realtime.encoder_nice},
+        )
+    ]

@@ -149,14 +149,18 @@ def telemetry_dtype(joints: int) -> np.dtype[np.void]:
 
 
 def leader_cell_dtype(joints: int) -> np.dtype[np.void]:
-    """Newest leader position, read by the follower each tick. valid: bit per joint."""
+    """Newest leader position, read by the follower each tick. valid: bit per joint.
+
+    position: dataset units in float64: rounded to float32 a goal would truncate to another servo
+    step than LeRobot's.
+    """
     return np.dtype(
         [
             ("sample_ns", "<i8"),
             ("index", "<i8"),
             ("valid", "<u4"),
             ("epoch", "<u4"),
-            ("position", "<f4", (joints,)),
+            ("position", "<f8", (joints,)),
         ],
         align=True,
     )

@@ -1,0 +1,223 @@
+"""The motion machine of one follower: phases, events, and one table of what follows what.
+
+Pure: it decides, the control loop acts. Torque comes on by the event ARM and no other; no row of
+this table starts a movement from a restart, a re-plug or a recovery.
+"""
+
+from dataclasses import dataclass
+from enum import Enum, IntEnum, StrEnum
+
+from recd.config.errors import StateError
+from recd.config.streams import GoalSource, Motion
+
+
+class Phase(Enum):
+    """Finer than the published Motion: HOLD has several reasons, each with its own next steps."""
+
+    DISARMED = "disarmed"
+    ADOPTED = "adopted"  # torque on, not by an arm command of ours
+    STOPPED = "stopped"  # after an e-stop
+    HELD = "held"
+    WAITING = "waiting"  # armed; the leader is elsewhere or silent
+    TELEOP = "teleop"
+    PARKING = "parking"
+    FAULT = "fault"
+
+
+@dataclass(frozen=True, slots=True)
+class Trait:
+    """What holds in a phase. torque: servos are driven; armed: a person asked for motion."""
+
+    motion: Motion
+    source: GoalSource
+    torque: bool
+    armed: bool
+
+
+TRAITS: dict[Phase, Trait] = {
+    Phase.DISARMED: Trait(Motion.DISARMED, GoalSource.NONE, torque=False, armed=False),
+    Phase.ADOPTED: Trait(Motion.HOLD, GoalSource.HOLD, torque=True, armed=False),
+    Phase.STOPPED: Trait(Motion.HOLD, GoalSource.HOLD, torque=True, armed=False),
+    Phase.HELD: Trait(Motion.HOLD, GoalSource.HOLD, torque=True, armed=True),
+    Phase.WAITING: Trait(Motion.HOLD, GoalSource.HOLD, torque=True, armed=True),
+    Phase.TELEOP: Trait(Motion.TELEOP, GoalSource.LEADER, torque=True, armed=True),
+    Phase.PARKING: Trait(Motion.HOLD, GoalSource.PARK, torque=True, armed=True),
+    Phase.FAULT: Trait(Motion.FAULT, GoalSource.NONE, torque=False, armed=False),
+}
+
+
+class Cause(IntEnum):
+    """Why the machine is where it is; stored with every sample."""
+
+    NONE = 0
+    COMMAND = 1
+    FOUND_WITHOUT_TORQUE = 2
+    FOUND_WITH_TORQUE = 3
+    FOUND_PARTLY_WITH_TORQUE = 4
+    LEADER_DIFFERS = 5
+    LEADER_SILENT = 6
+    NO_LEADER = 7
+    ESTOP = 8
+    BUS_SILENT = 9
+    TORQUE_LOST = 10
+    OVERHEAT = 11
+    OVERLOAD = 12
+    IDLE = 13
+    PARKED = 14
+    NO_PARK_POSE = 15
+    EXIT = 16
+    ARMING_FAILED = 17
+
+
+class Event(StrEnum):
+    """Commands of a person (the first eight) and facts that the loop found."""
+
+    ARM = "arm"
+    TELEOP = "teleop"
+    HOLD = "hold"
+    RESUME = "resume"
+    ESTOP = "estop"
+    DISARM_HOLD = "disarm hold"
+    DISARM_PARK = "disarm park"
+    DISARM_RELEASE = "disarm release"
+    ARMING_FAILED = "arming failed"
+    LEADER_AGREES = "leader agrees"
+    LEADER_LOST = "leader lost"
+    BUS_SILENT = "bus silent"
+    TORQUE_LOST = "torque lost"
+    TORQUE_FOUND = "torque found"
+    OVERHEAT = "overheat"
+    OVERLOAD = "overload"
+    IDLE = "idle"
+    PARKED = "parked"
+    NO_PARK_POSE = "no park pose"
+
+
+COMMANDS = tuple(Event)[:8]
+
+DISARM_BY_POLICY: dict[str, Event] = {
+    "hold": Event.DISARM_HOLD,
+    "park": Event.DISARM_PARK,
+    "release": Event.DISARM_RELEASE,
+}
+
+
+class Effect(Enum):
+    """What the loop has to do when a transition is taken."""
+
+    NOTHING = "nothing"
+    ENGAGE = "engage"  # present position as goal, read back, torque on
+    FOLLOW = "follow"  # glide from the held goal to the leader's
+    STOP = "stop"  # keep the goal that was sent last
+    PARK = "park"
+    RELEASE = "release"  # torque off
+    POLICY = "policy"  # the configured torque policy, by a further event
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Where an event leads: next phase, effect, and the cause that is published (None: kept)."""
+
+    to: Phase
+    effect: Effect = Effect.NOTHING
+    cause: Cause | None = None
+
+
+def _rows(phases: tuple[Phase, ...], event: Event, row: Row) -> dict[tuple[Phase, Event], Row]:
+    return {(phase, event): row for phase in phases}
+
+
+def _stay(phase: Phase, *events: Event) -> dict[tuple[Phase, Event], Row]:
+    return {(phase, event): Row(phase) for event in events}
+
+
+_P, _E, _F, _C = Phase, Event, Effect, Cause
+_ARMED_STILL = (_P.HELD, _P.WAITING)
+_UNARMED_HOLD = (_P.ADOPTED, _P.STOPPED)
+_TORQUED = (*_UNARMED_HOLD, *_ARMED_STILL, _P.TELEOP, _P.PARKING)
+_ENGAGE = Row(_P.WAITING, _F.ENGAGE, _C.COMMAND)
+
+TRANSITIONS: dict[tuple[Phase, Event], Row] = {
+    **_rows((_P.DISARMED, *_UNARMED_HOLD, _P.FAULT), _E.ARM, _ENGAGE),
+    **_rows(_ARMED_STILL, _E.ARM, Row(_P.WAITING, cause=_C.COMMAND)),
+    **_rows((_P.PARKING,), _E.ARM, Row(_P.WAITING, _F.STOP, _C.COMMAND)),
+    **_rows((_P.WAITING,), _E.ARMING_FAILED, Row(_P.FAULT, cause=_C.ARMING_FAILED)),
+    **_rows(_ARMED_STILL, _E.TELEOP, Row(_P.WAITING, cause=_C.COMMAND)),
+    **_rows(_ARMED_STILL, _E.RESUME, Row(_P.WAITING, cause=_C.COMMAND)),
+    **_stay(_P.TELEOP, _E.ARM, _E.TELEOP, _E.RESUME),
+    **_rows((_P.WAITING,), _E.LEADER_AGREES, Row(_P.TELEOP, _F.FOLLOW, _C.COMMAND)),
+    **_rows((_P.TELEOP,), _E.LEADER_LOST, Row(_P.HELD, _F.STOP, _C.LEADER_SILENT)),
+    **_rows((*_ARMED_STILL, _P.TELEOP), _E.HOLD, Row(_P.HELD, _F.STOP, _C.COMMAND)),
+    **_rows((_P.PARKING,), _E.HOLD, Row(_P.ADOPTED, _F.STOP, _C.COMMAND)),
+    **_stay(_P.ADOPTED, _E.HOLD),
+    **_stay(_P.STOPPED, _E.HOLD),
+    # The first e-stop holds; the next one does what the torque policy says.
+    **_rows((_P.ADOPTED, *_ARMED_STILL, _P.TELEOP, _P.PARKING), _E.ESTOP,
+            Row(_P.STOPPED, _F.STOP, _C.ESTOP)),
+    **_rows((_P.STOPPED, _P.FAULT), _E.ESTOP, Row(_P.ADOPTED, _F.POLICY, _C.ESTOP)),
+    **_stay(_P.DISARMED, _E.ESTOP, _E.DISARM_HOLD, _E.DISARM_PARK, _E.DISARM_RELEASE),
+    **_rows((*_TORQUED, _P.FAULT), _E.DISARM_HOLD, Row(_P.ADOPTED, _F.STOP, _C.COMMAND)),
+    **_rows(_TORQUED, _E.DISARM_PARK, Row(_P.PARKING, _F.PARK, _C.COMMAND)),
+    **_rows((*_TORQUED, _P.FAULT), _E.DISARM_RELEASE, Row(_P.DISARMED, _F.RELEASE, _C.COMMAND)),
+    **_rows((_P.PARKING,), _E.PARKED, Row(_P.DISARMED, _F.RELEASE, _C.PARKED)),
+    **_rows((_P.PARKING,), _E.NO_PARK_POSE, Row(_P.ADOPTED, _F.STOP, _C.NO_PARK_POSE)),
+    **_rows((*_ARMED_STILL, _P.TELEOP), _E.IDLE, Row(_P.PARKING, _F.PARK, _C.IDLE)),
+    **_rows(_TORQUED, _E.BUS_SILENT, Row(_P.FAULT, _F.STOP, _C.BUS_SILENT)),
+    **_rows(_TORQUED, _E.TORQUE_LOST, Row(_P.FAULT, _F.STOP, _C.TORQUE_LOST)),
+    **_rows(_TORQUED, _E.OVERLOAD, Row(_P.FAULT, _F.STOP, _C.OVERLOAD)),
+    **_rows((_P.DISARMED,), _E.TORQUE_FOUND, Row(_P.ADOPTED, _F.STOP, _C.FOUND_WITH_TORQUE)),
+    # An armed arm is brought down gently; one that nobody armed is never moved, only let go.
+    **_rows((*_ARMED_STILL, _P.TELEOP), _E.OVERHEAT, Row(_P.PARKING, _F.PARK, _C.OVERHEAT)),
+    **_rows((*_UNARMED_HOLD, _P.FAULT), _E.OVERHEAT,
+            Row(_P.DISARMED, _F.RELEASE, _C.OVERHEAT)),
+}  # fmt: skip
+"""(phase, event) -> row. A fact without a row changes nothing; a command without one is refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class MotionState:
+    """Where the machine is, why, and since when (ns)."""
+
+    phase: Phase
+    cause: Cause
+    since_ns: int
+
+    @property
+    def trait(self) -> Trait:
+        return TRAITS[self.phase]
+
+
+def found_state(torque: tuple[bool, ...], at_ns: int) -> MotionState:
+    """First state after attaching, by which servos were found with torque on: nothing changes."""
+    if all(torque):
+        return MotionState(Phase.ADOPTED, Cause.FOUND_WITH_TORQUE, at_ns)
+    if any(torque):
+        return MotionState(Phase.FAULT, Cause.FOUND_PARTLY_WITH_TORQUE, at_ns)
+    return MotionState(Phase.DISARMED, Cause.FOUND_WITHOUT_TORQUE, at_ns)
+
+
+def legal_commands(phase: Phase) -> tuple[str, ...]:
+    """Commands that have a row in this phase."""
+    return tuple(str(event) for event in COMMANDS if (phase, event) in TRANSITIONS)
+
+
+def advance(state: MotionState, event: Event, at_ns: int) -> tuple[MotionState, Effect]:
+    """Next state and what to do. Facts that have no row are ignored; commands raise StateError."""
+    row = TRANSITIONS.get((state.phase, event))
+    if row is None:
+        if event not in COMMANDS:
+            return state, Effect.NOTHING
+        raise StateError(
+            f"{event}: not possible while {state.trait.motion.name} ({_words(state.cause)})",
+            state=state.trait.motion.name,
+            legal=legal_commands(state.phase),
+            mend=f"Possible now: {', '.join(legal_commands(state.phase))}.",
+        )
+    if row.to is state.phase and row.effect is Effect.NOTHING and row.cause is None:
+        return state, Effect.NOTHING
+    cause = state.cause if row.cause is None else row.cause
+    return MotionState(row.to, cause, at_ns), row.effect
+
+
+def _words(cause: Cause) -> str:
+    return cause.name.lower().replace("_", " ")

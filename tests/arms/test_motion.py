@@ -1,0 +1,118 @@
+import itertools
+
+import pytest
+
+from recd.config.errors import StateError
+from recd.config.streams import Motion
+from recd.daemon.arms.motion import (
+    COMMANDS,
+    TRAITS,
+    TRANSITIONS,
+    Cause,
+    Effect,
+    Event,
+    MotionState,
+    Phase,
+    advance,
+    found_state,
+    legal_commands,
+)
+
+
+def walk(start: Phase, *events: Event) -> tuple[MotionState, list[Effect]]:
+    state, effects = MotionState(start, Cause.NONE, 0), []
+    for at, event in enumerate(events, 1):
+        state, effect = advance(state, event, at)
+        effects.append(effect)
+    return state, effects
+
+
+def test_torque_comes_on_by_an_arm_command_and_by_nothing_else() -> None:
+    engaging = {event for (_, event), row in TRANSITIONS.items() if row.effect is Effect.ENGAGE}
+    assert engaging == {Event.ARM}
+
+
+def test_every_step_from_no_torque_to_torque_is_an_arm_command_or_an_adoption() -> None:
+    for (phase, event), row in TRANSITIONS.items():
+        if phase is Phase.DISARMED and TRAITS[row.to].torque:
+            assert event in (Event.ARM, Event.TORQUE_FOUND)
+            assert event is Event.ARM or TRAITS[row.to].armed is False
+
+
+def test_movement_begins_only_while_armed_or_by_a_command() -> None:
+    moving = (Effect.FOLLOW, Effect.PARK)
+    for (phase, event), row in TRANSITIONS.items():
+        if row.effect in moving and not TRAITS[phase].armed:
+            assert event in COMMANDS
+
+
+def test_found_torque_is_adopted_and_nothing_is_done() -> None:
+    assert found_state((True,) * 6, 5) == MotionState(Phase.ADOPTED, Cause.FOUND_WITH_TORQUE, 5)
+    assert found_state((False,) * 6, 5).phase is Phase.DISARMED
+    partly = found_state((True, False, True), 5)
+    assert partly.trait.motion is Motion.FAULT
+    assert partly.cause is Cause.FOUND_PARTLY_WITH_TORQUE
+
+
+def test_arm_waits_for_the_leader_and_then_follows() -> None:
+    state, effects = walk(Phase.DISARMED, Event.ARM, Event.LEADER_AGREES)
+    assert state.phase is Phase.TELEOP
+    assert effects == [Effect.ENGAGE, Effect.FOLLOW]
+
+
+def test_first_estop_holds_and_the_second_applies_the_torque_policy() -> None:
+    state, effects = walk(Phase.TELEOP, Event.ESTOP, Event.ESTOP)
+    assert effects == [Effect.STOP, Effect.POLICY]
+    assert state.trait.motion is Motion.HOLD
+    assert not state.trait.armed
+
+
+def test_after_an_estop_only_arm_moves_again() -> None:
+    state, _ = walk(Phase.TELEOP, Event.ESTOP)
+    for command in (Event.TELEOP, Event.RESUME):
+        with pytest.raises(StateError) as caught:
+            advance(state, command, 9)
+        assert "arm" in caught.value.legal
+    assert advance(state, Event.ARM, 9)[0].phase is Phase.WAITING
+
+
+@pytest.mark.parametrize("fact", [Event.BUS_SILENT, Event.TORQUE_LOST, Event.OVERLOAD])
+def test_a_fault_is_left_only_by_commands(fact: Event) -> None:
+    state, _ = walk(Phase.TELEOP, fact)
+    assert state.trait.motion is Motion.FAULT
+    for other in set(Event) - set(COMMANDS) - {Event.OVERHEAT}:
+        assert advance(state, other, 9)[0].phase is Phase.FAULT
+
+
+def test_lost_leader_holds_until_a_person_resumes() -> None:
+    state, effects = walk(Phase.TELEOP, Event.LEADER_LOST, Event.LEADER_AGREES)
+    assert state == MotionState(Phase.HELD, Cause.LEADER_SILENT, 1)
+    assert effects == [Effect.STOP, Effect.NOTHING]
+    assert advance(state, Event.RESUME, 3)[0].phase is Phase.WAITING
+
+
+def test_parking_ends_released_and_without_a_pose_it_holds() -> None:
+    state, effects = walk(Phase.HELD, Event.DISARM_PARK, Event.PARKED)
+    assert (state.phase, effects) == (Phase.DISARMED, [Effect.PARK, Effect.RELEASE])
+    state, _ = walk(Phase.HELD, Event.DISARM_PARK, Event.NO_PARK_POSE)
+    assert (state.phase, state.cause) == (Phase.ADOPTED, Cause.NO_PARK_POSE)
+
+
+def test_an_illegal_command_says_state_and_what_is_legal() -> None:
+    with pytest.raises(StateError) as caught:
+        walk(Phase.DISARMED, Event.TELEOP)
+    assert caught.value.state == "DISARMED"
+    assert caught.value.legal == legal_commands(Phase.DISARMED)
+    assert "arm" in caught.value.mend
+
+
+def test_every_command_has_an_answer_in_every_phase() -> None:
+    for phase, command in itertools.product(Phase, COMMANDS):
+        state = MotionState(phase, Cause.NONE, 0)
+        if (phase, command) in TRANSITIONS:
+            advance(state, command, 1)
+        else:
+            with pytest.raises(StateError):
+                advance(state, command, 1)
+        assert str(Event.DISARM_RELEASE) in legal_commands(phase)
+        assert str(Event.ESTOP) in legal_commands(phase)

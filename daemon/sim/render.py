@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recd.daemon.sim.figure import Colour, Hand, Limb, Point, PoseSource, arm_limbs, ball
-from recd.daemon.sim.stamp import Stamp, draw_stamp, stamp_size_px
+from recd.daemon.sim.stamp import STAMP_HEIGHT_PX, STAMP_WIDTH_PX, Stamp, draw_stamp
 
 Plane = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -35,7 +35,7 @@ class View:
 
 VIEWS: dict[str, View] = {
     "front": View((0.62, 0.30, 0.38), (0.12, 0.0, 0.10), 0.85),
-    "top": View((0.14, 0.001, 0.80), (0.17, 0.0, 0.0), 0.80),
+    "top": View((0.13, 0.0, 0.80), (0.17, 0.0, 0.0), 0.80),
     "side": View((0.15, -0.66, 0.30), (0.13, 0.0, 0.11), 0.85),
 }
 WRIST = "wrist"
@@ -61,7 +61,6 @@ class Renderer:
     ) -> None:
         self.width, self.height, self.camera = width, height, camera
         self._sub = subsampling
-        self._stamp_box = stamp_size_px(width, height)
         self._wrist = view == WRIST
         self._lens = _Lens(view_of("top" if self._wrist else view), width, height)
         scale = _WRIST_MARGIN if self._wrist else 1.0
@@ -83,10 +82,10 @@ class Renderer:
         self._draw_stamp(planes, frame, t_capture_ns)
 
     def draw_black(self, planes: Sequence[Plane], *, frame: int) -> None:
-        """A picture from behind a lens cap: black with grain, unstamped, no two frames equal."""
-        row = frame % self.height
+        """Behind a lens cap: black with a trace of noise, unstamped, no two frames equal."""
+        top = 8 * (frame % (self.height // 8))
         planes[0][...] = _BLACK_LUMA
-        planes[0][row, ::3] += 2
+        planes[0][top : top + 8] += 3
         planes[1][...] = 128
         planes[2][...] = 128
 
@@ -94,9 +93,8 @@ class Renderer:
         stamp = Stamp(self.camera, frame % 2**32, (t_capture_ns // 1000) % 2**48)
         draw_stamp(planes[0], stamp)
         across, down = self._sub
-        width, height = self._stamp_box
         for plane in planes[1:]:
-            plane[: height // down, : width // across] = 128
+            plane[: STAMP_HEIGHT_PX // down, : STAMP_WIDTH_PX // across] = 128
 
     def _copy_backdrop(self, planes: Sequence[Plane], frame: int, left: int, top: int) -> None:
         across, down = self._sub
@@ -134,9 +132,7 @@ class Renderer:
         lean = 0.05 * math.sin(hand.roll_rad)
         thick = 0.045 * w, 0.028 * w
         floor = h * 1.02
-        self._rod(
-            planes, (0.45 * w, floor), ((0.47 + lean) * w, 0.5 * h), thick, (206, 126, 130)
-        )
+        self._rod(planes, (0.45 * w, floor), ((0.47 + lean) * w, 0.5 * h), thick, (206, 126, 130))
         self._rod(
             planes, (0.55 * w, floor), ((0.51 + lean + swing) * w, 0.5 * h), thick, (84, 130, 126)
         )

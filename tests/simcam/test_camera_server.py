@@ -1,0 +1,206 @@
+import contextlib
+import itertools
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import av
+import numpy as np
+import pytest
+
+from recd.config.errors import DeviceError
+from recd.daemon.sim.camera_control import command
+from recd.daemon.sim.stamp import read_stamp
+from recd.shm.clock import now_ns
+
+
+@dataclass
+class Part:
+    number: int
+    stamp_ns: int
+    jpeg: bytes
+    arrived_ns: int
+
+    def picture(self) -> np.ndarray:
+        frame = av.CodecContext.create("mjpeg", "r").decode(av.Packet(self.jpeg))[0]
+        return frame.to_ndarray(format="rgb24")
+
+
+class Client:
+    def __init__(self, port: int, *, receive_bytes: int = 0) -> None:
+        self.sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        if receive_bytes:
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+        self.sock.settimeout(10)
+        self.sock.connect(("127.0.0.1", port))
+        self.file = self.sock.makefile("rb")
+        self.head: list[str] = []
+
+    def begin(self, path: str) -> None:
+        self.sock.sendall(f"GET {path} HTTP/1.1\r\nHost: sim\r\n\r\n".encode())
+        self.head = self._lines()
+
+    def _lines(self) -> list[str]:
+        lines = []
+        while (line := self.file.readline().decode().strip()) or not lines:
+            if not line:
+                break
+            lines.append(line)
+        return lines
+
+    def parts(self, count: int) -> list[Part]:
+        return [self.part() for _ in range(count)]
+
+    def part(self) -> Part:
+        lines = self._lines()
+        if not lines:
+            raise EOFError
+        assert lines[0] == "--recdframe"
+        fields = dict(line.split(": ") for line in lines[1:])
+        assert fields["Content-Type"] == "image/jpeg"
+        jpeg = self.file.read(int(fields["Content-Length"]))
+        arrived_ns = now_ns()
+        assert self.file.read(2) == b"\r\n"
+        return Part(int(fields["X-Frame-Number"]), int(fields["X-Timestamp-Ns"]), jpeg, arrived_ns)
+
+    def close(self) -> None:
+        self.file.close()
+        self.sock.close()
+
+
+@contextlib.contextmanager
+def _watching(port: int, *, path: str = "/", **options):
+    client = Client(port, **options)
+    try:
+        client.begin(path)
+        yield client
+    finally:
+        client.close()
+
+
+@pytest.fixture(autouse=True)
+def _no_fault_outlives_its_test(cameras):
+    yield
+    command(cameras.report["control"], camera="*", fault="none")
+
+
+def test_parts_carry_numbers_foreign_stamps_and_true_stamps(cameras):
+    with _watching(cameras.port("front")) as client:
+        assert client.head[0] == "HTTP/1.1 200 OK"
+        parts = client.parts(30)
+    stamps = [read_stamp(part.picture()) for part in parts]
+    assert [s.frame for s in stamps] == [p.number for p in parts]
+    assert np.diff([p.number for p in parts]).tolist() == [1] * 29
+    assert all(s.t_capture_ns < p.arrived_ns for s, p in zip(stamps, parts, strict=True))
+    foreign = parts[-1].stamp_ns - parts[0].stamp_ns
+    true = stamps[-1].t_capture_ns - stamps[0].t_capture_ns
+    assert abs(foreign - true * 1.0001) < 2_000
+
+
+def test_cameras_differ_in_number_view_and_clock(cameras):
+    with _watching(cameras.port("front")) as a, _watching(cameras.port("wrist")) as b:
+        front, wrist = a.part(), b.part()
+    assert read_stamp(front.picture()).camera == 0
+    assert read_stamp(wrist.picture()).camera == 1
+    assert abs(front.stamp_ns - wrist.stamp_ns) > 10**9
+
+
+def test_nothing_is_drawn_while_nobody_watches(cameras):
+    status = command(cameras.report["control"], status=True)["cameras"]["wrist"]
+    again = command(cameras.report["control"], status=True)["cameras"]["wrist"]
+    assert status["clients"] == again["clients"] == 0
+    assert status["pictures"] == again["pictures"]
+
+
+def test_a_client_that_does_not_read_loses_frames_and_delays_nobody(cameras):
+    control = cameras.report["control"]
+    with (
+        _watching(cameras.port("front"), receive_bytes=4096) as slow,
+        _watching(cameras.port("front")) as quick,
+    ):
+        first = slow.part()
+        before = command(control, status=True)["cameras"]["front"]["dropped"]
+        numbers = [quick.part().number]
+        while command(control, status=True)["cameras"]["front"]["dropped"] < before + 20:
+            numbers.append(quick.part().number)
+        late = [slow.part() for _ in range(40)]
+    assert np.diff(numbers).tolist() == [1] * (len(numbers) - 1)
+    gaps = np.diff([first.number, *(p.number for p in late)])
+    assert gaps.min() == 1
+    assert gaps.max() > 1
+    assert all(read_stamp(p.picture()).frame == p.number for p in late)
+
+
+def test_faults_act_on_the_wire_and_end_by_themselves(cameras):
+    control = cameras.report["control"]
+    with _watching(cameras.port("front")) as client:
+        before = client.part()
+        command(control, camera="front", fault="skip", frames=3)
+        command(control, camera="front", fault="freeze", frames=9)
+        parts = client.parts(15)
+    numbers = [p.number for p in (before, *parts)]
+    assert sorted(np.diff(numbers))[-2:] == [1, 4]
+    same = [a.jpeg == b.jpeg for a, b in itertools.pairwise(parts)]
+    assert any(same)
+    assert not same[-1]
+
+
+def test_a_disconnected_camera_hangs_up_and_comes_back(cameras):
+    control = cameras.report["control"]
+    with _watching(cameras.port("front")) as client:
+        client.part()
+        command(control, camera="front", fault="disconnect")
+        with pytest.raises((EOFError, ConnectionResetError)):
+            client.parts(100)
+    with pytest.raises((EOFError, ConnectionResetError)), _watching(cameras.port("front")) as again:
+        again.part()
+    command(control, camera="front", fault="none")
+    with _watching(cameras.port("front")) as back:
+        assert read_stamp(back.part().picture()) is not None
+
+
+def test_requests_that_are_not_for_a_stream_are_refused(cameras):
+    with _watching(cameras.port("front"), path="/secret") as client:
+        assert client.head[0] == "HTTP/1.1 404 Not Found"
+    with socket.create_connection(("127.0.0.1", cameras.port("front")), timeout=10) as sock:
+        sock.sendall(b"x" * 10_000)
+        assert b"431" in sock.recv(100)
+
+
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        ({"camera": "side", "fault": "freeze"}, "one of front, wrist"),
+        ({"camera": "front", "fault": "explode"}, "expected none or one of freeze"),
+        ({"camera": "front", "fault": "skip", "frames": "many"}, "expected an integer"),
+    ],
+)
+def test_impossible_faults_are_refused_in_words(cameras, asked, why):
+    with pytest.raises(DeviceError, match=why):
+        command(cameras.report["control"], **asked)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["--camera", "front:640"], "expected NAME"),
+        (["--camera", "front:100x80"], "at least 160x160"),
+        (["--camera", "front@0"], "rate over 0"),
+    ],
+)
+def test_impossible_cameras_are_refused_in_words(arguments, why):
+    command_line = [sys.executable, "-m", "recd.daemon.sim.camera", *arguments]
+    run = subprocess.run(command_line, capture_output=True, text=True, timeout=30, check=False)
+    assert run.returncode == 2
+    assert why in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_a_taken_port_is_named_with_its_mend(cameras):
+    port = str(cameras.port("front"))
+    command_line = [sys.executable, "-m", "recd.daemon.sim.camera", "--camera", "a", "--port", port]
+    run = subprocess.run(command_line, capture_output=True, text=True, timeout=30, check=False)
+    assert run.returncode == 2
+    assert port in run.stderr
+    assert "another port" in run.stderr

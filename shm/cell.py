@@ -37,7 +37,19 @@ def create_cell(name: str, dtype: np.dtype[Any], meta: dict[str, Any] | None = N
 
 
 def _plain(dtype: np.dtype[Any]) -> Any:
-    return [list(field) for field in dtype.descr] if dtype.names else dtype.str
+    """`dtype` in plain values, offsets and padding included."""
+    if dtype.subdtype is not None:
+        base, shape = dtype.subdtype
+        return {"base": _plain(base), "shape": list(shape)}
+    if dtype.names is None:
+        return dtype.str
+    fields = [dtype.fields[name] for name in dtype.names] if dtype.fields else []
+    return {
+        "names": list(dtype.names),
+        "formats": [_plain(field[0]) for field in fields],
+        "offsets": [field[1] for field in fields],
+        "itemsize": dtype.itemsize,
+    }
 
 
 def cell_facts(segment: Segment) -> tuple[str, np.dtype[Any], dict[str, Any]]:
@@ -49,9 +61,9 @@ def cell_facts(segment: Segment) -> tuple[str, np.dtype[Any], dict[str, Any]]:
 def _dtype(plain: Any) -> np.dtype[Any]:
     if isinstance(plain, str):
         return np.dtype(plain)
-    fields = [
-        (name, _dtype(kind), *[tuple(shape) for shape in rest]) for name, kind, *rest in plain
-    ]
+    if "base" in plain:
+        return np.dtype((_dtype(plain["base"]), tuple(plain["shape"])))
+    fields: Any = {**plain, "formats": [_dtype(kind) for kind in plain["formats"]]}
     return np.dtype(fields)
 
 
@@ -62,7 +74,9 @@ class _Staged:
         self.name, self.dtype, self.meta = cell_facts(segment)
         words = round_up(header_word(segment, layout.SLOT_BYTES), layout.WORD) // layout.WORD
         self.words = np.zeros(words, np.int64)
-        self.array = self.words.view(np.uint8)[: self.dtype.itemsize].view(self.dtype)
+        staged = self.words.view(np.uint8)[: self.dtype.itemsize]
+        self.array = staged.view(self.dtype)
+        self.memory = staged.data
         self.control = Control(segment)
         self.control[layout.CTL_STAGE] = int(self.words.ctypes.data)
         self.control[layout.CTL_STAGE_WORDS] = words
@@ -77,6 +91,7 @@ class CellWriter:
         self.name, self.dtype, self.meta = staged.name, staged.dtype, staged.meta
         self.record: npt.NDArray[Any] = staged.array
         """Array [1] of the cell's dtype: change it in place, then `publish()`; no allocation."""
+        self._checked = staged.dtype
         self._pointer = staged.control.pointer
         self._write = staged.control.kernel("cell_write")
         self._leave = staged.control.kernel("writer_leave")
@@ -95,9 +110,12 @@ class CellWriter:
 
     def write(self, record: Any) -> int:
         """Copy `record` (np.void, or array of one item, of the cell's dtype) and publish it."""
-        if record.dtype != self.dtype:
-            raise ValueError(f"cell {self.name}: expected {self.dtype}, got {record.dtype}")
-        self.record[:] = record
+        if record.dtype is not self._checked:
+            if record.dtype != self.dtype:
+                raise ValueError(f"cell {self.name}: expected {self.dtype}, got {record.dtype}")
+            self._checked = record.dtype  # comparing dtypes costs more than the write
+        # item to item copies the bytes; array to array would go field by field, ten times slower
+        self.record[0] = record.reshape(-1)[0] if isinstance(record, np.ndarray) else record
         return self.publish()
 
     def close(self) -> None:
@@ -115,6 +133,7 @@ class CellReader:
         self.name, self.dtype, self.meta = staged.name, staged.dtype, staged.meta
         self.record: npt.NDArray[Any] = staged.array
         """Array [1] of the cell's dtype: the value of the last `refresh()`, changed in place."""
+        self._memory = staged.memory
         self._pointer = staged.control.pointer
         self._read = staged.control.kernel("cell_read")
 
@@ -130,6 +149,6 @@ class CellReader:
         if version == 0:
             return None
         if out is None:
-            return version, self.record.copy()[0]
-        out[...] = self.record if out.ndim else self.record[0]
+            return version, np.frombuffer(bytearray(self._memory), self.dtype)[0]
+        out[0 if out.ndim else ...] = self.record[0]
         return version, out

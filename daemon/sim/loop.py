@@ -1,0 +1,44 @@
+"""The one loop of the simulated robot: ports, control socket, whatever else must be heard.
+
+Sleeps to absolute deadlines; a reply leaves when its last byte would have been on the wire.
+"""
+
+import select
+from collections.abc import Callable, Mapping
+
+from recd.daemon import realtime
+from recd.daemon.sim.control import ControlServer
+from recd.daemon.sim.robot import SimRobot
+from recd.shm.clock import now_ns
+
+
+def run(
+    robot: SimRobot,
+    control: ControlServer,
+    stopping: Callable[[], bool],
+    *,
+    listeners: Mapping[int, Callable[[], None]] | None = None,
+    each_turn: Callable[[], None] | None = None,
+) -> None:
+    """Serve until `stopping()`. listeners: further descriptors and what to do when readable.
+
+    each_turn is called at least every 4 ms.
+    """
+    realtime.apply(realtime.RealtimeRequest(timer_slack_ns=1))
+    others = dict(listeners or {})
+    while not stopping():
+        ports = {arm.port.fd: arm for arm in robot.arms.values() if arm.port.plugged}
+        waiting = [*ports, *control.fds, *others]
+        wait_s = max(0, robot.next_ns() - now_ns()) / 1e9
+        readable, _, _ = select.select(waiting, (), (), wait_s)
+        for fd in readable:
+            if fd in ports:
+                robot.hear(ports[fd])
+        robot.pump()
+        for fd in readable:
+            if fd in others:
+                others[fd]()
+            elif fd not in ports:
+                control.serve(fd)
+        if each_turn is not None:
+            each_turn()

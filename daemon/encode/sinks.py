@@ -1,0 +1,61 @@
+"""What a sink of pictures promises, whatever it writes: one entry per row, in row order."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Protocol
+
+
+class SinkError(Exception):
+    """The sink cannot take more pictures (encoder failed, disk full). What it has is kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class SinkFacts:
+    """A finished, durable file. packets: entries = rows; nbytes, sha256: of the whole file."""
+
+    path: Path
+    packets: int
+    nbytes: int
+    sha256: str
+    info: Mapping[str, Any]
+
+
+class PictureSink(Protocol):
+    """Opened ahead of its episode, bound to a file when it begins."""
+
+    suffix: str
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes so far, held back ones included."""
+        ...
+
+    def bind(self, path: Path) -> None:
+        """Start writing to `path`, which must not exist. Raises OSError."""
+        ...
+
+    def encode(self, frame: Any, k: int) -> int:
+        """Write picture k (0, 1, 2 ...); bytes of its entry. Raises SinkError.
+
+        frame: yuv420p VideoFrame of the dataset's size; it may be passed again for a repeat.
+        """
+        ...
+
+    def finish(self) -> None:
+        """No more pictures. Quick: nothing is held back in an encoder. Raises SinkError."""
+        ...
+
+    def settle(self) -> SinkFacts:
+        """Make the file durable; for a thread that may wait for the disk. Raises OSError."""
+        ...
+
+    def discard(self) -> None:
+        """Delete what was written; legal at any time before `settle`."""
+        ...
+
+
+def row_rate(rate_num: int, rate_den: int) -> Fraction:
+    """Rows per second as a fraction."""
+    return Fraction(rate_num, rate_den)

@@ -148,7 +148,7 @@ def _v4l2(_: CodecSettings) -> Options:
 CODECS: tuple[Codec, ...] = (
     Codec("h264", "libx264", "h264", "veryfast", _x264, _x264_defaults),
     Codec("libsvtav1", "libsvtav1", "av1", 12, _svt),
-    Codec("hevc", "libx265", "hevc", "superfast", _x265),
+    Codec("hevc", "libx265", "hevc", "ultrafast", _x265),
     Codec("h264_nvenc", "h264_nvenc", "h264", None, _nvenc, hardware=True),
     Codec("hevc_nvenc", "hevc_nvenc", "hevc", None, _nvenc, hardware=True),
     Codec("h264_vaapi", "h264_vaapi", "h264", None, _vaapi, hardware=True, frame_format="nv12"),
@@ -158,6 +158,9 @@ CODECS: tuple[Codec, ...] = (
 
 ALIASES = {"av1": "libsvtav1", "libx264": "h264", "libx265": "hevc", "h265": "hevc"}
 """Names that mean a row of the table: LeRobot's info block says `av1` for libsvtav1."""
+
+DECODERS = {"h264": "h264", "hevc": "hevc", "av1": "libdav1d"}
+"""Canonical codec -> FFmpeg's software decoder (its own av1 decodes on hardware only)."""
 
 _LADDER = (
     ("h264_nvenc", None),

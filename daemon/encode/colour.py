@@ -190,6 +190,8 @@ class _Mjpeg:
         self.lenient = False
 
     def __call__(self, payload: Payload) -> _Planes:
+        if not len(payload):  # the decoder would take an empty packet for the end of its stream
+            raise PictureError("an empty payload")
         packet = av.Packet(payload)
         try:
             frames = self._decoder.decode(packet)

@@ -61,7 +61,7 @@ def salvage(path: Path) -> Salvage:
                         reason = f"picture {frames}: pts {pts}, expected {frames * step}"
                         break
                     frames += 1
-                finished = layout.finished and frames == stream.frames
+                finished = layout.finished and frames == stream.frames > 0
         except (av.FFmpegError, OSError, IndexError) as error:
             reason = f"after {frames} pictures: {error}"
             finished = False

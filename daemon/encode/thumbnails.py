@@ -1,0 +1,69 @@
+"""First, middle and last picture of an episode as JPEGs a person can look at.
+
+The middle is unknown while recording: a few pictures are kept, thinned as the episode grows.
+"""
+
+from collections import deque
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+
+from recd.daemon.encode.colour import FULL
+
+_KEPT = 8
+_RECENT = 4  # rows that may have been encoded beyond the end that a stop then sets
+
+
+class Thumbnails:
+    """Holds references to about a dozen pictures of one episode."""
+
+    def __init__(self) -> None:
+        self._every = 1
+        self._kept: list[tuple[int, Any]] = []
+        self._recent: deque[tuple[int, Any]] = deque(maxlen=_RECENT)
+
+    def add(self, frame: Any, k: int) -> None:
+        """Remember the picture of row k."""
+        self._recent.append((k, frame))
+        if k % self._every:
+            return
+        self._kept.append((k, frame))
+        if len(self._kept) > _KEPT:
+            self._every *= 2
+            self._kept = self._kept[::2]
+
+    def choose(self, rows: int) -> dict[str, Any]:
+        """{"first", "middle", "last"} -> picture, for an episode of `rows`; empty without any."""
+        kept = [item for item in (*self._kept, *self._recent) if item[0] < rows]
+        if not kept:
+            return {}
+        middle = min(kept, key=lambda item: abs(item[0] - rows // 2))
+        last = max(kept, key=lambda item: item[0])
+        return {"first": kept[0][1], "middle": middle[1], "last": last[1]}
+
+
+def write_thumbnails(chosen: dict[str, Any], folder: Path, *, camera: str) -> list[Path]:
+    """Write `<camera>_<first|middle|last>.jpg` into `folder` (created). Raises OSError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, frame in chosen.items():
+        path = folder / f"{camera}_{name}.jpg"
+        path.write_bytes(jpeg(frame))
+        paths.append(path)
+    return paths
+
+
+def jpeg(frame: Any, *, quality: int = 4) -> bytes:
+    """A dataset picture as JPEG (full range, as JPEG is). quality: 2 best .. 31 worst."""
+    full = frame.reformat(format="yuvj420p", dst_color_range=FULL)
+    full.pts = 0
+    encoder = av.CodecContext.create("mjpeg", "w")
+    encoder.width, encoder.height = full.width, full.height
+    encoder.pix_fmt = "yuvj420p"
+    encoder.time_base = Fraction(1, 30)
+    encoder.qmin = encoder.qmax = quality
+    encoder.thread_count = 1
+    packets = [*encoder.encode(full), *encoder.encode(None)]
+    return bytes(packets[0])

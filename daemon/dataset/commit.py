@@ -1,0 +1,290 @@
+"""One finished episode becomes part of the dataset: checked, written, synced, then renamed in.
+
+At every kill point LeRobot loads N or N+1 whole episodes: every file is complete before the first
+rename, and info.json, which counts the episodes, comes last.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from recd.config.errors import DatasetError
+from recd.daemon.dataset.draft import OWN_FOLDER, Draft, begin_draft, verify_draft, write_draft
+from recd.daemon.dataset.durable import keep_copy, make_folders, remove_tree, sha256_of, write_json
+from recd.daemon.dataset.handle import Handle, refresh
+from recd.daemon.dataset.layout import (
+    INFO,
+    STATS,
+    TASKS,
+    Layout,
+    data_name,
+    episodes_name,
+    video_name,
+)
+from recd.daemon.dataset.ledger import LedgerEntry, Move, Transaction
+from recd.daemon.dataset.parquet import EpisodeRows
+from recd.daemon.dataset.remux import MIN_FRAGMENTED, make_plain
+from recd.daemon.dataset.schema import DatasetSchema
+from recd.daemon.dataset.state import DatasetState, schema_of_episodes
+from recd.daemon.dataset.transaction import FOLDER, digest_of, run
+from recd.daemon.dataset.videos import VideoFile, check_video
+from recd.daemon.faultpoints import fault_point
+from recd.shm import clock
+
+UNDO_DEPTH = 32
+"""So many of the last episodes keep the metadata from before them, to be taken back exactly."""
+
+UNDO_RECORD = "commit.json"
+"""The transaction of a commit, beside the kept metadata."""
+
+FAULT_POINTS = (
+    "commit.begin",
+    "commit.checked",
+    "commit.data_written",
+    "commit.episodes_written",
+    "commit.tasks_written",
+    "commit.stats_written",
+    "commit.info_written",
+    "commit.manifest_written",
+    "commit.verified",
+    "commit.kept",
+    "commit.synced",
+    "commit.prepared",
+    "commit.moved.own",
+    "commit.moved.video",
+    "commit.moved.data",
+    "commit.moved.episodes",
+    "commit.moved.tasks",
+    "commit.moved.stats",
+    "commit.moved.info",
+    "commit.folders_synced",
+    "commit.done",
+    "commit.cleaned",
+)
+"""Every place where a test may kill a commit, in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class CommitResult:
+    """rows, first_row: of this episode; episodes, total_rows: of the dataset now; duration_ns: of
+    the whole commit; steps_ns: of its parts; changed_outside: metadata others had changed."""
+
+    uid: str
+    episode_index: int
+    rows: int
+    first_row: int
+    episodes: int
+    total_rows: int
+    duration_ns: int
+    steps_ns: Mapping[str, int]
+    changed_outside: tuple[str, ...] = ()
+
+
+class _Stopwatch:
+    """Names the time since the last mark."""
+
+    def __init__(self) -> None:
+        self.started = self.last = clock.now_ns()
+        self.steps: dict[str, int] = {}
+
+    def mark(self, step: str) -> None:
+        now = clock.now_ns()
+        self.steps[step] = now - self.last
+        self.last = now
+
+
+def commit(
+    handle: Handle,
+    uid: str,
+    *,
+    rows: EpisodeRows,
+    videos: Mapping[str, VideoFile],
+    facts: Mapping[str, Any],
+    sides: Sequence[Path] = (),
+    kind: str = "commit",
+) -> CommitResult:
+    """Publish an episode whose mp4s lie in its staging folder; durable on return.
+
+    facts: for the manifest. sides: further files to keep with the episode, moved there.
+    DatasetError with the reason when the episode is not whole; nothing was published then, and
+    staging is kept.
+    """
+    watch = _Stopwatch()
+    fault_point("commit.begin")
+    changed = refresh(handle)
+    videos = check_episode(handle, rows, videos)
+    draft = begin_draft(handle, uid, rows, videos)
+    watch.mark("checked")
+    fault_point("commit.checked")
+    write_draft(handle, draft, facts, sides)
+    watch.mark("written")
+    verify_draft(handle, draft)
+    fault_point("commit.verified")
+    watch.mark("verified")
+    transaction = _transaction(handle, draft, kind)
+    fault_point("commit.kept")
+    watch.mark("planned")
+    handle.stale = True
+    run(
+        handle.root,
+        transaction,
+        journal=handle.journal,
+        ledger=handle.ledger,
+        staged=_unsynced(handle.layout, draft),
+    )
+    watch.mark("durable")
+    _carry_on(handle, draft)
+    _clean(handle, draft)
+    watch.mark("cleaned")
+    return CommitResult(
+        uid=uid,
+        episode_index=draft.numbers.episode_index,
+        rows=len(rows),
+        first_row=draft.numbers.first_row,
+        episodes=handle.state.episodes,
+        total_rows=handle.state.rows,
+        duration_ns=watch.last - watch.started,
+        steps_ns=watch.steps,
+        changed_outside=tuple(changed),
+    )
+
+
+def check_episode(
+    handle: Handle, rows: EpisodeRows, videos: Mapping[str, VideoFile]
+) -> dict[str, VideoFile]:
+    """One picture a row for every camera, at its exact time, encoded as the dataset's others.
+
+    Returns the videos to publish: very short ones are made plain (`remux.MIN_FRAGMENTED`).
+    """
+    schema = handle.schema
+    if not len(rows):
+        raise DatasetError("an episode without rows cannot be saved", mend="Record it again.")
+    if set(videos) != set(schema.video_keys):
+        raise DatasetError(
+            f"videos of {sorted(videos)}, the dataset expects {sorted(schema.video_keys)}"
+        )
+    if set(rows.images) != set(schema.image_keys):
+        raise DatasetError(
+            f"pictures of {sorted(rows.images)}, the dataset expects {sorted(schema.image_keys)}"
+        )
+    return {key: _checked(schema, key, video, len(rows)) for key, video in videos.items()}
+
+
+def _checked(schema: DatasetSchema, key: str, video: VideoFile, rows: int) -> VideoFile:
+    track = check_video(key, video, rows=rows, fps=schema.fps)
+    pinned = schema.pins.get(key)
+    if pinned and (wrong := video.pins.differs_from(pinned)):
+        said = ", ".join(
+            f"{n} {getattr(video.pins, n)} (dataset: {getattr(pinned, n)})" for n in wrong
+        )
+        raise DatasetError(
+            f"{key}: {said}", mend="Encode with the dataset's settings, or use a new folder."
+        )
+    height, width = schema.features[key]["shape"][:2]
+    if (video.pins.height, video.pins.width) != (height, width):
+        raise DatasetError(
+            f"{key}: picture {video.pins.width}x{video.pins.height}, expected {width}x{height}"
+        )
+    if track.fragmented and rows < MIN_FRAGMENTED:
+        make_plain(video.path, fps=schema.fps, pictures=rows)
+        return replace(video, sha256="")
+    return video
+
+
+def _unsynced(layout: Layout, draft: Draft) -> list[Path]:
+    """Everything that must be durable before the first rename; encoders sync their own again."""
+    undo = layout.undo(draft.uid)
+    return [
+        draft.folder,
+        *sorted(draft.folder.rglob("*")),
+        layout.own / "staging",
+        undo / UNDO_RECORD,
+        undo,
+        undo.parent,
+    ]
+
+
+def _transaction(handle: Handle, draft: Draft, kind: str) -> Transaction:
+    """All renames in their order; the earlier metadata is kept for undo."""
+    layout, uid = handle.layout, draft.uid
+    undo = layout.undo(uid)
+    remove_tree(undo)
+    make_folders(undo)
+    own = layout.relative(draft.folder / OWN_FOLDER)
+    moves = [Move(own, layout.relative(layout.episode(uid)), digest=FOLDER, label="own")]
+    for key, video in draft.videos.items():
+        name = video_name(key, draft.video_index[key])
+        digest = draft.video_sha256[key]
+        moves.append(Move(layout.relative(video.path), name, digest=digest, label="video"))
+    data = data_name(draft.data_index)
+    moves.append(_replacing(layout, draft.new("data.parquet"), data, undo=undo))
+    metadata = [
+        _replacing(layout, source, name, undo=undo)
+        for source, name in (
+            (draft.new("episodes.parquet"), episodes_name(draft.episodes_index)),
+            (draft.new("tasks.parquet"), TASKS),
+            (draft.new("stats.json"), STATS),
+            (draft.new("info.json"), INFO),
+        )
+        if source.exists()
+    ]
+    entry = LedgerEntry(
+        uid=uid,
+        episode_index=draft.numbers.episode_index,
+        length=len(draft.rows),
+        first_row=draft.numbers.first_row,
+        rows_sha256=draft.rows_sha256,
+        videos=draft.video_sha256,
+    )
+    after = {move.dst: move.digest for move in metadata}
+    if TASKS not in after:
+        after[TASKS] = digest_of(layout.tasks)
+    transaction = Transaction(kind, uid, (*moves, *metadata), after, asdict(entry))
+    write_json(undo / UNDO_RECORD, transaction.as_record())
+    return transaction
+
+
+def _replacing(layout: Layout, source: Path, name: str, *, undo: Path) -> Move:
+    """The rename of `source` over `name`, of which a copy is kept in `undo`."""
+    target = layout.root / name
+    before, keep = digest_of(target), ""
+    if before:
+        kept = undo / source.name
+        keep_copy(target, kept)
+        keep = layout.relative(kept)
+    source_name = layout.relative(source)
+    digest = sha256_of(source)
+    return Move(source_name, name, digest=digest, before=before, keep=keep, label=source.stem)
+
+
+def _carry_on(handle: Handle, draft: Draft) -> None:
+    """What the next save must know, without reading anything again."""
+    state = handle.state
+    per_chunk = state.files_per_chunk
+    new = DatasetState(
+        features=draft.info["features"],
+        info=draft.info,
+        tasks=draft.tasks,
+        stats=draft.total_stats,
+        episodes=state.episodes + 1,
+        rows=state.rows + len(draft.rows),
+        next_data=draft.data_index.next(per_chunk),
+        next_video={key: index.next(per_chunk) for key, index in draft.video_index.items()},
+        episodes_file=draft.episodes_index,
+        tail=draft.tail,
+        episodes_schema=schema_of_episodes(state),
+    )
+    new.remember(handle.root, [INFO, STATS, TASKS, episodes_name(draft.episodes_index)])
+    handle.state = new
+    pins = {**{key: video.pins for key, video in draft.videos.items()}, **handle.schema.pins}
+    handle.schema = replace(handle.schema, features=new.features, pins=pins)
+    handle.stale = False
+
+
+def _clean(handle: Handle, draft: Draft) -> None:
+    remove_tree(draft.folder)
+    published = list(handle.ledger.published)
+    for uid in published[-UNDO_DEPTH - 1 : -UNDO_DEPTH]:
+        remove_tree(handle.layout.undo(uid))
+    fault_point("commit.cleaned")

@@ -1,0 +1,224 @@
+"""The new files of one episode, written and read back in its staging folder.
+
+Nothing here is visible to anybody: `commit` renames what this leaves in `new/` and `own/`.
+"""
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from recd.config.errors import DatasetError
+from recd.daemon.dataset.durable import make_folders, remove_tree, sha256_of, write_json
+from recd.daemon.dataset.handle import Handle
+from recd.daemon.dataset.layout import FIRST, FileIndex
+from recd.daemon.dataset.manifest import MANIFEST, build_manifest, rows_sha256
+from recd.daemon.dataset.parquet import (
+    EpisodeRows,
+    Numbering,
+    data_schema,
+    episode_row,
+    row_columns,
+    tasks_table,
+    write_data,
+    write_table,
+)
+from recd.daemon.dataset.state import new_info, schema_of_episodes
+from recd.daemon.dataset.stats import Stats, aggregate, camera_stats, stats_to_json, vector_stats
+from recd.daemon.dataset.videos import VideoFile, info_block
+from recd.daemon.faultpoints import fault_point
+
+OWN_FOLDER = "own"
+"""Folder in staging that becomes the episode's own folder: side files are written there."""
+
+
+@dataclass(slots=True)
+class Draft:
+    """An episode on its way in: what was given, its numbers, and what has been written so far.
+
+    tail: all rows of its episodes file, its own last once written.
+    """
+
+    uid: str
+    rows: EpisodeRows
+    videos: Mapping[str, VideoFile]
+    numbers: Numbering
+    tasks: list[str]
+    folder: Path
+    data_index: FileIndex
+    video_index: dict[str, FileIndex]
+    episodes_index: FileIndex
+    video_sha256: dict[str, str]
+    rows_sha256: str
+    tail: pa.Table | None
+    stats: Stats = field(default_factory=dict)
+    total_stats: Stats = field(default_factory=dict)
+    info: dict[str, Any] = field(default_factory=dict)
+
+    def new(self, name: str) -> Path:
+        """A new file of the dataset, still in staging."""
+        return self.folder / "new" / name
+
+
+def begin_draft(
+    handle: Handle, uid: str, rows: EpisodeRows, videos: Mapping[str, VideoFile]
+) -> Draft:
+    """Give an episode its numbers; nothing is written."""
+    state = handle.state
+    tasks = list(dict.fromkeys([*state.tasks, *rows.task]))
+    numbers = Numbering(state.episodes, state.rows, {task: i for i, task in enumerate(tasks)})
+    episodes_index, tail = state.place_for_episode()
+    return Draft(
+        uid=uid,
+        rows=rows,
+        videos=videos,
+        numbers=numbers,
+        tasks=tasks,
+        folder=handle.layout.staging(uid),
+        data_index=state.next_data,
+        video_index={key: state.next_video.get(key, FIRST) for key in videos},
+        episodes_index=episodes_index,
+        video_sha256={key: v.sha256 or sha256_of(v.path) for key, v in videos.items()},
+        rows_sha256=rows_sha256(rows),
+        tail=tail,
+    )
+
+
+def write_draft(
+    handle: Handle, draft: Draft, facts: Mapping[str, Any], sides: Sequence[Path]
+) -> None:
+    """Write every new file of the episode below its staging folder.
+
+    sides: further files to keep with it, moved into its own folder.
+    """
+    state, schema = handle.state, handle.schema
+    own = draft.folder / OWN_FOLDER
+    remove_tree(draft.folder / "new")
+    make_folders(draft.folder / "new")
+    make_folders(own)
+    columns = row_columns(draft.rows, schema.features, schema.fps, draft.numbers)
+    write_data(
+        draft.new("data.parquet"),
+        columns,
+        draft.rows.images,
+        data_schema(schema.features, draft.uid[:16]),
+    )
+    fault_point("commit.data_written")
+    draft.stats = _episode_stats(draft, columns, schema.features)
+    table = episode_row(_episode_facts(draft, schema.fps), schema_of_episodes(state))
+    if draft.tail is not None:
+        table = pa.concat_tables([draft.tail, table]).combine_chunks()
+    draft.tail = table
+    write_table(draft.new("episodes.parquet"), table)
+    fault_point("commit.episodes_written")
+    if draft.tasks != state.tasks:
+        write_table(draft.new("tasks.parquet"), tasks_table(draft.tasks))
+    fault_point("commit.tasks_written")
+    parts = [draft.stats] if state.stats is None else [state.stats, draft.stats]
+    draft.total_stats = aggregate(parts)
+    write_json(draft.new("stats.json"), stats_to_json(draft.total_stats))
+    fault_point("commit.stats_written")
+    draft.info = _next_info(handle, draft)
+    write_json(draft.new("info.json"), draft.info)
+    fault_point("commit.info_written")
+    _write_own(handle, draft, facts, sides)
+    fault_point("commit.manifest_written")
+
+
+def _write_own(
+    handle: Handle, draft: Draft, facts: Mapping[str, Any], sides: Sequence[Path]
+) -> None:
+    own = draft.folder / OWN_FOLDER
+    for side in sides:
+        if side.parent != own:
+            side.replace(own / side.name)
+    described = {
+        key: {
+            "sha256": draft.video_sha256[key],
+            "bytes": video.path.stat().st_size,
+            **asdict(video.pins),
+        }
+        for key, video in draft.videos.items()
+    }
+    manifest = build_manifest(
+        facts,
+        uid=draft.uid,
+        rows=draft.rows,
+        digest=draft.rows_sha256,
+        videos=described,
+        columns=handle.schema.columns,
+    )
+    write_json(own / MANIFEST, manifest)
+
+
+def _episode_stats(draft: Draft, columns: Mapping[str, Any], features: Mapping[str, Any]) -> Stats:
+    stats: Stats = {}
+    for key, feature in features.items():
+        if feature["dtype"] == "video":
+            stats[key] = camera_stats(draft.videos[key].histogram)
+        elif feature["dtype"] == "image":
+            stats[key] = camera_stats(draft.rows.images[key].histogram)
+        elif feature["dtype"] != "string":
+            stats[key] = vector_stats(columns[key])
+    return stats
+
+
+def _episode_facts(draft: Draft, fps: int) -> dict[str, Any]:
+    rows, numbers = len(draft.rows), draft.numbers
+    facts: dict[str, Any] = {
+        "episode_index": numbers.episode_index,
+        "tasks": list(dict.fromkeys(draft.rows.task)),
+        "length": rows,
+        "data/chunk_index": draft.data_index.chunk,
+        "data/file_index": draft.data_index.file,
+        "dataset_from_index": numbers.first_row,
+        "dataset_to_index": numbers.first_row + rows,
+        "meta/episodes/chunk_index": draft.episodes_index.chunk,
+        "meta/episodes/file_index": draft.episodes_index.file,
+    }
+    for key, index in draft.video_index.items():
+        facts[f"videos/{key}/chunk_index"] = index.chunk
+        facts[f"videos/{key}/file_index"] = index.file
+        facts[f"videos/{key}/from_timestamp"] = 0.0
+        facts[f"videos/{key}/to_timestamp"] = rows / fps
+    for key, stats in (draft.stats).items():
+        for name, value in stats.items():
+            facts[f"stats/{key}/{name}"] = value
+    return facts
+
+
+def _next_info(handle: Handle, draft: Draft) -> dict[str, Any]:
+    schema, state = handle.schema, handle.state
+    if state.info is None:
+        features = deepcopy(schema.features)
+        use_videos = bool(schema.video_keys) or not schema.image_keys
+        info = new_info(schema.fps, schema.robot_type, features, use_videos=use_videos)
+    else:
+        info = deepcopy(state.info)
+    for key, video in draft.videos.items():
+        feature = info["features"][key]
+        known = feature.get("info") or {}
+        if "video.codec" not in known:
+            feature["info"] = {**known, **info_block(video.pins, schema.fps)}
+    info["total_episodes"] = state.episodes + 1
+    info["total_frames"] = state.rows + len(draft.rows)
+    info["total_tasks"] = len(draft.tasks)
+    info["splits"] = {"train": f"0:{state.episodes + 1}"}
+    return info
+
+
+def verify_draft(handle: Handle, draft: Draft) -> None:
+    """Read back what was written: row count, schema, no column lost."""
+    path = draft.new("data.parquet")
+    found = pq.read_schema(path).remove_metadata()
+    wanted = data_schema(handle.schema.features).remove_metadata()
+    rows = pq.read_metadata(path).num_rows
+    if rows != len(draft.rows) or not found.equals(wanted):
+        raise DatasetError(f"{path}: {rows} rows of {found.names}, expected {len(draft.rows)}")
+    meta = pq.read_metadata(draft.new("episodes.parquet"))
+    if draft.tail is None or meta.num_rows != draft.tail.num_rows:
+        raise DatasetError(f"{draft.new('episodes.parquet')}: {meta.num_rows} rows, not as written")

@@ -1,0 +1,95 @@
+"""Files that are whole or absent. Every write is temp + fsync + rename; nothing is half-seen.
+
+Limit: a rename is durable only after its folder is synced; callers batch those with `sync_all`.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+HASH_BLOCK = 1 << 20
+SYNC_THREADS = 8
+"""Concurrent fsyncs share one journal commit of the file system; one by one each pays its own."""
+
+
+def sha256_of(path: Path) -> str:
+    """Hex digest of a file's content."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(HASH_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def sync_path(path: Path) -> None:
+    """fsync a file or a folder."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def sync_all(paths: Iterable[Path]) -> None:
+    """fsync many files and folders side by side; the first error is raised."""
+    unique = list(dict.fromkeys(paths))
+    if len(unique) <= 1:
+        for path in unique:
+            sync_path(path)
+        return
+    with ThreadPoolExecutor(min(SYNC_THREADS, len(unique))) as pool:
+        for _ in pool.map(sync_path, unique):
+            pass
+
+
+def make_folders(folder: Path) -> list[Path]:
+    """Create `folder` and its parents; returns the folders whose entries changed (to be synced)."""
+    missing = []
+    while not folder.is_dir():
+        missing.append(folder)
+        folder = folder.parent
+    for path in reversed(missing):
+        path.mkdir(exist_ok=True)
+    return [path.parent for path in reversed(missing)]
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON as LeRobot does: UTF-8, indent 4. Not synced, not atomic: for staging only."""
+    path.write_text(json.dumps(value, indent=4, ensure_ascii=False), encoding="utf-8")
+
+
+def replace_json(path: Path, value: Any) -> None:
+    """Atomic and durable: temp + fsync + rename + fsync of the folder."""
+    temporary = path.with_name(path.name + ".tmp")
+    write_json(temporary, value)
+    sync_path(temporary)
+    temporary.replace(path)
+    sync_path(path.parent)
+
+
+def keep_copy(source: Path, target: Path) -> None:
+    """Keep the present content of `source` at `target`: a hard link, or a copy where none can be.
+
+    A link is safe only because our writers replace files and never write into them; whoever else
+    writes into `source` writes into the copy too, which the digests then tell.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        target.unlink()
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a file or folder if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

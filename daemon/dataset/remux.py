@@ -1,0 +1,77 @@
+"""Copy video packets into a new mp4 without decoding: cut to length, join, or just made plain.
+
+Every picture gets its exact place k / fps in the result. Needs PyAV, imported on first use.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from recd.daemon.dataset.boxes import read_track
+
+MIN_FRAGMENTED = 3
+"""FFmpeg guesses a wrong rate from a fragmented file of one or two pictures (60 or 15360 for 30),
+and lerobot then refuses to join it: such files are made plain."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """The first `pictures` pictures of the mp4 `path`."""
+
+    path: Path
+    pictures: int
+
+
+def _packets(container: Any, stream: Any, wanted: int) -> Iterator[Any]:
+    for number, packet in enumerate(packet for packet in container.demux(stream) if packet.size):
+        if number == wanted:
+            return
+        yield packet
+
+
+def join(clips: Sequence[Clip], target: Path, *, fps: int) -> int:
+    """Write `clips` one after the other into a plain mp4 with its index in front.
+
+    Returns the number of pictures; ValueError when a clip is shorter than asked. The clips must
+    share codec, size and pixel format, and store pictures in the order they are shown.
+    """
+    import av
+
+    written = 0
+    with av.open(str(target), "w", format="mp4", options={"movflags": "faststart"}) as output:
+        stream: Any = None
+        for clip in clips:
+            with av.open(str(clip.path)) as source:
+                video = source.streams.video[0]
+                if stream is None:
+                    stream = output.add_stream_from_template(video, opaque=True)
+                    stream.time_base = video.time_base
+                step = Fraction(1, fps) / stream.time_base
+                before = written
+                for packet in _packets(source, video, clip.pictures):
+                    packet.stream = stream
+                    packet.time_base = stream.time_base
+                    packet.pts = packet.dts = round(written * step)
+                    packet.duration = round((written + 1) * step) - packet.pts
+                    output.mux(packet)
+                    written += 1
+                if written - before != clip.pictures:
+                    raise ValueError(
+                        f"{clip.path.name}: {written - before} pictures, expected {clip.pictures}"
+                    )
+    return written
+
+
+def reorders(path: Path) -> bool:
+    """True when the file stores pictures in another order than they are shown (B-frames)."""
+    track = read_track(path)
+    return bool((track.pts[1:] < track.pts[:-1]).any())
+
+
+def make_plain(path: Path, *, fps: int, pictures: int) -> None:
+    """Replace a fragmented mp4 by a plain one of its first `pictures` pictures, not synced."""
+    temporary = path.with_name(path.name + ".plain")
+    join([Clip(path, pictures)], temporary, fps=fps)
+    temporary.replace(path)

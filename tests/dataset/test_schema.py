@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+
 from recd.config.errors import DatasetError
 from recd.daemon.dataset import Camera, DatasetSchema
 from recd.daemon.dataset.parquet import data_schema, episodes_schema

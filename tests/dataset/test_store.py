@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from recd.config.errors import DatasetError
 from recd.daemon.dataset import Camera, CodecPins, DatasetStore, new_uid
 from recd.daemon.dataset.parquet import ROWS_PER_EPISODES_FILE

@@ -1,0 +1,184 @@
+"""The decisions of alignment as plain arithmetic: called as Python live, compiled for whole takes.
+
+Integers, arrays and tuples only, no allocation: kernels.py turns the same functions into machine
+code. Positions count from the first sample given; -1 is none.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from recd.config.streams import TickFlag
+
+REPEAT, EXPECTED, MISSING = int(TickFlag.REPEAT), int(TickFlag.EXPECTED), int(TickFlag.MISSING)
+LATE, SKIP_BEFORE = int(TickFlag.LATE), int(TickFlag.SKIP_BEFORE)
+
+HYSTERESIS, PREVIOUS = 0, 1
+# Words of a camera rule (int64), see cameras.CameraRule.
+KIND, T0, NUM, DEN, REACH, TOLERANCE, ADVANCE, MOST, PERIOD, SLOWER, WAIT = range(11)
+RULE_WORDS = 11
+
+HOLD, NEAREST, INTERPOLATE = 0, 1, 2
+STALE, INTERPOLATED, NONE = 1, 2, 4
+
+_NS_PER_S = 1_000_000_000
+
+
+def tick_time(t0: int, k: int, num: int, den: int) -> int:
+    """recd.shm.clock.tick_ns without its overflow: k * 1e9 * den leaves int64 within days."""
+    whole = k // num
+    return t0 + whole * _NS_PER_S * den + (k - whole * num) * _NS_PER_S * den // num
+
+
+def choose_frame(capture: Any, end: int, last: int, tick: int, rule: Any) -> tuple[int, bool]:
+    """(position of the frame for `tick` among capture[:end], whether later frames can change it).
+
+    last: position used for the tick before. Capture times rise strictly.
+    """
+    if end == 0:
+        return -1, False
+    newest = capture[end - 1]
+    if rule[KIND] == PREVIOUS:
+        at = max(last, 0)
+        while at + 1 < end and capture[at + 1] <= tick:
+            at += 1
+        return at, newest > tick
+    if last < 0:
+        at = 0
+        while at + 1 < end and abs(capture[at + 1] - tick) < abs(capture[at] - tick):
+            at += 1
+        return at, newest >= tick
+    wanted = last + rule[ADVANCE]  # the frame that keeps the offset in force
+    at = min(wanted, end - 1)
+    latest, earliest = tick + rule[REACH], tick - rule[REACH]
+    while at > last and capture[at] > latest:
+        at -= 1
+    while at + 1 < end and capture[at] < earliest and capture[at + 1] <= latest:
+        at += 1
+    return at, newest > latest or (end > wanted and newest >= earliest)
+
+
+def frame_flags(
+    capture: Any, end: int, last: int, at: int, tick: int, settled: bool, rule: Any
+) -> int:
+    """TickFlag bits of using frame `at` for `tick` after `last`."""
+    error = capture[at] - tick
+    flags = 0 if settled else LATE
+    missing = abs(error) > rule[TOLERANCE] or (rule[KIND] == PREVIOUS and error > 0)
+    if at == last:
+        flags |= REPEAT
+        due = error + rule[PERIOD] <= (0 if rule[KIND] == PREVIOUS else rule[REACH])
+        came = at + 1 < end and 2 * (capture[at + 1] - capture[at]) <= 3 * rule[PERIOD]
+        missing = missing or (due and not came)
+        if rule[SLOWER] and not missing:
+            flags |= EXPECTED
+    elif last >= 0 and at - last > rule[MOST]:
+        flags |= SKIP_BEFORE
+    return flags | MISSING if missing else flags
+
+
+def align_frames(
+    capture: Any, known: Any, rule: Any, position: Any, error: Any, flags: Any
+) -> None:
+    """Decide every tick of a take: one forward pass into position, error (ns) and flags.
+
+    A frame counts for a tick when it was known at the tick's deadline.
+    """
+    last, visible = -1, 0
+    for k in range(len(position)):
+        tick = tick_time(rule[T0], k, rule[NUM], rule[DEN])
+        while visible < len(capture) and known[visible] <= tick + rule[WAIT]:
+            visible += 1
+        at, settled = choose_frame(capture, visible, last, tick, rule)
+        position[k] = at
+        if at < 0:
+            error[k] = 0
+            flags[k] = MISSING | LATE
+        else:
+            error[k] = capture[at] - tick
+            flags[k] = frame_flags(capture, visible, last, at, tick, settled, rule)
+            last = at
+
+
+def align_samples(
+    times: Any,
+    values: Any,
+    valid: Any,
+    ticks: Any,
+    joint: int,
+    kind: int,
+    reach: int,
+    wrap: float,
+    low: float,
+    out: Any,
+    source: Any,
+    error: Any,
+    flags: Any,
+) -> None:
+    """Value of one joint at every tick: one forward pass over samples that rise in time.
+
+    before and after are the valid samples around the tick; see joints.py for the rules.
+    """
+    count = len(times)
+    before, after = -1, 0
+    while after < count and not valid[after, joint]:
+        after += 1
+    for k in range(len(ticks)):
+        tick = ticks[k]
+        while after < count and times[after] <= tick:
+            before = after
+            after += 1
+            while after < count and not valid[after, joint]:
+                after += 1
+        at = before
+        if before < 0 or (
+            kind != HOLD and after < count and times[after] - tick < tick - times[before]
+        ):
+            at = after
+        if at >= count:
+            source[k, joint] = -1
+            error[k, joint] = 0
+            flags[k, joint] = NONE
+            continue
+        value = np.float64(values[at, joint])
+        off = times[at] - tick
+        mark = 0
+        if off != 0 and kind == INTERPOLATE and before >= 0 and after < count:
+            gap = times[after] - times[before]
+            if gap <= reach:
+                value = between(
+                    np.float64(values[before, joint]),
+                    np.float64(values[after, joint]),
+                    np.float64(tick - times[before]) / np.float64(gap),
+                    wrap,
+                    low,
+                )
+                at = before
+                early, late = times[before] - tick, times[after] - tick
+                off = late if late > -early else early
+                mark = INTERPOLATED
+            else:
+                mark = STALE
+        if abs(off) > reach or (kind == HOLD and off > 0):
+            mark = STALE
+        out[k, joint] = value
+        source[k, joint] = at
+        error[k, joint] = off
+        flags[k, joint] = mark
+
+
+def between(start: float, end: float, share: float, wrap: float, low: float) -> float:
+    """The value `share` of the way, the short way round where `wrap` (0: none) is one turn."""
+    way = end - start
+    if wrap > 0:
+        if way + way > wrap:
+            way -= wrap
+        elif way + way + wrap < 0:  # not -wrap: machine code without constants (shm.aot)
+            way += wrap
+    value = start + way * share
+    if wrap > 0:
+        if value < low:
+            value += wrap
+        elif value >= low + wrap:
+            value -= wrap
+    return value

@@ -1,0 +1,166 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recd.daemon.align import passes
+from recd.daemon.align.grid import Grid
+from recd.daemon.align.joints import (
+    JointRule,
+    ValueFlag,
+    Wrap,
+    align_joints,
+    hold_actions,
+)
+from tests.align.streams import MS, T0
+
+GRID = Grid(T0, 30)
+PERIOD = 4 * MS
+REACH = 3 * PERIOD
+
+
+@st.composite
+def samples(draw):
+    count, joints = draw(st.integers(0, 40)), draw(st.integers(1, 3))
+    gaps = st.lists(
+        st.sampled_from([0, 1, PERIOD, PERIOD, PERIOD, REACH, 10 * PERIOD]),
+        min_size=count, max_size=count,
+    )  # fmt: skip
+    times = T0 + draw(st.integers(-50 * MS, 50 * MS)) + np.cumsum(draw(gaps)).astype(np.int64)
+    number = st.floats(-200, 200, width=32)
+    values = np.array(
+        draw(st.lists(number, min_size=count * joints, max_size=count * joints)), dtype=np.float32
+    ).reshape(count, joints)
+    valid = np.array(
+        draw(st.lists(st.booleans(), min_size=count * joints, max_size=count * joints)), dtype=bool
+    ).reshape(count, joints)
+    rules = draw(st.lists(st.sampled_from(JointRule), min_size=joints, max_size=joints))
+    wrap = st.sampled_from([None, Wrap(360.0, -180.0)])
+    wraps = draw(st.lists(wrap, min_size=joints, max_size=joints))
+    return times.astype(np.int64), values, valid, rules, wraps
+
+
+def _python_form(times, values, valid, ticks, rules, wraps):
+    shape = (len(ticks), len(rules))
+    out, source = np.full(shape, np.nan, np.float32), np.zeros(shape, np.int64)
+    error, flags = np.zeros(shape, np.int64), np.zeros(shape, np.uint8)
+    for joint, (rule, wrap) in enumerate(zip(rules, wraps, strict=True)):
+        turn, low = (wrap.turn, wrap.low) if wrap else (0.0, 0.0)
+        passes.align_samples(
+            times, values, valid.astype(np.uint8), ticks, joint, int(rule), REACH, turn, low,
+            out, source, error, flags,
+        )  # fmt: skip
+    return out, source, error, flags
+
+
+@settings(max_examples=150, deadline=None)
+@given(samples(), st.integers(0, 6))
+def test_machine_code_and_python_form_give_the_same_bits(stream, rows):
+    times, values, valid, rules, wraps = stream
+    ticks = GRID.ticks_ns(0, rows)
+    got = align_joints(times, values, valid, ticks, rules=rules, reach_ns=REACH, wraps=wraps)
+    out, source, error, flags = _python_form(times, values, valid, ticks, rules, wraps)
+    assert got.values.tobytes() == out.tobytes()
+    assert np.array_equal(got.source, source)
+    assert np.array_equal(got.error_ns, error)
+    assert np.array_equal(got.flags, flags)
+
+
+@settings(max_examples=150, deadline=None)
+@given(samples(), st.integers(0, 6))
+def test_a_value_is_evidence_near_its_row_or_not_valid(stream, rows):
+    times, values, valid, rules, wraps = stream
+    ticks = GRID.ticks_ns(0, rows)
+    got = align_joints(times, values, valid, ticks, rules=rules, reach_ns=REACH, wraps=wraps)
+    assert got.values.shape == (rows, len(rules))
+    for joint, rule in enumerate(rules):
+        assert (np.diff(got.source[:, joint]) >= 0).all() or not valid[:, joint].any()
+        for k in range(rows):
+            source, flag = int(got.source[k, joint]), ValueFlag(int(got.flags[k, joint]))
+            if not valid[:, joint].any():
+                assert flag == ValueFlag.NONE
+                assert source == -1
+                assert np.isnan(got.values[k, joint])
+                continue
+            assert valid[source, joint]
+            assert got.valid[k, joint] == (ValueFlag.STALE not in flag)
+            if got.valid[k, joint]:
+                assert abs(got.error_ns[k, joint]) <= REACH
+                assert rule is not JointRule.HOLD or got.error_ns[k, joint] <= 0
+            if ValueFlag.INTERPOLATED in flag:
+                assert rule is JointRule.INTERPOLATE
+            else:
+                assert got.values[k, joint] == values[source, joint]
+                assert got.error_ns[k, joint] == times[source] - ticks[k]
+
+
+def _line(count, *, phase_ns=MS, slope=1.0):
+    times = T0 - 40 * MS + phase_ns + np.arange(count, dtype=np.int64) * PERIOD
+    values = ((times - T0) / MS * slope).astype(np.float32)[:, None]
+    return times, values, np.ones((count, 1), dtype=bool)
+
+
+def test_a_straight_movement_is_hit_exactly_between_samples():
+    times, values, valid = _line(100)
+    ticks = GRID.ticks_ns(0, 8)
+    got = align_joints(
+        times, values, valid, ticks, rules=[JointRule.INTERPOLATE], reach_ns=REACH
+    )  # fmt: skip
+    assert np.allclose(got.values[:, 0], (ticks - T0) / MS, atol=1e-4)
+    assert got.valid.all()
+    assert np.abs(got.error_ns).max() <= PERIOD
+
+
+def test_a_hole_wider_than_the_reach_is_not_bridged():
+    times, values, valid = _line(100)
+    keep = (times < T0 + 60 * MS) | (times > T0 + 80 * MS)
+    got = align_joints(
+        times[keep], values[keep], valid[keep], GRID.ticks_ns(0, 4),
+        rules=[JointRule.INTERPOLATE], reach_ns=REACH,
+    )  # fmt: skip
+    assert got.valid[:, 0].tolist() == [True, True, False, True]
+    assert ValueFlag(int(got.flags[2, 0])) == ValueFlag.STALE
+
+
+def test_a_joint_that_turns_without_end_goes_the_short_way_round():
+    times = np.array([T0 - 2 * MS, T0 + 2 * MS], dtype=np.int64)
+    values = np.array([[179.0, 179.0], [-179.0, -179.0]], dtype=np.float32)
+    got = align_joints(
+        times, values, np.ones((2, 2), bool), np.array([T0 + MS]),
+        rules=[JointRule.INTERPOLATE] * 2, reach_ns=REACH, wraps=[Wrap(360.0, -180.0), None],
+    )  # fmt: skip
+    assert got.values[0].tolist() == [-179.5, -89.5]
+
+
+def test_a_silent_joint_is_invalid_alone():
+    times, values, valid = _line(100)
+    values, valid = np.repeat(values, 2, axis=1), np.repeat(valid, 2, axis=1)
+    valid[5:57, 1] = False
+    got = align_joints(
+        times, values, valid, GRID.ticks_ns(0, 8), rules=[JointRule.INTERPOLATE] * 2, reach_ns=REACH
+    )
+    assert got.valid[:, 0].all()
+    assert got.valid[:, 1].tolist() == [False] * 6 + [True] * 2
+
+
+def test_grippers_and_actions_are_never_interpolated():
+    times, values, valid = _line(100)
+    ticks = GRID.ticks_ns(0, 8)
+    nearest = align_joints(times, values, valid, ticks, rules=[JointRule.NEAREST], reach_ns=REACH)
+    held = hold_actions(times, values, valid, ticks, reach_ns=REACH)
+    for got in (nearest, held):
+        assert set(got.values[:, 0].tolist()) <= set(values[:, 0].tolist())
+    assert (held.error_ns <= 0).all()
+    assert (np.abs(nearest.error_ns) <= PERIOD // 2).all()
+
+
+def test_an_action_that_was_not_yet_in_force_is_not_valid():
+    times, values, valid = _line(10, phase_ns=60 * MS)
+    got = hold_actions(times, values, valid, GRID.ticks_ns(0, 2), reach_ns=REACH)
+    assert got.valid[:, 0].tolist() == [False, True]
+
+
+def test_disagreeing_shapes_are_refused():
+    times, values, valid = _line(10)
+    with pytest.raises(ValueError, match="expected values and valid of shape"):
+        align_joints(times, values, valid, times, rules=[JointRule.HOLD] * 2, reach_ns=1)

@@ -140,7 +140,7 @@ def align_samples(
             error[k, joint] = 0
             flags[k, joint] = NONE
             continue
-        value = np.float64(values[at, joint])
+        value: float = np.float64(values[at, joint])
         off = times[at] - tick
         mark = 0
         if off != 0 and kind == INTERPOLATE and before >= 0 and after < count:

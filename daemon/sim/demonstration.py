@@ -15,7 +15,7 @@ JOINTS = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_ro
 FASTEST_RAD_S = 1.4
 _PEAK_OF_MEAN = 1.875  # peak over mean speed of a minimum-jerk movement
 _SHORTEST_S = 0.45
-_GRIPPER_FULL_S = 1.2
+_GRIPPER_FULL_S = 1.4
 
 Pose = tuple[float, ...]
 

@@ -20,12 +20,13 @@ def run(
     listeners: Mapping[int, Callable[[], None]] | None = None,
     each_turn: Callable[[], None] | None = None,
 ) -> None:
-    """Serve until `stopping()`. listeners: further descriptors and what to do when readable.
+    """Serve until `stopping()`.
 
-    each_turn is called at least every 4 ms.
+    listeners: further descriptors and what to do when readable; may change while running.
+    each_turn: called at least every 4 ms.
     """
     realtime.apply(realtime.RealtimeRequest(timer_slack_ns=1))
-    others = dict(listeners or {})
+    others = {} if listeners is None else listeners
     while not stopping():
         ports = {arm.port.fd: arm for arm in robot.arms.values() if arm.port.plugged}
         waiting = [*ports, *control.fds, *others]

@@ -185,6 +185,23 @@ class PoseHistory:
         return found, t_ns, np.array(angles)
 
 
+class ArmPose:
+    """One arm of a history, as cameras ask for it: six angles in radians, gripper from shut."""
+
+    def __init__(self, history: PoseHistory, bus: str) -> None:
+        self._history = history
+        self._columns = [at for at, joint in enumerate(history.joints) if joint.bus == bus]
+        gripper = history.joints[self._columns[-1]]
+        self._gripper_rad = (gripper.high - gripper.low) * 2.0 * np.pi / 4096.0
+
+    def pose_at(self, t_ns: int) -> list[float]:
+        """Angles at `t_ns` (CLOCK_MONOTONIC), pan to gripper; the oldest kept for older times."""
+        pose = self._history.at(max(t_ns, self._history.span_ns()[0]))
+        angles = [float(pose[at]) for at in self._columns]
+        angles[-1] *= self._gripper_rad
+        return angles
+
+
 def _between(
     before: tuple[int, int, npt.NDArray[np.float64]],
     after: tuple[int, int, npt.NDArray[np.float64]],

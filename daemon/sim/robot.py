@@ -59,6 +59,7 @@ class SimRobot:
         for arm in self.arms.values():
             self._give_hand(arm, start_ns)
             arm.port.plug()
+        self._publish(start_ns)
 
     @property
     def endpoints(self) -> dict[str, str]:

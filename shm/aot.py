@@ -29,23 +29,37 @@ MAGIC = b"recdAOT1"
 HEADER_BYTES = 4096
 _PREFIX_BYTES = len(MAGIC) + 4
 COMPILE_TIMEOUT_S = 300
+_NUMBA_SETTINGS = {
+    "NUMBA_CPU_NAME": "generic",
+    "NUMBA_CPU_FEATURES": "",
+    "NUMBA_LOOP_VECTORIZE": "0",  # vector constants would lie beside the code
+    "NUMBA_SLP_VECTORIZE": "0",
+}
 KEEP_FILES = 8
 """Older compilations of the same module beyond these are removed when a new one is stored."""
 
 C_TYPES: dict[str, Any] = {
     "address": ctypes.c_void_p,
+    "uint8*": ctypes.c_void_p,
+    "int32*": ctypes.c_void_p,
+    "int64*": ctypes.c_void_p,
+    "float32*": ctypes.c_void_p,
+    "float64*": ctypes.c_void_p,
     "int64": ctypes.c_int64,
     "float64": ctypes.c_double,
     "none": None,
 }
-"""Type word of a kernel's signature -> ctypes type. `address` and `int64` are int64 in the kernel;
-an address is the cheaper one to pass (prepare a ctypes.c_void_p once)."""
+"""Type word of a kernel's signature -> ctypes type. An address is an int64 in the kernel; a pointer
+is indexed there (`p[i]`), so that the same function runs in Python on a numpy array. Callers pass
+both as a number, cheapest as a ctypes.c_void_p prepared once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
     """One function to compile. Types are words of C_TYPES.
 
+    function: plain Python that numba can type, calling nothing but njit functions of its module.
+    A float constant other than 0.0 lives beside the code on x86: pass it as an argument.
     releases_gil: for kernels that run longer than some microseconds in a process with threads.
     """
 
@@ -222,6 +236,7 @@ def _cache_error(folder: Path, error: OSError) -> RecdError:
 def _compile(module: str, file: Path) -> None:
     part = file.with_suffix(f".{os.getpid()}.part")
     environment = {k: v for k, v in os.environ.items() if not k.startswith("NUMBA_")}
+    environment |= _NUMBA_SETTINGS
     environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
     command = [sys.executable, "-m", "recd.shm.aot_compile", module, str(part)]
     try:

@@ -11,11 +11,20 @@ from collections.abc import Iterator
 from typing import Any
 
 from llvmlite import binding as llvm
-from numba import cfunc
+from numba import cfunc, types
 
 from recd.shm.aot import Kernel, pack
 
-NUMBA_TYPES = {"address": "int64", "int64": "int64", "float64": "float64", "none": "void"}
+NUMBA_TYPES = {
+    "address": types.int64,
+    "int64": types.int64,
+    "float64": types.float64,
+    "none": types.void,
+    **{
+        f"{item}*": types.CPointer(getattr(types, item))
+        for item in ("uint8", "int32", "int64", "float32", "float64")
+    },
+}
 ALIGN = 64
 _IGNORED_SECTIONS = ("", ".strtab", ".symtab", ".note", ".eh_frame", ".rela.eh_frame", ".comment")
 
@@ -26,8 +35,7 @@ class KernelRefusedError(Exception):
 
 def compile_ir(kernel: Kernel) -> tuple[str, str]:
     """(optimised LLVM IR of the kernel as a C function, that function's name)."""
-    arguments = ", ".join(NUMBA_TYPES[word] for word in kernel.arguments)
-    signature = f"{NUMBA_TYPES[kernel.result]}({arguments})"
+    signature = NUMBA_TYPES[kernel.result](*[NUMBA_TYPES[word] for word in kernel.arguments])
     compiled = cfunc(signature, nopython=True, error_model="numpy", _nrt=False)(kernel.function)
     return compiled._library.get_llvm_str(), compiled._wrapper_name
 
@@ -51,7 +59,9 @@ def lower(ir: str, entry: str, machine: Any) -> Any:
     for variable in module.global_variables:
         if not variable.is_declaration:
             variable.linkage = "internal"
-    builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=2))
+    tuning = llvm.create_pipeline_tuning_options(speed_level=2)
+    tuning.loop_vectorization = tuning.slp_vectorization = False
+    builder = llvm.create_pass_builder(machine, tuning)
     builder.getModulePassManager().run(module, builder)
     return module
 

@@ -111,14 +111,14 @@ def load(module: str) -> Kernels:
     """
     folder = cache_dir()
     file = folder / f"{module}-{source_key(module)}.kernels"
-    kernels = _map(file)
+    kernels = read_cache(file)
     if kernels is not None:
         return kernels
     with _lock(folder):
-        kernels = _map(file)  # another process may have been first
+        kernels = read_cache(file)  # another process may have been first
         if kernels is None:
             _compile(module, file)
-            kernels = _map(file)
+            kernels = read_cache(file)
     if kernels is None:
         raise RecdError(
             f"kernel cache {file}: just written, not readable as expected (owner, mode, content)",
@@ -161,7 +161,7 @@ def _version_file(package: str) -> Path:
     return Path(spec.origin).parent / "_version.py"
 
 
-def _map(file: Path) -> Kernels | None:
+def read_cache(file: Path) -> Kernels | None:
     """The kernels in `file`; None when it is absent, damaged, or someone else could change it."""
     try:
         fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)

@@ -1,0 +1,247 @@
+"""Client of the control plane for scripts: one method per command, typed errors, safe retries.
+
+A request keeps its id over retries, so a command whose reply was lost is never done twice. Not for
+use from several threads at once; make one client per thread.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import zmq
+
+from recd import __version__
+from recd.config.errors import RecdError, StateError
+from recd.config.messages import Request, decode, new_request_id
+from recd.config.paths import control_endpoint, event_endpoint, running_instances, runtime_dir
+from recd.shm.clock import NS_PER_MS, now_ns
+
+RETRY_AFTER_MS = 2_000
+"""Ask again on a fresh connection after this long without a reply; the id makes it harmless."""
+
+
+class NotRunningError(RecdError):
+    """No daemon answers at the endpoint."""
+
+    code = "not_running"
+
+
+class ReplyTimeoutError(RecdError):
+    """The daemon did not answer within the deadline."""
+
+    code = "timeout"
+
+
+def find_instance(instance: str | None = None) -> Path:
+    """Runtime folder of the named instance, or of the only one that runs.
+
+    Raises NotRunningError when there is none, RecdError when there are several to choose from.
+    """
+    if instance is not None:
+        return runtime_dir(instance)
+    running = running_instances()
+    if not running:
+        raise NotRunningError(
+            "no recd daemon is running for this user",
+            mend="Start one: recd run CONFIG (try: recd run demo)",
+        )
+    if len(running) > 1:
+        raise RecdError(
+            f"several daemons are running: {', '.join(running)}",
+            mend=f"Name one: recctl --instance {running[0]} ...",
+        )
+    return runtime_dir(running[0])
+
+
+class RecdClient:
+    """Connection to one daemon.
+
+    instance: name of the daemon, none for the only one; endpoint: a ZeroMQ address instead.
+    timeout_s: default deadline of a command.
+    """
+
+    def __init__(
+        self, instance: str | None = None, *, endpoint: str | None = None, timeout_s: float = 10.0
+    ) -> None:
+        directory = None if endpoint else find_instance(instance)
+        self.endpoint = endpoint or control_endpoint(_existing(directory))
+        self._events_at = event_endpoint(directory) if directory else None
+        self._timeout_s = timeout_s
+        self._context = zmq.Context()
+        self._socket: zmq.Socket[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:  # fmt: skip
+        self.close()
+
+    def close(self) -> None:
+        """Drop the connection. Idempotent."""
+        self._drop_socket()
+        self._context.destroy(linger=0)
+
+    def call(self, cmd: str, *, timeout_s: float | None = None, **args: Any) -> dict[str, Any]:
+        """Send one command and return its result.
+
+        Raises StateError when the session's state forbids it, RecdError (with `code`) for any
+        other refusal, NotRunningError and ReplyTimeoutError when nobody answers in time.
+        """
+        timeout_ms = int((self._timeout_s if timeout_s is None else timeout_s) * 1000)
+        given = {name: value for name, value in args.items() if value is not None}
+        request = Request(new_request_id(), cmd, given, timeout_ms)
+        reply = self._exchange(request, timeout_ms)
+        if reply.get("ok"):
+            result: dict[str, Any] = reply["result"]
+            return result
+        raise _error_of(reply.get("error", {}))
+
+    def _exchange(self, request: Request, timeout_ms: int) -> dict[str, Any]:
+        deadline_ns = now_ns() + timeout_ms * NS_PER_MS
+        packed = request.pack()
+        while True:
+            socket = self._connected()
+            socket.send(packed)
+            left_ms = (deadline_ns - now_ns()) // NS_PER_MS
+            retry_ns = now_ns() + min(left_ms, RETRY_AFTER_MS) * NS_PER_MS
+            while (wait_ms := (retry_ns - now_ns()) // NS_PER_MS) >= 0 and socket.poll(wait_ms):
+                reply = decode(socket.recv_multipart()[-1])
+                if reply.get("re") == request.id:
+                    return reply
+            self._drop_socket()
+            if now_ns() >= deadline_ns - NS_PER_MS:
+                raise ReplyTimeoutError(
+                    f"{request.cmd}: no reply within {timeout_ms / 1000:g} s from {self.endpoint}",
+                    mend="recctl status shows whether the daemon answers; its log tells why not.",
+                )
+
+    def _connected(self) -> zmq.Socket[bytes]:
+        if self._socket is None:
+            socket = self._context.socket(zmq.DEALER)
+            socket.setsockopt(zmq.LINGER, 0)
+            socket.setsockopt(zmq.SNDHWM, 16)
+            socket.setsockopt(zmq.RCVHWM, 16)
+            socket.connect(self.endpoint)
+            self._socket = socket
+        return self._socket
+
+    def _drop_socket(self) -> None:
+        if self._socket is not None:
+            self._socket.close(linger=0)
+            self._socket = None
+
+    def events(self, *topics: str, timeout_s: float | None = None) -> Iterator[dict[str, Any]]:
+        """Messages of the event socket as they come: maps with `topic`, `seq`, `t_ns` and fields.
+
+        topics: only these; all when none is named. Ends after `timeout_s` without a message. A
+        jump in `seq` means that messages were lost: ask `status` again.
+        """
+        if self._events_at is None:
+            raise RecdError("events need an instance, not an endpoint")
+        with self._context.socket(zmq.SUB) as socket:
+            socket.setsockopt(zmq.LINGER, 0)
+            for topic in topics or ("",):
+                socket.subscribe(topic)
+            socket.connect(self._events_at)
+            while socket.poll(None if timeout_s is None else int(timeout_s * 1000)):
+                topic, body = socket.recv_multipart()
+                yield {"topic": topic.decode(), **decode(body)}
+
+    def hello(self) -> dict[str, Any]:
+        """Versions, instance and session id of the daemon."""
+        return self.call("hello", version=__version__)
+
+    def status(self) -> dict[str, Any]:
+        """Everything about the daemon now."""
+        return self.call("status")
+
+    def start(self, *, task: str | None = None, operator: str | None = None) -> dict[str, Any]:
+        """Begin an episode. Returns its uid and t0."""
+        return self.call("start", task=task, operator=operator)
+
+    def stop(self, *, wait: bool = True, timeout_s: float = 60.0) -> dict[str, Any]:
+        """End the episode and keep it; with `wait`, returns when it is durable."""
+        return self.call("stop", wait=wait, timeout_s=timeout_s)
+
+    def discard(self) -> dict[str, Any]:
+        """End the running episode and put it in the trash."""
+        return self.call("discard")
+
+    def rerecord(self, *, uid: str | None = None, timeout_s: float = 60.0) -> dict[str, Any]:
+        """Running: discard and start again. Otherwise undo the last episode of this session."""
+        return self.call("rerecord", uid=uid, timeout_s=timeout_s)
+
+    def undelete(self, uid: str, *, timeout_s: float = 60.0) -> dict[str, Any]:
+        """Bring a discarded or undone episode back."""
+        return self.call("undelete", uid=uid, timeout_s=timeout_s)
+
+    def mark(self, label: str) -> dict[str, Any]:
+        """Put `success`, `fail` or any text on the running episode."""
+        return self.call("mark", label=label)
+
+    def arm(self, pair: str | None = None) -> dict[str, Any]:
+        """Torque on and follow, after the pose check."""
+        return self.call("arm", pair=pair)
+
+    def disarm(self, policy: str | None = None, *, pair: str | None = None) -> dict[str, Any]:
+        """Stop following; `policy` hold, park or release says what the torque does."""
+        return self.call("disarm", policy=policy, pair=pair)
+
+    def hold(self, pair: str | None = None) -> dict[str, Any]:
+        """Stand still with torque on."""
+        return self.call("hold", pair=pair)
+
+    def resume(self, pair: str | None = None) -> dict[str, Any]:
+        """Go on after hold."""
+        return self.call("resume", pair=pair)
+
+    def estop(self, pair: str | None = None) -> dict[str, Any]:
+        """Stand still within one control period; a second one applies the torque policy."""
+        return self.call("estop", pair=pair)
+
+    def shutdown(self, *, timeout_s: float = 60.0) -> dict[str, Any]:
+        """Finish the running episode and end the daemon."""
+        return self.call("shutdown", timeout_s=timeout_s)
+
+    def wait_until(self, *states: str, timeout_s: float = 30.0) -> dict[str, Any]:
+        """Wait until the session is in one of `states`; its status. ReplyTimeoutError if not."""
+        deadline_ns = now_ns() + int(timeout_s * 1e9)
+        status = self.status()
+        while status["state"] not in states:
+            left_s = (deadline_ns - now_ns()) / 1e9
+            if left_s <= 0:
+                waiting = ", ".join(status.get("waiting_for", [])) or "nothing named"
+                raise ReplyTimeoutError(
+                    f"expected state {' or '.join(states)} within {timeout_s:g} s, found "
+                    f"{status['state']} (waiting for {waiting})"
+                )
+            for _ in self.events("state", timeout_s=min(left_s, 0.25)):
+                break
+            status = self.status()
+        return status
+
+
+def _existing(directory: Path | None) -> Path:
+    assert directory is not None, "either an endpoint or a folder is given"
+    if not (directory / "ctl.sock").exists():
+        raise NotRunningError(
+            f"no recd daemon is running as instance {directory.name!r}",
+            mend="Start it: recd run CONFIG",
+        )
+    return directory
+
+
+def _error_of(error: dict[str, Any]) -> RecdError:
+    message, mend = str(error.get("message", "")), str(error.get("mend", ""))
+    if error.get("code") == "state":
+        return StateError(
+            message,
+            state=str(error.get("state", "")),
+            legal=tuple(error.get("legal", ())),
+            mend=mend,
+        )
+    return RecdError(message, mend=mend, code=str(error.get("code", "error")))

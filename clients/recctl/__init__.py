@@ -1,0 +1,1 @@
+"""recctl: the command line of the control plane and of the offline tools."""

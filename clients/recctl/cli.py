@@ -1,0 +1,127 @@
+"""recctl: remote control of a recd daemon, and the offline tools that need none.
+
+Every command has `--json` for scripts and ends with a meaningful exit code: 0 done, 1 refused or
+failed, 2 wrong usage, 3 something was lost, 4 no daemon.
+"""
+
+import importlib
+import sys
+
+import click
+
+from recd import __version__
+from recd.clients.recctl.output import Output
+from recd.config.errors import RecdError
+
+EXIT_REFUSED, EXIT_NO_DAEMON, EXIT_INTERRUPTED = 1, 4, 130
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "start": ("session", "Begin an episode."),
+    "stop": ("session", "End the episode and keep it."),
+    "rerecord": ("session", "Throw the running (or the last) episode away and do it again."),
+    "discard": ("session", "End the running episode and put it in the trash."),
+    "undelete": ("session", "Bring a discarded or undone episode back."),
+    "mark": ("session", "Mark the running episode: success, fail or any text."),
+    "task": ("session", "Show or set the task of the next episodes."),
+    "operator": ("session", "Show or set who records."),
+    "status": ("session", "What the daemon is doing."),
+    "episodes": ("session", "Episodes of this session."),
+    "reset": ("session", "Leave FAULT and try again."),
+    "shutdown": ("session", "Finish the running episode and end the daemon."),
+    "record": ("record", "Record a number of episodes by a plan."),
+    "attach": ("record", "Join a plan that is running."),
+    "arm": ("arms", "Torque on and follow the leader."),
+    "disarm": ("arms", "Stop following."),
+    "teleop": ("arms", "Follow the leader."),
+    "hold": ("arms", "Stand still with torque on."),
+    "resume": ("arms", "Go on after hold."),
+    "estop": ("arms", "Stand still at once; a second time: apply the torque policy."),
+    "release": ("arms", "Apply a torque policy without any daemon."),
+    "top": ("watch", "Processes: CPU, lateness, ring lag, losses."),
+    "shm": ("watch", "Rings in shared memory: fill, readers, losses."),
+    "snapshot": ("watch", "What every camera sees now, as pictures."),
+    "devices": ("watch", "Cameras and serial ports of this computer."),
+    "config": ("setup", "Check or show a configuration."),
+    "completion": ("setup", "Shell completion for bash, zsh or fish."),
+    "sim": ("setup", "Faults of the simulated robot, on demand."),
+    "demo": ("demo", "Record three episodes with the simulated robot."),
+    "verify": ("dataset", "Check a dataset."),
+    "dataset": ("dataset", "Offline work on a dataset: info, pack, undelete."),
+    "recover": ("dataset", "Save what can be saved of a torn dataset."),
+}
+"""Command -> module of recctl and one line of help. Modules load when their command runs."""
+
+
+class LazyGroup(click.Group):
+    """Loads a command's module when it is used: `recctl status` must not import PyArrow."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        del ctx
+        if name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"recd.clients.recctl.{COMMANDS[name][0]}")
+        command: click.Command = getattr(module, name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list of commands from the table, without importing any of them."""
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, with the nearest name offered for a mistyped one."""
+        import difflib
+
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            close = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else " See 'recctl --help'."
+            raise click.UsageError(f"no command {args[0]!r}.{hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("-i", "--instance", metavar="NAME", envvar="RECD_INSTANCE",
+              help="Which daemon, where several run.")  # fmt: skip
+@click.option("--endpoint", metavar="ADDRESS", envvar="RECD_ENDPOINT",
+              help="ZeroMQ address of the daemon instead of an instance.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
+@click.option("--timeout", "timeout_s", type=click.FloatRange(min=0.1), default=10.0, metavar="S",
+              show_default=True, help="How long to wait for the daemon.")  # fmt: skip
+@click.version_option(__version__, prog_name="recctl")
+@click.pass_context
+def recctl(
+    ctx: click.Context, instance: str | None, endpoint: str | None, as_json: bool, timeout_s: float
+) -> None:
+    """Remote control of the recd recording daemon, and tools for its datasets."""
+    ctx.obj = Output(instance=instance, endpoint=endpoint, as_json=as_json, timeout_s=timeout_s)
+
+
+def main() -> None:
+    """Entry point: runs recctl and turns errors into one clear message and an exit code."""
+    try:
+        code = recctl.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(EXIT_INTERRUPTED)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(EXIT_REFUSED)
+    except RecdError as error:
+        Output.from_argv(sys.argv).error(error)
+        sys.exit(EXIT_NO_DAEMON if error.code == "not_running" else EXIT_REFUSED)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

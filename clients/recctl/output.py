@@ -1,0 +1,105 @@
+"""How recctl speaks: one JSON document for scripts, or plain lines and tables for people."""
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import click
+
+from recd.clients.client import RecdClient
+from recd.config.errors import RecdError
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Options of one call of recctl and where its results go."""
+
+    instance: str | None = None
+    endpoint: str | None = None
+    as_json: bool = False
+    timeout_s: float = 10.0
+
+    @classmethod
+    def from_argv(cls, argv: Sequence[str]) -> Self:
+        """For errors raised before options were parsed."""
+        return cls(as_json="--json" in argv)
+
+    def client(self) -> RecdClient:
+        """A connection by the options given."""
+        return RecdClient(self.instance, endpoint=self.endpoint, timeout_s=self.timeout_s)
+
+    def call(self, cmd: str, *, timeout_s: float | None = None, **args: Any) -> dict[str, Any]:
+        """One command on a connection of its own."""
+        with self.client() as client:
+            return client.call(cmd, timeout_s=timeout_s, **args)
+
+    def show(self, result: Any, render: Callable[[Any], str | Iterable[str]]) -> None:
+        """Print `result` as JSON, or what `render` makes of it."""
+        if self.as_json:
+            click.echo(json.dumps(result, default=_plain))
+            return
+        text = render(result)
+        for line in [text] if isinstance(text, str) else text:
+            click.echo(line)
+
+    def error(self, error: RecdError) -> None:
+        """Print an error: to standard error for people, as a document for scripts."""
+        if self.as_json:
+            told = {"code": error.code, "message": error.message, "mend": error.mend}
+            click.echo(json.dumps({"error": told}))
+            return
+        click.echo(click.style("recctl: ", fg="red", bold=True) + error.message, err=True)
+        if error.mend:
+            click.echo(f"  {error.mend}", err=True)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, bytes):
+        return value.hex()
+    return str(value)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
+    """Left-aligned columns; numbers to the right. Plain text, so it greps."""
+    body = [[_cell(value) for value in row] for row in rows]
+    widths = [max(len(line[i]) for line in [list(head), *body]) for i in range(len(head))]
+    right = [
+        bool(body) and all(line[i].replace(".", "").lstrip("-").isdigit() or not line[i]
+                           for line in body) for i in range(len(head))
+    ]  # fmt: skip
+
+    def join(line: Sequence[str]) -> str:
+        parts = (
+            text.rjust(width) if to_right else text.ljust(width)
+            for text, width, to_right in zip(line, widths, right, strict=True)
+        )
+        return "  ".join(parts).rstrip()
+
+    title = click.style(join(head), bold=True) if sys.stdout.isatty() else join(head)
+    return [title, *(join(line) for line in body)]
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.1f}" if isinstance(value, float) else str(value)
+
+
+def duration(seconds: float) -> str:
+    """12.3 s, 4:05, 1:02:03"""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def size(nbytes: float) -> str:
+    """1.2 GB, 340 MB"""
+    for unit in ("B", "kB", "MB", "GB"):
+        if nbytes < 1000:
+            return f"{nbytes:.0f} {unit}" if unit in ("B", "kB") else f"{nbytes:.1f} {unit}"
+        nbytes /= 1000
+    return f"{nbytes:.1f} TB"

@@ -1,0 +1,107 @@
+"""recctl config, completion, sim: setting up and trying out."""
+
+import json
+
+import click
+import yaml
+
+from recd.clients.recctl.output import Output
+from recd.config.load import dump, load_robot, preset_names, read_source
+from recd.config.models import RobotConfig
+
+OVERRIDE = click.option("--set", "overrides", multiple=True, metavar="KEY.PATH=VALUE",
+                        help="Change one value; may be given often.")  # fmt: skip
+
+
+@click.group()
+def config() -> None:
+    """Check or show a robot's configuration. CONFIG is a YAML file or the name of a preset."""
+
+
+@config.command()
+@click.argument("config")
+@OVERRIDE
+@click.pass_obj
+def check(output: Output, config: str, overrides: tuple[str, ...]) -> None:
+    """Say whether CONFIG can work: every problem with key, file and line."""
+    robot = load_robot(config, overrides=overrides)
+    output.show({"ok": True, "robot": robot.name}, lambda _: _summary(config, robot))
+
+
+def _summary(name: str, robot: RobotConfig) -> list[str]:
+    cameras = ", ".join(
+        f"{key} {camera.width}x{camera.height}@{camera.fps:g}"
+        for key, camera in robot.cameras.items()
+    )
+    arms = ", ".join(f"{key} {arm.type} {arm.rate_hz} Hz" for key, arm in robot.arms.items())
+    return [
+        f"{name}: ok",
+        f"  cameras: {cameras or 'none'}",
+        f"  arms:    {arms}",
+        f"  dataset: {robot.dataset_root} ({robot.dataset.repo_id}, {robot.dataset.fps} fps)",
+    ]
+
+
+@config.command()
+@click.argument("config")
+@OVERRIDE
+@click.pass_obj
+def show(output: Output, config: str, overrides: tuple[str, ...]) -> None:
+    """Print CONFIG with every default filled in."""
+    full = dump(load_robot(config, overrides=overrides, check_machine=False))
+    output.show(full, lambda data: yaml.safe_dump(data, sort_keys=False).rstrip())
+
+
+@config.command()
+@click.argument("preset", required=False, type=click.Choice(preset_names()))
+@click.pass_obj
+def preset(output: Output, preset: str | None) -> None:
+    """List the presets, or print one as a starting point for your own file."""
+    if preset is None:
+        output.show(list(preset_names()), lambda names: list(names))
+        return
+    data = read_source(preset).data
+    output.show(data, lambda plain: yaml.safe_dump(plain, sort_keys=False).rstrip())
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the completion script of SHELL.
+
+    bash: recctl completion bash > ~/.local/share/bash-completion/completions/recctl
+    """
+    from click.shell_completion import get_completion_class
+
+    from recd.clients.recctl.cli import recctl
+
+    completer = get_completion_class(shell)
+    assert completer is not None, "click knows all three shells"
+    click.echo(completer(recctl, {}, "recctl", "_RECCTL_COMPLETE").source())
+
+
+@click.group()
+def sim() -> None:
+    """Faults of the simulated robot, on demand."""
+
+
+@sim.command()
+@click.argument("bus")
+@click.argument("fault")
+@click.argument("arguments", nargs=-1, metavar="[KEY=VALUE]...")
+@click.pass_obj
+def fault(output: Output, bus: str, fault: str, arguments: tuple[str, ...]) -> None:
+    """Inject FAULT on BUS (for instance: recctl sim fault main.follower silence seconds=2)."""
+    from recd.clients.client import find_instance
+    from recd.daemon.sim.control import SimControl
+
+    given = {}
+    for argument in arguments:
+        key, separator, value = argument.partition("=")
+        if not separator:
+            raise click.UsageError(f"expected KEY=VALUE, found {argument!r}")
+        given[key] = yaml.safe_load(value)
+    directory = find_instance(output.instance) / "sim"
+    with SimControl(directory / "control.sock") as control:
+        reply = control.fault(bus, fault, **given)
+    output.show(reply, lambda told: json.dumps(told))

@@ -1,0 +1,153 @@
+"""The figures of one episode, counted from its row records and samples. Pure.
+
+What it returns is what the verdict judges, the manifest keeps and the operator reads.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from recd.config.streams import JointFlag, TickFlag
+from recd.daemon.session.summary import BusSummary, CameraSummary
+from recd.shm.clock import NS_PER_S
+
+Bools = npt.NDArray[np.bool_]
+Records = npt.NDArray[np.void]
+
+
+def longest_run(mask: Bools) -> tuple[int, int]:
+    """(length, first index) of the longest run of True; (0, -1) when there is none."""
+    edges = np.flatnonzero(np.diff(np.concatenate(([0], mask.astype(np.int8), [0]))))
+    if len(edges) == 0:
+        return 0, -1
+    starts, lengths = edges[::2], edges[1::2] - edges[::2]
+    best = int(np.argmax(lengths))
+    return int(lengths[best]), int(starts[best])
+
+
+def first_at_s(mask: Bools, fps: float) -> float | None:
+    """Seconds from the episode's start to the first True; None when there is none."""
+    hits = np.flatnonzero(mask)
+    return float(hits[0] / fps) if len(hits) else None
+
+
+def camera_summary(
+    ticks: Records, *, fps: float, camera_fps: float, lost: int, black: Bools | None = None
+) -> CameraSummary:
+    """Count one camera. ticks: TICK_DTYPE per row; lost: frames lost by device or ring.
+
+    black: per row, True where the picture is (nearly) black; None when not measured.
+    """
+    flags = ticks["flags"]
+
+    def flagged(flag: TickFlag) -> Bools:
+        return (flags & flag) != 0
+
+    repeat, expected, missing = (
+        flagged(f) for f in (TickFlag.REPEAT, TickFlag.EXPECTED, TickFlag.MISSING)
+    )
+    unexcused = repeat & ~expected & ~missing
+    run, run_at = longest_run(unexcused | missing)
+    frozen_run, frozen_at = longest_run(flagged(TickFlag.FROZEN))
+    black_run, black_at = longest_run(black) if black is not None else (0, -1)
+    fresh = ~repeat & ~missing
+    error = np.abs(ticks["error_ns"][fresh]).astype(np.float64)
+    period_ns = NS_PER_S / min(fps, camera_fps)
+    skips = flagged(TickFlag.SKIP_BEFORE)
+    captures = ticks["capture_ns"][fresh]
+    span_ns = int(captures[-1] - captures[0]) if len(captures) > 1 else 0
+    source_span = np.ptp(ticks["source_index"][fresh]) if len(captures) > 1 else 0
+    return CameraSummary(
+        rows=len(ticks),
+        fresh=int(fresh.sum()),
+        repeated=int(unexcused.sum()),
+        expected=int((repeat & expected).sum()),
+        missing=int(missing.sum()),
+        late=int(flagged(TickFlag.LATE).sum()),
+        lost=lost,
+        corrupt=int(flagged(TickFlag.CORRUPT).sum()),
+        repeat_run=run,
+        repeat_run_at_s=run_at / fps if run else None,
+        missing_at_s=first_at_s(missing, fps),
+        lost_at_s=first_at_s(skips | missing, fps) if lost else None,
+        corrupt_at_s=first_at_s(flagged(TickFlag.CORRUPT), fps),
+        frozen_s=frozen_run / fps,
+        frozen_at_s=frozen_at / fps if frozen_run else None,
+        black_s=black_run / fps if black is not None else None,
+        black_at_s=black_at / fps if black_run else None,
+        error_p99_periods=float(np.percentile(error, 99) / period_ns) if len(error) else None,
+        error_at_s=float(np.flatnonzero(fresh)[int(np.argmax(error))] / fps)
+        if len(error)
+        else None,
+        nominal_fps=camera_fps,
+        measured_fps=float(source_span * NS_PER_S / span_ns) if span_ns else None,
+    )
+
+
+def bus_summary(
+    samples: Records, *, valid_rows: Bools, joints: Sequence[str], fps: float, t0_ns: int,
+    recorded: bool,
+) -> BusSummary:  # fmt: skip
+    """Count one arm bus. samples: arm_sample_dtype records inside the episode.
+
+    valid_rows: bool [rows, joints], True where the row's value is a true reading; recorded: whether
+    this bus gives the dataset's state (a leader does not).
+    """
+    row_bad = ~valid_rows.all(axis=1) if len(valid_rows) else np.zeros(0, bool)
+    run, run_at = longest_run(row_bad)
+    worst_joint = joints[int(np.argmin(valid_rows.sum(axis=0)))] if row_bad.any() else ""
+    flags = samples["flags"]
+    late = (flags & JointFlag.LATE_REPLY) != 0
+    clipped = (flags & JointFlag.CLIPPED) != 0
+    ramping = (flags & JointFlag.RAMPING) != 0
+    ticks = samples["tick"]
+    overruns = int((np.diff(ticks) - 1).clip(0).sum()) if len(ticks) > 1 else 0
+    span_ns = int(samples["request_ns"][-1] - samples["request_ns"][0]) if len(samples) > 1 else 0
+    times_s = (samples["request_ns"] - t0_ns) / NS_PER_S
+    tracking, tracking_at, tracking_joint = _tracking(samples, ~ramping, joints, times_s)
+    clipped_now = clipped & ~ramping
+    moved = samples["requested"][clipped_now] != samples["limited"][clipped_now]
+    return BusSummary(
+        rows=len(valid_rows),
+        invalid_rows=int(row_bad.sum()),
+        invalid_run=run,
+        invalid_at_s=run_at / fps if run else None,
+        invalid_joint=worst_joint,
+        ticks=len(samples),
+        overruns=overruns,
+        late_replies=int(late.sum()),
+        late_reply_at_s=_first_time(late, times_s),
+        clipped_rows=int(np.unique(np.floor(times_s[clipped_now] * fps)).size),
+        clipped_at_s=_first_time(clipped_now, times_s),
+        clipped_joint=joints[int(np.argmax(moved.sum(axis=0)))] if moved.any() else "",
+        tracking_p95=tracking,
+        tracking_at_s=tracking_at,
+        tracking_joint=tracking_joint,
+        motion_range=_range(samples["present"]) if recorded else None,
+        measured_hz=float((len(samples) - 1) * NS_PER_S / span_ns) if span_ns else None,
+    )
+
+
+def _first_time(mask: Bools, times_s: npt.NDArray[np.float64]) -> float | None:
+    hits = np.flatnonzero(mask)
+    return float(times_s[hits[0]]) if len(hits) else None
+
+
+def _range(present: npt.NDArray[np.float32]) -> float | None:
+    seen = present[~np.isnan(present).any(axis=1)]
+    return float(np.ptp(seen, axis=0).max()) if len(seen) else None
+
+
+def _tracking(
+    samples: Records, counted: Bools, joints: Sequence[str], times_s: npt.NDArray[np.float64]
+) -> tuple[float | None, float | None, str]:
+    """95th percentile of |leader - present| of the worst joint, where it was worst, its name."""
+    error = np.abs(samples["leader"] - samples["present"])
+    usable = counted & ~np.isnan(error).any(axis=1)
+    if not usable.any():
+        return None, None, ""
+    p95 = np.percentile(error[usable], 95, axis=0)
+    worst = int(np.argmax(p95))
+    at = np.flatnonzero(usable)[int(np.argmax(error[usable][:, worst]))]
+    return float(p95[worst]), float(times_s[at]), joints[worst]

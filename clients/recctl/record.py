@@ -1,0 +1,162 @@
+"""recctl record, attach: a remote control of the plan that lives in the daemon.
+
+The plan goes on without this process; what then happens the daemon was told at the start. Keys are
+LeRobot's (right or n, left or r, Esc or q), space holds the arms, d leaves the plan running.
+"""
+
+import secrets
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from recd.clients.client import RecdClient
+from recd.clients.recctl import show
+from recd.clients.recctl.keys import Pedal, Terminal, wait_for_action
+from recd.clients.recctl.output import Output
+from recd.config.errors import RecdError
+
+REFRESH_S = 0.2
+PLAN_KEYS = ("next", "rerecord", "stop", "hold")
+READY_TIMEOUT_S = 60.0
+
+KEY_HELP = "keys: →/n next  ←/r redo  Esc/q stop  space hold  s/f success/fail  a arm  d detach"
+
+
+@click.command()
+@click.option("-n", "--episodes", type=click.IntRange(1), default=50, show_default=True)
+@click.option("--episode-time", "episode_s", type=click.FloatRange(0, min_open=True), default=60.0,
+              show_default=True, metavar="S", help="Length of an episode in seconds.")  # fmt: skip
+@click.option("--reset-time", "reset_s", type=click.FloatRange(0), default=60.0, show_default=True,
+              metavar="S", help="Time between episodes; the leader still drives.")  # fmt: skip
+@click.option("--task", help="Task of these episodes.")
+@click.option("--resume", is_flag=True, help="Go on with a dataset that holds episodes already.")
+@click.option("--arm", "arm_first", is_flag=True, help="Arm the followers first.")
+@click.option("--client-lost", type=click.Choice(["finish", "stop", "continue"]), default=None,
+              help="What the plan does when this terminal vanishes.")  # fmt: skip
+@click.option("--pedal", metavar="DEVICE", help="USB pedal or keypad (/dev/input/by-id/...).")
+@click.option("--no-bell", is_flag=True, help="No terminal bell at the change of a phase.")
+@click.pass_obj
+def record(
+    output: Output, episodes: int, episode_s: float, reset_s: float, task: str | None,
+    resume: bool, arm_first: bool, client_lost: str | None, pedal: str | None, no_bell: bool,
+) -> int:  # fmt: skip
+    """Record EPISODES episodes, with time in between to reset the scene.
+
+    The daemon runs the plan; this command shows it and passes your keys on. Closing the terminal
+    does not lose anything (see --client-lost); recctl attach comes back to it.
+    """
+    with output.client() as client:
+        client.wait_until("READY", timeout_s=READY_TIMEOUT_S)
+        if arm_first:
+            client.arm()
+        name = _client_name()
+        client.call(
+            "plan.start", episodes=episodes, episode_s=episode_s, reset_s=reset_s, task=task,
+            on_client_lost=client_lost, resume=resume, client=name,
+        )  # fmt: skip
+        return follow(client, name, output=output, pedal=pedal, bell=not no_bell)
+
+
+@click.command()
+@click.option("--pedal", metavar="DEVICE", help="USB pedal or keypad (/dev/input/by-id/...).")
+@click.option("--no-bell", is_flag=True, help="No terminal bell at the change of a phase.")
+@click.pass_obj
+def attach(output: Output, pedal: str | None, no_bell: bool) -> int:
+    """Join a plan that is running, or come back to it."""
+    with output.client() as client:
+        name = _client_name()
+        client.call("plan.attach", client=name)
+        return follow(client, name, output=output, pedal=pedal, bell=not no_bell)
+
+
+def _client_name() -> str:
+    return f"recctl_{secrets.token_hex(4)}"
+
+
+def follow(
+    client: RecdClient, name: str, *, output: Output, pedal: str | None = None, bell: bool = True
+) -> int:
+    """Show the plan until it is done; pass keys on. Returns the exit code."""
+    line = LiveLine(live=sys.stdout.isatty() and not output.as_json, bell=bell)
+    with Terminal() as terminal:
+        sources: list[Terminal | Pedal] = [terminal]
+        if pedal is not None:
+            sources.append(Pedal(pedal))
+        if terminal.available and not output.as_json:
+            line.say(KEY_HELP)
+        seen = 0
+        while True:
+            plan = client.call("plan.status", client=name)
+            for episode in plan.get("finished", [])[seen:]:
+                seen += 1
+                output.show(episode, lambda told: _above(line, show.episode(told)))
+            line.update(plan)
+            if plan["phase"] == "done":
+                line.end()
+                output.show(plan, show.plan_end)
+                return 0
+            action = wait_for_action(sources, REFRESH_S)
+            if action == "detach":
+                client.call("plan.detach", client=name)
+                line.end()
+                line.say("the plan goes on; recctl attach comes back to it")
+                return 0
+            if action is not None:
+                _do(client, action, line.say)
+
+
+def _above(line: "LiveLine", lines: list[str]) -> list[str]:
+    line.end()
+    return lines
+
+
+def _do(client: RecdClient, action: str, say: Callable[[str], None]) -> None:
+    """One key. A refusal is told and changes nothing."""
+    try:
+        match action:
+            case "success" | "fail":
+                client.mark(action)
+                say(f"marked: {action}")
+            case "arm":
+                client.arm()
+            case "estop":
+                client.estop()
+            case _ if action in PLAN_KEYS:
+                client.call("plan.key", key=action)
+    except RecdError as error:
+        say(str(error))
+
+
+class LiveLine:
+    """One line that is rewritten in place; without a terminal, one line per change of phase."""
+
+    def __init__(self, *, live: bool, bell: bool) -> None:
+        self._live = live
+        self._bell = bell
+        self._phase = ""
+        self._open = False
+
+    def update(self, plan: dict[str, Any]) -> None:
+        """Show `plan` as it is now."""
+        changed = (plan["phase"], plan.get("episode")) != self._phase
+        self._phase = (plan["phase"], plan.get("episode"))
+        if changed and self._bell and self._live and plan["phase"] in ("recording", "reset"):
+            click.echo("\a", nl=False)
+        if self._live:
+            click.echo(f"\r\x1b[2K{show.plan_line(plan)}", nl=False)
+            self._open = True
+        elif changed:
+            click.echo(show.plan_line(plan), err=True)
+
+    def say(self, text: str) -> None:
+        """A line of its own, above the live one."""
+        self.end()
+        click.echo(text, err=True)
+
+    def end(self) -> None:
+        """Leave the live line as it stands."""
+        if self._open:
+            click.echo()
+            self._open = False

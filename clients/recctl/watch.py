@@ -80,5 +80,3 @@ def devices(output: Output) -> None:
         "serial_ports": [port.to_dict() for port in list_serial_ports()],
     }
     output.show(found, show.devices)
-
-

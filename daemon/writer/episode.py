@@ -1,0 +1,157 @@
+"""One running episode as the writer holds it: its records, its side logs, its way to the end.
+
+Memory is bounded by the longest episode that a dataset allows (1,000 s): about 65 kB a second for
+each arm bus.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from recd.config.streams import TICK_DTYPE
+from recd.daemon.writer.sidelog import SideLog
+from recd.daemon.writer.streams import RecordStream
+from recd.shm.clock import NS_PER_S, ClockPair, clock_pair, now_ns, tick_ns
+
+Records = npt.NDArray[np.void]
+
+WALL_EVERY_NS = 10 * NS_PER_S
+"""Wall time is noted this often while recording (DESIGN section 3)."""
+
+SYNC_EVERY_NS = NS_PER_S
+"""Side logs are made durable this often: a crash costs at most a second."""
+
+
+@dataclass(slots=True)
+class Track:
+    """Records of one stream inside the episode and the side log they also go to."""
+
+    stream: RecordStream
+    log: SideLog
+    records: list[Records] = field(default_factory=list)
+    lost_before: int = 0
+
+    def add(self, record: Any) -> None:
+        self.records.append(record)
+        self.log.append(record)
+
+    def array(self) -> Records:
+        """All records so far, oldest first."""
+        if not self.records:
+            return np.zeros(0, self.stream.dtype)
+        return np.array(self.records, self.stream.dtype)
+
+    @property
+    def lost(self) -> int:
+        """Records lost in the ring since the episode began."""
+        return self.stream.lost - self.lost_before
+
+
+class Episode:
+    """State of one episode from `begin` to its commit.
+
+    t0_ns: time of row 0; rate: rows per second as (num, den); rows: number of rows once `end` came.
+    """
+
+    def __init__(
+        self, begin: Mapping[str, Any], *, arms: list[RecordStream], telemetry: list[RecordStream],
+        cameras: list[RecordStream], durable: bool,
+    ) -> None:  # fmt: skip
+        self.uid = str(begin["uid"])
+        self.facts = dict(begin)
+        self.staging = Path(begin["staging"])
+        self.t0_ns = int(begin["t0_ns"])
+        self.rate_num, self.rate_den = int(begin["rate_num"]), int(begin["rate_den"])
+        self.rows: int | None = None
+        self.seal: dict[str, Any] | None = None
+        self.ended_ns = 0
+        self.clocks: list[ClockPair] = [clock_pair()]
+        self._durable = durable
+        self._synced_ns = now_ns()
+        self.staging.mkdir(parents=True, exist_ok=True)
+        self.tracks = {stream.name: self._track(stream) for stream in (*arms, *telemetry, *cameras)}
+        self.cameras = [stream.name for stream in cameras]
+        for stream in (*arms, *telemetry):
+            self._take_up(stream)
+
+    def _track(self, stream: RecordStream) -> Track:
+        path = self.staging / f"{stream.name}.arrows"
+        log = SideLog(path, stream.dtype, metadata={"recd.uid": self.uid})
+        return Track(stream, log, lost_before=stream.lost)
+
+    def _take_up(self, stream: RecordStream) -> None:
+        """Records just before t0 bracket the first row."""
+        for record in stream.since(self.t0_ns):
+            self.tracks[stream.name].add(record)
+
+    def consume(self, stream: str, record: Any) -> None:
+        """One record of a stream of this episode."""
+        track = self.tracks[stream]
+        if stream not in self.cameras:
+            if self.rows is not None and record[track.stream.time_field] > self.last_sample_ns:
+                return
+            track.add(record)
+        elif int(record["k"]) == len(track.records):
+            track.add(record)
+
+    def tick_ns(self, k: int) -> int:
+        """Time of row k (ns, CLOCK_MONOTONIC)."""
+        return tick_ns(self.t0_ns, k, self.rate_num, self.rate_den)
+
+    @property
+    def fps(self) -> float:
+        return self.rate_num / self.rate_den
+
+    @property
+    def last_sample_ns(self) -> int:
+        """Samples after this time are of no use to the last row."""
+        assert self.rows is not None
+        return self.tick_ns(self.rows - 1) + NS_PER_S // 10
+
+    def end(self, rows: int) -> None:
+        """The episode has `rows` rows; what is still missing of them will come."""
+        self.rows = rows
+        self.ended_ns = now_ns()
+        self.clocks.append(clock_pair())
+
+    def keep_durable(self, at_ns: int) -> None:
+        """Once a second: side logs to the disk; every ten: wall time noted."""
+        if at_ns - self._synced_ns < SYNC_EVERY_NS:
+            return
+        self._synced_ns = at_ns
+        for track in self.tracks.values():
+            if self._durable:
+                track.log.sync()
+            else:
+                track.log.flush()
+        if at_ns - self.clocks[-1].mono_ns >= WALL_EVERY_NS:
+            self.clocks.append(clock_pair())
+
+    def rows_so_far(self) -> int:
+        """Rows that every camera has decided; without cameras, by the time that has passed."""
+        if not self.cameras:
+            passed_ns = (self.ended_ns or now_ns()) - self.t0_ns
+            return max(0, passed_ns * self.rate_num // (NS_PER_S * self.rate_den))
+        return min(len(self.tracks[name].records) for name in self.cameras)
+
+    def ticks_of(self, camera: str) -> Records:
+        """Row records (TICK_DTYPE) of one camera's tick stream."""
+        return self.tracks[f"ticks.{camera}"].array().astype(TICK_DTYPE, copy=False)
+
+    def covered(self, arms: list[RecordStream], *, patience_ns: int) -> bool:
+        """True once every arm stream has a sample past the last row, or patience has run out."""
+        assert self.rows is not None
+        last_ns = self.tick_ns(self.rows - 1)
+        if all(stream.newest_ns > last_ns for stream in arms):
+            return True
+        return now_ns() > max(last_ns, self.ended_ns) + patience_ns
+
+    def close_logs(self, *, durable: bool = True) -> list[Path]:
+        """End all side logs; returns their files."""
+        for track in self.tracks.values():
+            track.log.close(durable=durable)
+        return [track.log.path for track in self.tracks.values()]

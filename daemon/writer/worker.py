@@ -1,0 +1,211 @@
+"""The writer process: drains every record stream, and turns sealed episodes into dataset episodes.
+
+One thread. It may be blocked by the disk for as long as the rings hold (ten seconds of samples);
+what overflows after that is counted and told.
+"""
+
+import select
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from recd.config.errors import DatasetError, RecdError
+from recd.config.models import RobotConfig
+from recd.config.streams import TICK_DTYPE, arm_sample_dtype, telemetry_dtype
+from recd.daemon.dataset import DatasetStore
+from recd.daemon.worker import WorkerContext
+from recd.daemon.writer.episode import Episode
+from recd.daemon.writer.publish import Publisher, dataset_schema
+from recd.daemon.writer.streams import RecordStream
+from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns
+
+DRAIN_EVERY_NS = 20 * NS_PER_MS
+"""A short sleep instead of a wake-up per sample: 250 Hz samples come five at a time."""
+
+PROGRESS_EVERY_NS = NS_PER_S // 2
+
+PATIENCE_NS = NS_PER_S // 2
+"""A silent bus holds up the end of an episode for this long; its rows are then invalid."""
+
+KEEP_SECONDS = 4
+
+
+def run(ctx: WorkerContext) -> int:
+    """Life of the writer: open (and recover) the dataset, then serve until told to stop."""
+    robot = RobotConfig.model_validate(ctx.robot)
+    with DatasetStore.open_or_create(
+        robot.dataset_root, dataset_schema(robot), repo_id=robot.dataset.repo_id
+    ) as store:
+        writer = Writer(ctx, robot, store)
+        ctx.ready(**writer.publisher.facts())
+        writer.serve()
+    return 0
+
+
+class Writer:
+    """Streams, open episodes and the handlers of the supervisor's messages."""
+
+    def __init__(self, ctx: WorkerContext, robot: RobotConfig, store: DatasetStore) -> None:
+        self.ctx = ctx
+        self.robot = robot
+        self.store = store
+        self.publisher = Publisher(robot, store)
+        self.episodes: dict[str, Episode] = {}
+        self.arms = [self._arm_stream(bus) for bus in robot.buses()]
+        self.telemetry = [self._telemetry_stream(bus) for bus in robot.buses()]
+        self.cameras = [self._tick_stream(name) for name in robot.cameras]
+        self._progress_ns = 0
+        self._handlers: dict[str, Callable[[dict[str, Any]], None]] = {
+            "begin": self._begin,
+            "end": self._end,
+            "seal": self._seal,
+            "undo": partial(self._edit, "undo"),
+            "undelete": partial(self._edit, "undelete"),
+        }
+
+    def _arm_stream(self, bus: str) -> RecordStream:
+        pair = bus.partition(".")[0]
+        return RecordStream(
+            f"arm.{bus}",
+            self.ctx.ring_reader(f"arm.{bus}"),
+            dtype=arm_sample_dtype(len(self.robot.joints(pair))),
+            time_field="request_ns",
+            keep=self.robot.arms[pair].rate_hz * KEEP_SECONDS,
+        )
+
+    def _telemetry_stream(self, bus: str) -> RecordStream:
+        pair = bus.partition(".")[0]
+        return RecordStream(
+            f"telemetry.{bus}",
+            self.ctx.ring_reader(f"telemetry.{bus}"),
+            dtype=telemetry_dtype(len(self.robot.joints(pair))),
+            time_field="sample_ns",
+            keep=256,
+        )
+
+    def _tick_stream(self, camera: str) -> RecordStream:
+        return RecordStream(
+            f"ticks.{camera}",
+            self.ctx.ring_reader(f"ticks.{camera}"),
+            dtype=TICK_DTYPE,
+            time_field="encoded_ns",
+            keep=self.robot.dataset.fps * KEEP_SECONDS,
+        )
+
+    def serve(self) -> None:
+        """Until told to stop; then episodes that are sealed are still committed."""
+        poller = select.poll()
+        poller.register(self.ctx.link.fd, select.POLLIN)
+        while not self.ctx.stopping:
+            poller.poll(DRAIN_EVERY_NS // NS_PER_MS)
+            self.step()
+        self.step()
+        for episode in self.episodes.values():
+            episode.close_logs()
+
+    def step(self) -> None:
+        """One round: streams, messages, episodes that can be finished, heartbeat."""
+        for message in self.ctx.messages():
+            if (handler := self._handlers.get(message["ty"])) is not None:
+                handler(message)
+        self._drain()
+        at_ns = now_ns()
+        for episode in list(self.episodes.values()):
+            episode.keep_durable(at_ns)
+            if self._complete(episode):
+                self._finish(episode)
+        self._report(at_ns)
+
+    def _drain(self) -> None:
+        for stream in (*self.arms, *self.telemetry, *self.cameras):
+            stream.drain(partial(self._consume, stream.name) if self.episodes else None)
+
+    def _consume(self, stream: str, record: Any) -> None:
+        for episode in self.episodes.values():
+            episode.consume(stream, record)
+
+    def _begin(self, message: dict[str, Any]) -> None:
+        if message["uid"] in self.episodes:
+            return
+        try:
+            self.store.stage(message["uid"], _recovery_facts(message))
+            self.episodes[message["uid"]] = Episode(
+                message,
+                arms=self.arms,
+                telemetry=self.telemetry,
+                cameras=self.cameras,
+                durable=self.robot.dataset.durability == "resilient",
+            )
+        except (RecdError, OSError) as error:
+            self._failed(message["uid"], error, Path(message["staging"]))
+
+    def _end(self, message: dict[str, Any]) -> None:
+        if (episode := self.episodes.get(message["uid"])) is not None:
+            episode.end(int(message["ticks"]))
+
+    def _seal(self, message: dict[str, Any]) -> None:
+        if (episode := self.episodes.get(message["uid"])) is not None:
+            episode.seal = message
+            if episode.rows is None:
+                episode.end(int(message["ticks"]))
+
+    def _complete(self, episode: Episode) -> bool:
+        """Sealed, and everything that can still come has come."""
+        if episode.seal is None or episode.rows is None:
+            return False
+        if not episode.seal["keep"]:
+            return True
+        return episode.covered(self.arms, patience_ns=PATIENCE_NS) and (
+            episode.rows_so_far() >= episode.rows or bool(episode.seal["failed"])
+        )
+
+    def _finish(self, episode: Episode) -> None:
+        del self.episodes[episode.uid]
+        assert episode.seal is not None
+        self.ctx.status.beat("committing")
+        try:
+            episode.close_logs(durable=False)  # the commit syncs all files of the episode
+            if episode.seal["keep"]:
+                self.ctx.link.send("durable", **self.publisher.publish(episode))
+                self.ctx.status.count("episodes")
+            else:
+                self.publisher.discard(episode)
+                self.ctx.link.send("discarded", uid=episode.uid)
+        except (RecdError, OSError) as error:
+            self._failed(episode.uid, error, episode.staging)
+
+    def _failed(self, uid: str, error: Exception, kept_at: Path) -> None:
+        reason = error.message if isinstance(error, RecdError) else str(error)
+        mend = error.mend if isinstance(error, RecdError) else ""
+        self.ctx.log.error("episode not saved", episode=uid, reason=reason, kept_at=str(kept_at))
+        self.ctx.link.send("failed", uid=uid, reason=reason, mend=mend, kept_at=str(kept_at))
+
+    def _edit(self, operation: str, message: dict[str, Any]) -> None:
+        uid = message["uid"]
+        try:
+            told = getattr(self.publisher, operation)(uid)
+        except DatasetError as error:
+            self.ctx.link.send(
+                "refused_op", uid=uid, op=operation, reason=error.message, mend=error.mend
+            )
+            return
+        self.ctx.link.send({"undo": "undone", "undelete": "undeleted"}[operation], uid=uid, **told)
+
+    def _report(self, at_ns: int) -> None:
+        if at_ns < self._progress_ns:
+            return
+        self._progress_ns = at_ns + PROGRESS_EVERY_NS
+        rows = 0
+        for episode in self.episodes.values():
+            rows = episode.rows_so_far()
+            self.ctx.link.send("progress", uid=episode.uid, rows=rows)
+        status = self.ctx.status
+        status.set("rows", rows)
+        status.set("ring_lost", sum(s.lost for s in (*self.arms, *self.telemetry, *self.cameras)))
+        status.beat("recording" if self.episodes else "ready")
+
+
+def _recovery_facts(begin: dict[str, Any]) -> dict[str, Any]:
+    keys = ("t0_ns", "rate_num", "rate_den", "grid", "task", "operator")
+    return {key: begin[key] for key in keys}

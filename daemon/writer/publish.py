@@ -2,14 +2,14 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from recd.config.errors import DatasetError
-from recd.config.models import SO_JOINTS, RobotConfig
+from recd.config.models import RobotConfig
 from recd.daemon.dataset import (
     Camera,
     CameraHistogram,
@@ -22,7 +22,7 @@ from recd.daemon.dataset import (
 from recd.daemon.session import verdict
 from recd.daemon.session.summary import EpisodeSummary
 from recd.daemon.writer.episode import Episode
-from recd.daemon.writer.rows import Bus, PairRows, align_pair
+from recd.daemon.writer.rows import Bus, PairRows, align_pair, bus_of
 from recd.daemon.writer.summary import bus_summary, camera_summary
 from recd.shm.clock import NS_PER_S, wall_iso
 
@@ -57,11 +57,11 @@ class Publisher:
 
     def _bus(self, pair: str) -> Bus:
         arm = self._robot.arms[pair]
-        return Bus(
-            pair=pair,
+        return bus_of(
+            pair,
             joints=self._robot.joints(pair),
-            continuous=np.array([joint != "gripper" for joint in SO_JOINTS]),
-            period_ns=NS_PER_S // arm.rate_hz,
+            rate_hz=arm.rate_hz,
+            degrees=arm.use_degrees,
             action=self._robot.dataset.action,
         )
 
@@ -128,8 +128,8 @@ class Publisher:
         if self._store.schema.columns == "full":
             extra = _own_columns(episode, ticks, pairs)
         return EpisodeRows(
-            state=np.hstack([pair.state for pair in pairs]),
-            action=np.hstack([pair.action for pair in pairs]),
+            state=np.hstack([pair.state_values for pair in pairs]),
+            action=np.hstack([pair.action_values for pair in pairs]),
             task=[task] * (episode.rows or 0),
             extra=extra,
         )
@@ -169,7 +169,7 @@ class Publisher:
             for side, track in self._sides(episode, bus.pair):
                 samples = track.array()
                 inside = samples[samples["request_ns"] >= episode.t0_ns]
-                valid = aligned.state_valid if side == "follower" else np.ones((0, 1), bool)
+                valid = aligned.state.valid if side == "follower" else np.ones((0, 1), bool)
                 buses[f"{bus.pair}.{side}"] = bus_summary(
                     inside, valid_rows=valid, joints=bus.joints, fps=fps, t0_ns=episode.t0_ns,
                     recorded=side == "follower",
@@ -239,17 +239,17 @@ def _own_columns(
     def per_camera(field: str) -> np.ndarray[Any, Any]:
         return np.stack([records[field] for records in ticks.values()], axis=1).astype(np.int64)
 
-    first = pairs[0]
+    rows = episode.rows or 0
     columns: dict[str, Any] = {
-        "recd.state_error_ns": first.state_error_ns,
-        "recd.state_valid": np.hstack([pair.state_valid for pair in pairs]),
-        "recd.state_source": first.state_source,
-        "recd.action_error_ns": first.action_error_ns,
-        "recd.action_valid": np.hstack([pair.action_valid for pair in pairs]),
-        "recd.action_source": first.action_source,
-        "recd.control_source": first.control_source,
-        "recd.intervention": np.zeros(len(first.state), bool),
-        "recd.episode_uid": [episode.uid] * len(first.state),
+        "recd.state_error_ns": _furthest(pair.state.error_ns for pair in pairs),
+        "recd.state_valid": np.hstack([pair.state.valid for pair in pairs]),
+        "recd.state_source": pairs[0].state.source[:, 0],
+        "recd.action_error_ns": _furthest(pair.action.error_ns for pair in pairs),
+        "recd.action_valid": np.hstack([pair.action.valid for pair in pairs]),
+        "recd.action_source": pairs[0].action.source[:, 0],
+        "recd.control_source": pairs[0].control_source,
+        "recd.intervention": np.zeros(rows, bool),
+        "recd.episode_uid": [episode.uid] * rows,
     }
     if ticks:
         columns |= {
@@ -260,3 +260,7 @@ def _own_columns(
     return columns
 
 
+def _furthest(errors_ns: Iterable[Any]) -> Any:
+    """Per row the error with the largest magnitude, sign kept; int64 [R]."""
+    all_ns = np.hstack(list(errors_ns))
+    return np.take_along_axis(all_ns, np.abs(all_ns).argmax(axis=1)[:, None], axis=1)[:, 0]

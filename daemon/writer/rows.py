@@ -1,52 +1,101 @@
-"""Rows of an episode from its samples: the value of every joint and action at every tick. Pure."""
+"""Rows of an episode from its samples: the value of every joint and action at every tick. Pure.
 
-from collections.abc import Mapping
+A value without evidence near its row is there, but not valid; a dataset can hold no NaN, so where
+there is no value at all the state is 0 and the action stays where the arm was, both not valid.
+"""
+
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from recd.daemon.align.joints import JointRule, align_joints, hold_actions
+from recd.daemon.align.joints import JointAlignment, JointRule, Wrap, align_joints, hold_actions
 
 Records = npt.NDArray[np.void]
+Int64s = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 
-MAX_GAP_PERIODS = 3
-"""State is interpolated over at most this many control periods; a wider hole is invalid."""
+REACH_PERIODS = 3
+"""State is taken from samples at most this many control periods apart; a wider hole is invalid."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bus:
-    """What the rows need to know of one pair. continuous: joints that may be interpolated.
+    """What the rows need to know of one pair.
 
-    action: field of the sample that is the action (`requested` or `sent`).
+    rules, wraps: per joint, how its value at a row is found; action: field of the sample that is
+    the action (`requested` or `sent`).
     """
 
     pair: str
     joints: tuple[str, ...]
-    continuous: npt.NDArray[np.bool_]
+    rules: tuple[JointRule, ...]
+    wraps: tuple[Wrap | None, ...]
     period_ns: int
     action: str
 
 
 @dataclass(frozen=True, slots=True)
 class PairRows:
-    """Rows of one pair. state, action: float32 [R, J]; valid: bool [R, J];
+    """Rows of one pair: state and action as aligned, without NaN, and who asked for the action.
 
-    source: index of the sample used, -1 none; error_ns: signed sample time less row time, the
-    larger of the two neighbours for interpolated values.
+    control_source: int64 [R], GoalSource of the sample whose action is in force.
     """
 
-    state: npt.NDArray[np.float32]
-    state_valid: npt.NDArray[np.bool_]
-    state_error_ns: npt.NDArray[np.int64]
-    state_source: npt.NDArray[np.int64]
-    action: npt.NDArray[np.float32]
-    action_valid: npt.NDArray[np.bool_]
-    action_error_ns: npt.NDArray[np.int64]
-    action_source: npt.NDArray[np.int64]
-    control_source: npt.NDArray[np.int64]
+    state: JointAlignment
+    action: JointAlignment
+    state_values: npt.NDArray[np.float32]
+    action_values: npt.NDArray[np.float32]
+    control_source: Int64s
 
 
-def valid_bits(samples: Records, joints: int) -> npt.NDArray[np.bool_]:
+def bus_of(pair: str, *, joints: tuple[str, ...], rate_hz: int, degrees: bool, action: str) -> Bus:
+    """Rules for one pair: grippers jump, so they are never interpolated; the wrist turns round."""
+    return Bus(
+        pair=pair,
+        joints=joints,
+        rules=tuple(
+            JointRule.NEAREST if joint == "gripper" else JointRule.INTERPOLATE for joint in joints
+        ),
+        wraps=tuple(
+            Wrap(360.0, -180.0) if degrees and joint == "wrist_roll" else None for joint in joints
+        ),
+        period_ns=1_000_000_000 // rate_hz,
+        action=action,
+    )
+
+
+def valid_bits(samples: Records, joints: int) -> Bools:
     """The `valid` mask of samples as bool [N, J]."""
-    return (samples["valid"][:, None] >> np.arange(joints, dtype=np.uint32)) & 1 == 1
+    bits: Bools = (samples["valid"][:, None] >> np.arange(joints, dtype=np.uint32)) & 1 == 1
+    return bits
+
+
+def align_pair(samples: Records, grid_ns: Int64s, bus: Bus) -> PairRows:
+    """State and action of one follower at the row times `grid_ns` (int64 [R], CLOCK_MONOTONIC).
+
+    samples: arm_sample_dtype records, ordered by `request_ns`.
+    """
+    joints = len(bus.joints)
+    reach_ns = REACH_PERIODS * bus.period_ns
+    read = samples[samples["sample_ns"] > 0]
+    state = align_joints(
+        read["sample_ns"], read["present"], valid_bits(read, joints), grid_ns,
+        rules=bus.rules, reach_ns=reach_ns, wraps=bus.wraps,
+    )  # fmt: skip
+    goals = samples[samples["goal_written_ns"] > 0]
+    requested = goals[bus.action]
+    action = hold_actions(
+        goals["goal_written_ns"], requested, ~np.isnan(requested), grid_ns, reach_ns=reach_ns
+    )
+    state_values = np.nan_to_num(state.values, nan=0.0)
+    action_values = np.where(np.isnan(action.values), state_values, action.values)
+    source = action.source[:, 0]
+    control = goals["source"][source.clip(0)] if len(goals) else np.zeros(len(grid_ns), np.int64)
+    return PairRows(
+        state=state,
+        action=action,
+        state_values=state_values,
+        action_values=action_values.astype(np.float32),
+        control_source=np.where(source >= 0, control, 0).astype(np.int64),
+    )

@@ -1,0 +1,226 @@
+"""What recctl prints for people: results of commands as lines of text. Nothing is asked here."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import click
+
+from recd.clients.recctl.output import duration, size, table
+
+Told = Mapping[str, Any]
+
+LEVEL_COLOURS = {"good": "green", "check": "yellow", "bad": "red"}
+STATE_COLOURS = {"RECORDING": "red", "READY": "green", "FAULT": "red", "FINALIZING": "yellow"}
+
+
+def episode(told: Told) -> list[str]:
+    """One episode that ended: what was kept, what was not, and the verdict in words."""
+    if told.get("verdict") is None:
+        return [f"episode {told.get('uid', '')[:8]}: {told.get('state', 'ended')}"]
+    level = told["verdict"]["level"]
+    head = (
+        f"episode {told['episode_index']} ({told['uid'][:8]}): "
+        f"{told['rows']} rows, {duration(told['duration_s'])}, "
+        f"{click.style(level, fg=LEVEL_COLOURS.get(level), bold=True)}"
+    )
+    if told.get("durable_s") is not None:
+        head += f", durable {told['durable_s'] * 1000:.0f} ms after stop"
+    lines = [head]
+    lines += [f"  {reason['text']}" for reason in told["verdict"].get("reasons", [])]
+    return lines + _streams(told.get("summary") or {})
+
+
+def _streams(summary: Told) -> list[str]:
+    cameras = [
+        (name, c["fresh"], c["repeated"], c["expected"], c["missing"], c["late"], c["lost"],
+         _fixed(c["error_p99_periods"], 2), _fixed(c["measured_fps"], 2))
+        for name, c in summary.get("cameras", {}).items()
+    ]  # fmt: skip
+    buses = [
+        (name, b["ticks"], b["overruns"], b["invalid_rows"], b["late_replies"], b["clipped_rows"],
+         _fixed(b["tracking_p95"], 1), _fixed(b["measured_hz"], 1))
+        for name, b in summary.get("buses", {}).items()
+    ]  # fmt: skip
+    lines = []
+    if cameras:
+        head = ("camera", "kept", "repeated", "expected", "missing", "late", "lost",
+                "p99 off (periods)", "fps")  # fmt: skip
+        lines += table(head, cameras)
+    if buses:
+        head = ("arm", "ticks", "overruns", "invalid rows", "late replies", "clipped rows",
+                "leader error p95", "Hz")  # fmt: skip
+        lines += table(head, buses)
+    return [f"  {line}" for line in lines]
+
+
+def _fixed(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def undone(told: Told) -> list[str]:
+    """A take that was thrown away, and how to get it back."""
+    if "discarded" in told:
+        gone = told["discarded"]
+        return [f"discarded {gone[:8]}, recording {told['uid'][:8]}", _way_back(gone)]
+    what = f"episode {told['episode_index']}" if "episode_index" in told else "take"
+    return [f"{what} {told['uid'][:8]} is in the trash", _way_back(told["uid"])]
+
+
+def _way_back(uid: str) -> str:
+    return f"  recctl undelete {uid} brings it back"
+
+
+def episodes(told: Told) -> list[str]:
+    """Takes of this session, one line each."""
+    rows = [
+        (e.get("episode_index"), e["uid"][:8], e["state"], _verdict(e), e.get("rows") or "",
+         duration(e["duration_s"]) if e.get("duration_s") else "",
+         " ".join(m["label"] for m in e.get("marks", [])), e.get("task", ""))
+        for e in told["episodes"]
+    ]  # fmt: skip
+    if not rows:
+        return ["no episodes in this session yet"]
+    return table(("episode", "uid", "state", "verdict", "rows", "length", "marks", "task"), rows)
+
+
+def _verdict(told: Told) -> str:
+    return told["verdict"]["level"] if told.get("verdict") else ""
+
+
+def motion(told: Told) -> list[str]:
+    """State of each pair of arms after a command."""
+    return [_motion_line(pair, said) for pair, said in told.get("motion", {}).items()]
+
+
+def _motion_line(pair: str, said: Told) -> str:
+    line = f"{pair}: {said.get('state', 'unknown')}"
+    if cause := said.get("cause"):
+        line += f" ({cause})"
+    if joints := said.get("waiting_joints"):
+        line += f", waiting: bring {', '.join(joints)} of the leader closer to the follower"
+    return line
+
+
+def status(told: Told) -> list[str]:
+    """Everything an operator asks for at a glance."""
+    state = told["state"]
+    lines = [
+        f"{told['robot']['name']}: {click.style(state, fg=STATE_COLOURS.get(state), bold=True)}"
+        + "".join(f", {flag}" for flag, on in told.get("flags", {}).items() if on)
+    ]
+    if told.get("fault"):
+        lines.append(f"  fault: {told['fault']}")
+    if told.get("waiting_for"):
+        lines.append(f"  waiting for: {', '.join(told['waiting_for'])}")
+    if take := told.get("take"):
+        lines.append(f"  recording {take['uid'][:8]}: {take['rows']} rows, task: {take['task']}")
+    lines += [f"  arms {line}" for line in motion(told)]
+    lines += [f"  {line}" for line in _dataset(told)]
+    if plan := told.get("plan"):
+        lines.append(f"  plan: {plan_line(plan)}")
+    lines += [f"  {line}" for line in _processes(told.get("processes", []))]
+    return lines
+
+
+def _dataset(told: Told) -> Iterable[str]:
+    dataset, disk = told.get("dataset", {}), told.get("disk", {})
+    if dataset:
+        yield f"dataset {dataset['root']}: {dataset['episodes']} episodes, {dataset['rows']} rows"
+    if disk:
+        left = disk.get("seconds_left")
+        room = f", room for {duration(left)}" if left is not None else ""
+        yield f"disk: {size(disk['free_bytes'])} free{room}"
+
+
+def _processes(processes: Iterable[Told]) -> list[str]:
+    rows = [
+        (p["name"], p["state"], p.get("pid"), p.get("restarts", 0), p.get("error", ""))
+        for p in processes
+    ]
+    return table(("process", "state", "pid", "restarts", "last error"), rows) if rows else []
+
+
+def plan_line(plan: Told) -> str:
+    """One line: where the plan is and how much time is left."""
+    phase = plan["phase"]
+    parts = [f"episode {plan['episode']}/{plan['episodes']}", phase]
+    if plan.get("held"):
+        parts.append("HELD")
+    if plan.get("phase_s"):
+        parts.append(f"{plan['left_s']:.1f} s left")
+    if take := plan.get("take"):
+        parts.append(f"{take['rows']} rows")
+        parts += [f"{name} lost {n}" for name, n in take.get("lost", {}).items() if n]
+    if plan.get("rerecorded"):
+        parts.append(f"{plan['rerecorded']} re-recorded")
+    if (left := plan.get("disk_s")) is not None:
+        parts.append(f"disk {duration(left)}")
+    return "  ".join(parts)
+
+
+def plan_end(plan: Told) -> list[str]:
+    """The plan is over: how it ended."""
+    again = f", {plan['rerecorded']} re-recorded" if plan.get("rerecorded") else ""
+    return [f"{plan['done']} of {plan['episodes']} episodes{again}: {plan['outcome']}"]
+
+
+def rings(told: Told) -> list[str]:
+    """Rings and their readers."""
+    ring_rows, reader_rows = [], []
+    for ring in told["rings"]:
+        ring_rows.append((ring["name"], ring["slots"], size(ring["nbytes"]), ring["produced"],
+                          ring["dropped"], ring["epoch"]))  # fmt: skip
+        for reader in ring.get("readers", []):
+            reader_rows.append((ring["name"], reader.get("pid"), reader["policy"], reader["lag"],
+                                reader["lost"], reader["torn"]))  # fmt: skip
+    lines = table(("ring", "slots", "size", "produced", "device lost", "epoch"), ring_rows)
+    head = ("reader of", "pid", "policy", "lag", "lost", "torn")
+    return [*lines, "", *table(head, reader_rows)]
+
+
+def top(before: Told, now: Told) -> list[str]:
+    """Processes with CPU since `before`, lateness, work and counters."""
+    old = {p["name"]: p for p in before.get("processes", [])}
+    rows = []
+    for p in now.get("processes", []):
+        was = old.get(p["name"], p)
+        passed_s = max(1e-9, (now["t_ns"] - before["t_ns"]) / 1e9)
+        cpu = 100 * (p.get("cpu_s", 0) - was.get("cpu_s", 0)) / passed_s
+        rows.append(
+            (p["name"], p.get("pid"), f"{cpu:.1f}", size(p.get("pss_bytes", 0)),
+             _us(p.get("lateness_ns")), _us(p.get("work_ns")), _counters(p.get("counters", {})))
+        )  # fmt: skip
+    head = ("process", "pid", "CPU %", "memory", "late p99 us", "work p99 us", "counters")
+    return table(head, rows)
+
+
+def _us(histogram: Told | None) -> str:
+    p99 = (histogram or {}).get("p99")
+    return "" if p99 is None else f"{p99 / 1000:.0f}"
+
+
+def _counters(counters: Told) -> str:
+    return " ".join(f"{name}={n}" for name, n in counters.items() if n)
+
+
+def devices(told: Told) -> list[str]:
+    """Cameras and serial ports of this computer."""
+    lines = []
+    if told["cameras"]:
+        rows = [
+            (c["path"], c.get("name", ""), c.get("stable", ""), c.get("formats", ""),
+             c.get("used_by", "")) for c in told["cameras"]
+        ]  # fmt: skip
+        lines += table(("camera", "name", "stable name", "formats", "used by"), rows)
+    else:
+        lines.append("no cameras found (/dev/video*)")
+    lines.append("")
+    if told["serial_ports"]:
+        rows = [
+            (p["path"], p.get("name", ""), p.get("stable", ""), p.get("used_by", ""))
+            for p in told["serial_ports"]
+        ]
+        lines += table(("serial port", "adapter", "stable name", "used by"), rows)
+    else:
+        lines.append("no serial ports found (/dev/ttyACM*, /dev/ttyUSB*)")
+    return lines

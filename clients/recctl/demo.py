@@ -1,0 +1,186 @@
+"""recctl demo: the whole of recd in a minute, with the simulated robot and the real code.
+
+Starts a daemon of its own, records three short episodes by a plan (one of them twice), shows what
+was kept, verifies the dataset and leaves nothing behind but the dataset.
+"""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from recd.clients.client import NotRunningError, RecdClient
+from recd.clients.recctl import show
+from recd.clients.recctl.output import Output
+from recd.clients.recctl.record import LiveLine
+from recd.config.errors import RecdError
+from recd.config.paths import running_instances
+from recd.shm.clock import NS_PER_S, now_ns
+
+INSTANCE = "demo"
+START_TIMEOUT_S = 120.0
+CLIENT = "recctl_demo"
+REDO_AFTER_S = 1.5
+
+
+@click.command()
+@click.option("-n", "--episodes", type=click.IntRange(1, 100), default=3, show_default=True)
+@click.option("--episode-time", "episode_s", type=click.FloatRange(2.0, 600), default=5.0,
+              show_default=True, metavar="S")  # fmt: skip
+@click.option("--reset-time", "reset_s", type=click.FloatRange(0, 60), default=1.0,
+              show_default=True, metavar="S")  # fmt: skip
+@click.option("-d", "--directory", type=click.Path(path_type=Path, file_okay=False),
+              default=Path("demo-data"), show_default=True,
+              help="Where dataset and log go.")  # fmt: skip
+@click.option("--set", "overrides", multiple=True, metavar="KEY.PATH=VALUE",
+              help="Change one value of the demo preset.")  # fmt: skip
+@click.pass_obj
+def demo(
+    output: Output, episodes: int, episode_s: float, reset_s: float, directory: Path,
+    overrides: tuple[str, ...],
+) -> int:  # fmt: skip
+    """Record three short episodes with the simulated robot, one of them twice, and verify them."""
+    if INSTANCE in running_instances():
+        raise RecdError(
+            f"a daemon of instance {INSTANCE!r} is running already",
+            mend=f"End it first: recctl --instance {INSTANCE} shutdown",
+        )
+    directory = directory.absolute()
+    directory.mkdir(parents=True, exist_ok=True)
+    root = directory / "dataset"
+    command = [sys.executable, "-m", "recd.daemon.cli", "run", "demo",
+               "--set", f"dataset.root={root}"]  # fmt: skip
+    for override in overrides:
+        command += ["--set", override]
+    say = _say_unless(output.as_json)
+    say("starting recd with a simulated SO-101 pair and two cameras ...")
+    with _daemon(command, directory / "recd.log") as process, _client(process, directory) as client:
+        client.wait_until("READY", timeout_s=START_TIMEOUT_S)
+        client.arm()
+        _wait_for_motion(client, "TELEOP")
+        say("armed: the follower follows the leader at 250 Hz")
+        saved = _record(client, episodes, episode_s, reset_s, output)
+        client.shutdown()
+    report = _verify(root)
+    told = {"dataset": str(root), "episodes": saved, "verify": report.to_dict()}
+    output.show(told, lambda _: _what_next(root, report))
+    return 0 if report.ok and len(saved) == episodes else 1
+
+
+def _say_unless(quiet: bool) -> Any:
+    return (lambda text: None) if quiet else (lambda text: click.echo(text))
+
+
+@contextmanager
+def _daemon(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A daemon that ends with this block, however it is left."""
+    with open(log, "ab") as sink:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, start_new_session=True
+        )
+    try:
+        yield process
+        process.wait(30)
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _client(process: subprocess.Popen[bytes], directory: Path) -> RecdClient:
+    """A connection as soon as the daemon listens; RecdError with its last words if it ends."""
+    deadline_ns = now_ns() + int(START_TIMEOUT_S * NS_PER_S)
+    while now_ns() < deadline_ns:
+        if process.poll() is not None:
+            lines = (directory / "recd.log").read_text(errors="replace").splitlines()
+            last = "\n  ".join(lines[-3:])
+            raise RecdError(f"the daemon ended with code {process.returncode}:\n  {last}",
+                            mend=f"See {directory / 'recd.log'}")  # fmt: skip
+        try:
+            return RecdClient(INSTANCE)
+        except NotRunningError:
+            try:
+                process.wait(0.1)
+            except subprocess.TimeoutExpired:
+                continue
+    raise RecdError("the daemon did not come up", mend=f"See {directory / 'recd.log'}")
+
+
+def _wait_for_motion(client: RecdClient, wanted: str, timeout_s: float = 30.0) -> None:
+    deadline_ns = now_ns() + int(timeout_s * NS_PER_S)
+    while now_ns() < deadline_ns:
+        arms = client.status()["arms"]
+        if all(arm["motion"].get("state") == wanted for arm in arms.values()):
+            return
+        for _ in client.events("state", "event", timeout_s=0.2):
+            break
+    motion = {pair: arm["motion"] for pair, arm in client.status()["arms"].items()}
+    raise RecdError(f"arms: expected {wanted} within {timeout_s:g} s, found {motion}")
+
+
+def _record(
+    client: RecdClient, episodes: int, episode_s: float, reset_s: float, output: Output
+) -> list[dict[str, Any]]:
+    """Run the plan; press `redo` once in the second episode. Returns the saved episodes."""
+    line = LiveLine(live=sys.stdout.isatty() and not output.as_json, bell=False)
+    told = client.call("plan.start", episodes=episodes, episode_s=episode_s, reset_s=reset_s,
+                       resume=True, client=CLIENT)  # fmt: skip
+    redone, shown = False, set()
+    while told["phase"] != "done":
+        for _ in client.events("plan", "episode", timeout_s=0.2):
+            break
+        told = client.call("plan.status", client=CLIENT)
+        if not output.as_json:
+            line.update(told)
+        if not redone and _in_second_take(told, episodes):
+            client.call("plan.key", key="rerecord")
+            line.say("  key ←: this take is thrown away and recorded again")
+            redone = True
+        for episode in _saved(client):
+            if episode["uid"] not in shown:
+                shown.add(episode["uid"])
+                line.end()
+                if not output.as_json:
+                    output.show(episode, show.episode)
+    line.end()
+    return _saved(client)
+
+
+def _in_second_take(told: dict[str, Any], episodes: int) -> bool:
+    return (
+        told["phase"] == "recording"
+        and told["episode"] == min(2, episodes)
+        and told["elapsed_s"] > REDO_AFTER_S
+    )
+
+
+def _saved(client: RecdClient) -> list[dict[str, Any]]:
+    return [e for e in client.call("episodes", limit=200)["episodes"] if e["state"] == "saved"]
+
+
+def _verify(root: Path) -> Any:
+    from recd.daemon.dataset.verify import verify_dataset
+
+    return verify_dataset(root)
+
+
+def _what_next(root: Path, report: Any) -> list[str]:
+    return [
+        "",
+        f"verified {root}: {'whole' if report.ok else 'NOT WHOLE'}",
+        *(f"  {finding}" for finding in report.findings),
+        "try next:",
+        "  recd run demo                 the same daemon, for your own hands",
+        "  recctl record -n 2 --episode-time 10 --reset-time 5 --arm",
+        "  recctl config preset so101 > my_robot.yaml   then edit ports and cameras",
+        f"  lerobot: LeRobotDataset('local/recd_demo', root='{root}')",
+    ]

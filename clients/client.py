@@ -148,8 +148,8 @@ class RecdClient:
                 socket.subscribe(topic)
             socket.connect(self._events_at)
             while socket.poll(None if timeout_s is None else int(timeout_s * 1000)):
-                topic, body = socket.recv_multipart()
-                yield {"topic": topic.decode(), **decode(body)}
+                name, body = socket.recv_multipart()
+                yield {"topic": name.decode(), **decode(body)}
 
     def hello(self) -> dict[str, Any]:
         """Versions, instance and session id of the daemon."""

@@ -3,12 +3,12 @@
 import logging
 import os
 import sys
-from typing import IO, Any
+from typing import Any, TextIO
 
 import structlog
 
 
-def configure(*, process: str, stream: IO[str] | None = None, as_json: bool | None = None) -> None:
+def configure(*, process: str, stream: TextIO | None = None, as_json: bool | None = None) -> None:
     """Send every log line of this process to `stream` (default stderr), bound with its name.
 
     as_json: True for JSON lines; default is JSON unless the stream is a terminal or

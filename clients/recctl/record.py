@@ -135,7 +135,7 @@ class LiveLine:
     def __init__(self, *, live: bool, bell: bool) -> None:
         self._live = live
         self._bell = bell
-        self._phase = ""
+        self._phase: tuple[str, object] = ("", None)
         self._open = False
 
     def update(self, plan: dict[str, Any]) -> None:

@@ -47,9 +47,9 @@ def _streams(summary: Told) -> list[str]:
                 "p99 off (periods)", "fps")  # fmt: skip
         lines += table(head, cameras)
     if buses:
-        head = ("arm", "ticks", "overruns", "invalid rows", "late replies", "clipped rows",
+        arm_head = ("arm", "ticks", "overruns", "invalid rows", "late replies", "clipped rows",
                 "leader error p95", "Hz")  # fmt: skip
-        lines += table(head, buses)
+        lines += table(arm_head, buses)
     return [f"  {line}" for line in lines]
 
 
@@ -178,8 +178,8 @@ def rings(told: Told) -> list[str]:
     return [*lines, "", *table(head, reader_rows)]
 
 
-def top(before: Told, now: Told) -> list[str]:
-    """Processes with CPU since `before`, lateness, work and counters."""
+def top(before: Told, now: Told, _: object = None) -> list[str]:
+    """Processes with CPU since `before`, lateness, work and counters (two statuses)."""
     old = {p["name"]: p for p in before.get("processes", [])}
     rows = []
     for p in now.get("processes", []):
@@ -216,11 +216,11 @@ def devices(told: Told) -> list[str]:
         lines.append("no cameras found (/dev/video*)")
     lines.append("")
     if told["serial_ports"]:
-        rows = [
+        ports = [
             (p["path"], p.get("name", ""), p.get("stable", ""), p.get("used_by", ""))
             for p in told["serial_ports"]
         ]
-        lines += table(("serial port", "adapter", "stable name", "used by"), rows)
+        lines += table(("serial port", "adapter", "stable name", "used by"), ports)
     else:
         lines.append("no serial ports found (/dev/ttyACM*, /dev/ttyUSB*)")
     return lines

@@ -1,5 +1,6 @@
 """recctl top, shm, snapshot, devices: looking at a running daemon and at this computer."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ def top(output: Output, watch: bool) -> None:
             now = client.status()
             if watch and not output.as_json:
                 click.clear()
-            output.show(now.get("processes", []), lambda _, old=before, new=now: show.top(old, new))
+            output.show(now.get("processes", {}), partial(show.top, before, now))
             if not watch:
                 return
             before = now

@@ -4,6 +4,7 @@ What it returns is what the verdict judges, the manifest keeps and the operator 
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ Bools = npt.NDArray[np.bool_]
 Records = npt.NDArray[np.void]
 
 
-def longest_run(mask: Bools) -> tuple[int, int]:
+def longest_run(mask: Any) -> tuple[int, int]:
     """(length, first index) of the longest run of True; (0, -1) when there is none."""
     edges = np.flatnonzero(np.diff(np.concatenate(([0], mask.astype(np.int8), [0]))))
     if len(edges) == 0:

@@ -1,0 +1,1 @@
+"""Cameras: sources of frames, what is wrong with them, and who is connected."""

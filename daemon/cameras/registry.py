@@ -1,0 +1,46 @@
+"""Which module reads which kind of source: a table, and what other packages add to it.
+
+Entry points of the group `recd.cameras` name further sources: `name = "package.module:factory"`,
+where `factory(request: CameraRequest) -> CameraSource`. Nothing is imported before it is asked for.
+"""
+
+import importlib
+from collections.abc import Callable
+from importlib.metadata import entry_points
+
+from recd.config.errors import DeviceError
+from recd.daemon.cameras.request import CameraRequest
+from recd.daemon.cameras.source import CameraSource
+
+ENTRY_POINT_GROUP = "recd.cameras"
+
+SOURCES: dict[str, tuple[str, str]] = {
+    "v4l2": ("recd.daemon.cameras.v4l2", "V4l2Source"),
+    "http": ("recd.daemon.cameras.http", "HttpSource"),
+    "rtsp": ("recd.daemon.cameras.av_stream", "StreamSource"),
+    "file": ("recd.daemon.cameras.av_file", "FileSource"),
+    "pyav": ("recd.daemon.cameras.av_device", "DeviceSource"),
+    "opencv": ("recd.daemon.cameras.opencv", "OpenCvSource"),
+}
+"""`source` in the configuration -> (module, class). `sim` is turned into `http` before."""
+
+
+def factory(source: str) -> Callable[[CameraRequest], CameraSource]:
+    """What makes sources of this kind. DeviceError names the known ones for an unknown kind."""
+    if source in SOURCES:
+        module, name = SOURCES[source]
+        return getattr(importlib.import_module(module), name)
+    plugins = {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}
+    if source not in plugins:
+        known = ", ".join(sorted({*SOURCES, *plugins}))
+        raise DeviceError(
+            f"source: expected one of {known}, found {source}",
+            mend=f"Correct it, or install the package that provides {source!r}.",
+            code="source",
+        )
+    return plugins[source].load()
+
+
+def make_source(request: CameraRequest) -> CameraSource:
+    """A source for `request`, not opened yet."""
+    return factory(request.source)(request)

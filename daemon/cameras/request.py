@@ -1,0 +1,96 @@
+"""What one camera is asked to be, out of its section of the configuration."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from recd.shm.clock import NS_PER_MS
+
+PAYLOAD_OF_FOURCC = {
+    "mjpeg": "mjpeg",
+    "yuyv": "yuyv",
+    "nv12": "nv12",
+    "grey": "gray8",
+    "rgb24": "rgb24",
+    "bgr24": "bgr24",
+    "yuv420p": "yuv420p",
+}
+"""Word in the configuration -> payload kind of the ring; `auto` has no row."""
+
+FOURCC_OF_PAYLOAD = {payload: word for word, payload in PAYLOAD_OF_FOURCC.items()}
+
+AUTO_PAYLOAD = {"file": "yuv420p", "rtsp": "yuv420p"}
+"""Sources whose `auto` is not MJPEG: their frames are decoded on the way in."""
+
+Setting = int | str | None
+"""Value of a camera control: a number in the device's unit, `auto`, or None: leave it alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class CameraRequest:
+    """One camera as asked for. fps: frames per second; latency_ns: fixed delay before the stamp;
+    payload: ring payload kind asked for, empty: MJPEG where the device has it; slot_bytes: room
+    for one frame in the ring, 0 unlimited."""
+
+    name: str
+    source: str
+    device: str
+    width: int
+    height: int
+    fps: Fraction
+    payload: str = ""
+    latency_ns: int = 0
+    exposure: Setting = None
+    gain: Setting = None
+    focus: Setting = None
+    white_balance: Setting = None
+    accept_mismatch: bool = False
+    stamp_header: str = ""
+    step: bool = False
+    speed: float = 1.0
+    slot_bytes: int = 0
+
+    @property
+    def key(self) -> str:
+        """Key path of the camera in the configuration, for messages."""
+        return f"cameras.{self.name}"
+
+    @property
+    def period_ns(self) -> int:
+        """Nominal time from frame to frame."""
+        return int(1_000_000_000 / self.fps)
+
+    @classmethod
+    def from_config(
+        cls, name: str, config: Mapping[str, Any], *, slot_bytes: int = 0
+    ) -> "CameraRequest":
+        """From the plain-dict form of a camera section (see config/models.py CameraConfig)."""
+        return cls(
+            name=name,
+            source=config["source"],
+            device=str(config["device"]),
+            width=config["width"],
+            height=config["height"],
+            fps=Fraction(config["fps"]).limit_denominator(1001),
+            payload=PAYLOAD_OF_FOURCC.get(config.get("fourcc", "auto"), ""),
+            latency_ns=int(config.get("latency_ms", 0.0) * NS_PER_MS),
+            slot_bytes=slot_bytes,
+            **{key: config[key] for key in _PASSED_ON if key in config},
+        )
+
+
+_PASSED_ON = (
+    "exposure", "gain", "focus", "white_balance", "accept_mismatch", "stamp_header", "step",
+    "speed",
+)  # fmt: skip
+
+
+def ring_payload(config: Mapping[str, Any]) -> str:
+    """Payload kind that a camera section makes its ring hold, before the device was asked.
+
+    `auto` means MJPEG, except for sources that decode (files, RTSP). A device without MJPEG is
+    refused at open with the word to put into the configuration.
+    """
+    asked = PAYLOAD_OF_FOURCC.get(config.get("fourcc", "auto"))
+    return asked or AUTO_PAYLOAD.get(config["source"], "mjpeg")

@@ -1,0 +1,143 @@
+"""A video file as a camera: paced in real time (times `speed`), or as a lossless step source.
+
+Frames are decoded to yuv420p here. With `step` every frame of the file comes exactly once and
+keeps the file's own time; who may take the next one is decided by the worker's credit.
+"""
+
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any
+
+from recd.config.errors import DeviceError
+from recd.daemon.cameras import av_common
+from recd.daemon.cameras.request import CameraRequest
+from recd.daemon.cameras.source import (
+    CameraEndedError,
+    CameraFormat,
+    FrameInfo,
+    Idle,
+    Into,
+    raw_frame_bytes,
+)
+from recd.daemon.cameras.v4l2_formats import same_rate
+from recd.shm.clock import NS_PER_S, now_ns, sleep_until_ns
+
+
+class FileSource:
+    """CameraSource of one video file."""
+
+    def __init__(self, request: CameraRequest) -> None:
+        self._request = request
+        self._container: Any = None
+        self._frames: Iterator[Any] = iter(())
+        self._pending: Any = None
+        self._media_ns = 0
+        self._first_pts: int | None = None
+        self._time_base = Fraction(1, 1000)
+        self._start_ns = 0
+        self._number = 0
+
+    def open(self, idle: Idle) -> CameraFormat:
+        """Open the file and decode its first frame."""
+        del idle
+        import av
+
+        request = self._request
+        try:
+            self._container = av.open(request.device)
+            stream = av_common.first_video_stream(self._container, request.key, request.device)
+            stream.codec_context.thread_count = 1
+            self._frames = self._container.decode(stream)
+            self._first_pts, self._number, self._media_ns = None, 0, 0
+            self._time_base = Fraction(stream.time_base)
+            rate = Fraction(stream.average_rate or 0)
+            got = self._check(rate)
+        except (av.error.FFmpegError, StopIteration) as error:
+            self.close()
+            raise av_common.explain(request.key, request.device, error) from error
+        except DeviceError:
+            self.close()
+            raise
+        return got
+
+    def _check(self, rate: Fraction) -> CameraFormat:
+        request = self._request
+        self._pending = first = next(self._frames)
+        self._take_pts(first)
+        size = (first.width, first.height)
+        if not request.accept_mismatch:
+            asked = (request.width, request.height)
+            av_common.check_size(request.key, request.device, asked=asked, got=size)
+            self._check_rate(rate)
+        needed = raw_frame_bytes("yuv420p", width=first.width, height=first.height)
+        av_common.check_room(request.key, needed=needed, room=request.slot_bytes)
+        return CameraFormat(
+            payload="yuv420p",
+            width=first.width,
+            height=first.height,
+            fps_num=rate.numerator,
+            fps_den=rate.denominator,
+            stamp="device",
+            frame_ids=True,
+            device=request.device,
+            range="full" if av_common.is_full_range(first) else "limited",
+            step=request.step,
+            facts={"codec": self._container.streams.video[0].codec_context.name},
+        )
+
+    def _check_rate(self, rate: Fraction) -> None:
+        """A paced file must come at the rate asked for; a step source has no rate."""
+        request = self._request
+        paced = rate * Fraction(request.speed).limit_denominator(1000)
+        if request.step or not rate or same_rate(paced, request.fps):
+            return
+        raise DeviceError(
+            f"{request.key}.fps: expected {float(request.fps):g}, {request.device} has "
+            f"{float(rate):g} fps at speed {request.speed:g}",
+            mend=f"Set fps: {float(paced):g}, or 'accept_mismatch: true'.",
+            code="rate",
+        )
+
+    def _take_pts(self, frame: Any) -> None:
+        if frame.pts is not None:
+            if self._first_pts is None:
+                self._first_pts = frame.pts
+            self._media_ns = int((frame.pts - self._first_pts) * self._time_base * NS_PER_S)
+
+    def next_frame(self, into: Into, deadline_ns: int) -> FrameInfo | None:
+        """The next frame when it is due. CameraEndedError after the last one."""
+        if self._pending is None:
+            self._pending = self._decode()
+            self._take_pts(self._pending)
+        if not self._start_ns:
+            self._start_ns = now_ns()
+        due_ns = self._start_ns + int(self._media_ns / self._request.speed)
+        if due_ns > deadline_ns:
+            sleep_until_ns(deadline_ns)
+            return None
+        sleep_until_ns(due_ns)
+        frame, self._pending = self._pending, None
+        nbytes = av_common.copy_yuv420p(frame, into())
+        number, self._number = self._number, self._number + 1
+        # A step source keeps the file's own time; a paced one claims when the frame was due.
+        capture_ns = self._start_ns + self._media_ns if self._request.step else due_ns
+        return FrameInfo(
+            nbytes=nbytes, t_capture_ns=capture_ns, t_arrival_ns=now_ns(), source_seq=number
+        )
+
+    def _decode(self) -> Any:
+        import av
+
+        try:
+            return next(self._frames)
+        except StopIteration:
+            raise CameraEndedError from None
+        except av.error.FFmpegError as error:
+            raise av_common.explain(self._request.key, self._request.device, error) from error
+
+    def close(self) -> None:
+        """Close the file; the next `open` begins at its start."""
+        self._pending, self._frames, self._start_ns = None, iter(()), 0
+        if self._container is not None:
+            self._container.close()
+            self._container = None

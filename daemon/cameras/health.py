@@ -65,6 +65,7 @@ class Health:
         self._settings = settings
         self._late_ns = int(settings.late_periods * NS_PER_S / settings.fps)
         self._last_capture_ns = last_capture_ns
+        self._reopened = last_capture_ns > 0
         self._last_seq = -1
         self._last_print = -1
         self._equal = 0
@@ -82,7 +83,8 @@ class Health:
         """Judge the frame in `payload` (uint8[info.nbytes])."""
         flags = info.flags
         lost = self._count_lost(info.source_seq)
-        if lost:
+        # What a camera took while it was away has no numbers: the gap is told, not counted.
+        if lost or (self._reopened and not self._frames):
             flags |= FrameFlag.GAP_BEFORE
         fault, wrong_size, nbytes = self._examine(payload)
         if info.flags & FrameFlag.CORRUPT:

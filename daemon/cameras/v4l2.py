@@ -47,8 +47,8 @@ BUFFERS = 6
 STAMP_OLDEST_NS = 2 * NS_PER_S
 """A kernel stamp further from the arrival than this is one of the drivers' wrong ones."""
 
-_ROW_BYTES = {"yuyv": (2, 1), "gray8": (1, 1), "rgb24": (3, 1), "bgr24": (3, 1)}
-"""Payloads of one plane: bytes per pixel of a row. Only these can be freed of row padding."""
+_ROW_BYTES = {"yuyv": 2, "gray8": 1, "rgb24": 3, "bgr24": 3}
+"""Payloads of one plane: bytes per pixel. Only these can be freed of row padding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +86,7 @@ class V4l2Source:
     def open(self, idle: Idle) -> CameraFormat:
         """Open, negotiate, set controls, start streaming. Takes no longer than the driver does."""
         del idle
+        self._last_sequence, self._numbers_stand_still = -1, False
         try:
             return self._open()
         except OSError as error:
@@ -184,6 +185,13 @@ class V4l2Source:
                 mend=f"Set fps: {float(got.fps):g}, or 'accept_mismatch: true'.",
                 code="rate",
             )
+        if got.payload in ("nv12", "yuv420p") and got.bytes_per_line not in (0, got.width):
+            raise DeviceError(
+                f"{key}: {self._path} pads the rows of its planes ({got.bytes_per_line} bytes for "
+                f"{got.width} pixels), which recd cannot take",
+                mend="Set another width or fourcc, or use source: pyav.",
+                code="format",
+            )
         room = self._request.slot_bytes
         needed = raw_frame_bytes(got.payload, width=got.width, height=got.height)
         if room and needed > room:
@@ -227,10 +235,9 @@ class V4l2Source:
             except OSError as error:
                 if error.errno == errno.EAGAIN and not events[0][1] & ~select.POLLIN:
                     continue
+                reason = access.explain(self._request.key, self._path, error)
                 raise CameraLostError(
-                    *access.explain(self._request.key, self._path, error).args,
-                    mend="It is opened again as soon as it is back.",
-                    code="unplugged",
+                    reason.message, mend="It is opened again by itself.", code="unplugged"
                 ) from error
             info = self._take(buffer, into, now_ns())
             ioctl(self._fd, abi.QBUF, buffer)
@@ -258,19 +265,18 @@ class V4l2Source:
     def _copy(self, raw: Pixels, memory: Pixels) -> tuple[int, bool]:
         """The one copy; drops row padding and swaps UYVY on the way. (bytes, all of it fitted)"""
         got = self._got
-        row = _ROW_BYTES.get(got.payload)
-        packed = got.width * row[0] if row else 0
+        packed = got.width * _ROW_BYTES.get(got.payload, 0)
         if packed and got.bytes_per_line > packed and raw.size >= got.bytes_per_line * got.height:
-            rows = raw[: got.bytes_per_line * got.height].reshape(got.height, -1)[:, :packed]
-            memory[: packed * got.height].reshape(got.height, packed)[:] = rows
-            nbytes = packed * got.height
+            source = raw[: got.bytes_per_line * got.height].reshape(got.height, -1)[:, :packed]
+            target = memory[: packed * got.height].reshape(got.height, packed)
         else:
-            nbytes = min(raw.size, memory.size)
-            memory[:nbytes] = raw[:nbytes]
+            source = raw[: memory.size]
+            target = memory[: source.size]
         if got.pixelformat == "UYVY":
-            pairs = memory[: nbytes // 2 * 2].reshape(-1, 2)
-            pairs[:] = pairs[:, ::-1].copy()
-        return nbytes, raw.size <= memory.size
+            target[..., 0::2], target[..., 1::2] = source[..., 1::2], source[..., 0::2]
+        else:
+            target[:] = source
+        return target.size, raw.size <= memory.size
 
     def _stamp(self, buffer: abi.Buffer, arrival_ns: int) -> tuple[int, int, int]:
         """(capture time, residual of a foreign clock, FrameFlag bits)."""

@@ -36,6 +36,10 @@ BACK_OFF_NS = (250 * NS_PER_MS, 500 * NS_PER_MS, NS_PER_S, 2 * NS_PER_S)
 FIRST_FRAME_WITHIN_NS = 5 * NS_PER_S
 """Some webcams need seconds for their first picture."""
 
+NEVER_READY_NS = 20 * NS_PER_S
+"""A device that is still not there this long after the start ends the process with the reason: the
+supervisor shows it and starts again. Shorter than the supervisor's own patience."""
+
 SILENT_PERIODS, SILENT_AT_LEAST_NS = 10, NS_PER_S
 """A camera without a frame for this long has stopped: it is opened again."""
 
@@ -95,6 +99,7 @@ class CameraWorker:
         self._format: CameraFormat | None = None
         self._health: Health | None = None
         self._state = _State.STARTING
+        self._started_ns = now_ns()
         self._last_capture_ns = 0
         self._ready_sent = False
         self._silent_ns = max(SILENT_AT_LEAST_NS, SILENT_PERIODS * request.period_ns)
@@ -169,6 +174,8 @@ class CameraWorker:
             self._health = None
         if self._state is _State.RUNNING:
             self._ctx.status.count("reconnects")
+        elif not self._ready_sent and now_ns() - self._started_ns > NEVER_READY_NS:
+            raise error
         self._state = _State.RECONNECTING if self._ready_sent else _State.STARTING
         # One line per reason: a camera that stays away does not fill the log.
         if error.message != self._told:

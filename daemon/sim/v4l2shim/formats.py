@@ -56,6 +56,13 @@ class Formats:
         packed = int(size.width * BYTES_PER_PIXEL[offered.pixelformat])
         return packed if offered.pixelformat == "MJPG" else packed + self._camera.row_padding
 
+    def _line_bytes(self, offered: VirtualFormat, size: VirtualSize) -> int:
+        """Of the first plane; compressed formats have none."""
+        planar = offered.pixelformat in ("NV12", "YU12")
+        if planar or offered.pixelformat == "MJPG":
+            return size.width if planar else 0
+        return self._row_bytes(offered, size)
+
     def _find(self, pixelformat: int) -> VirtualFormat | None:
         name = abi.fourcc_text(pixelformat)
         return next((f for f in self._camera.formats if f.pixelformat == name), None)
@@ -128,7 +135,7 @@ class Formats:
             height=size.height,
             pixelformat=abi.fourcc(offered.pixelformat),
             field=abi.FIELD_NONE,
-            bytesperline=0 if offered.pixelformat == "MJPG" else row,
+            bytesperline=self._line_bytes(offered, size),
             sizeimage=row * size.height,
             colorspace=abi.COLORSPACE_SRGB,
             quantization=0,

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -13,7 +15,7 @@ class Wire:
 
     def __init__(self, data, cuts=()):
         edges = [0, *sorted(set(cuts) & set(range(len(data)))), len(data)]
-        self.pieces = [data[a:b] for a, b in zip(edges, edges[1:], strict=False) if a < b]
+        self.pieces = [data[a:b] for a, b in itertools.pairwise(edges) if a < b]
         self.dry = False
 
     def receive(self, view):

@@ -1,5 +1,6 @@
 import errno
 import grp
+import itertools
 import json
 import os
 import subprocess
@@ -42,7 +43,7 @@ def test_every_frame_comes_once_with_its_number_and_kernel_stamp(webcam, read_so
     assert [int.from_bytes(bytes.fromhex(f["head"])[6:14], "little") for f in frames] == list(
         range(8)
     )
-    periods = {b["capture"] - a["capture"] for a, b in zip(frames, frames[1:], strict=False)}
+    periods = {b["capture"] - a["capture"] for a, b in itertools.pairwise(frames)}
     assert all(abs(period - 33_333_333) < 2_000 for period in periods)
     assert all(frame["arrival"] >= frame["capture"] for frame in frames)
 

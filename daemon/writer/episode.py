@@ -95,8 +95,15 @@ class Episode:
             if self.rows is not None and record[track.stream.time_field] > self.last_sample_ns:
                 return
             track.add(record)
-        elif int(record["k"]) == len(track.records):
+        elif self._is_next_row(track, record):
             track.add(record)
+
+    def _is_next_row(self, track: Track, record: Any) -> bool:
+        """Row records carry no uid; on a clock grid their tick time tells the episode apart."""
+        k = int(record["k"])
+        if k != len(track.records):
+            return False
+        return self.facts.get("grid") == "step" or int(record["tick_ns"]) == self.tick_ns(k)
 
     def tick_ns(self, k: int) -> int:
         """Time of row k (ns, CLOCK_MONOTONIC)."""

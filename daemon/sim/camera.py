@@ -18,6 +18,7 @@ from recd.daemon import realtime
 from recd.daemon.sim.camera_server import CameraServer
 from recd.daemon.sim.figure import IdlePose, PoseSource
 from recd.daemon.sim.jpeg import PATTERNS
+from recd.daemon.sim.pose import ArmPose, PoseHistory
 from recd.daemon.sim.sensor import SimCameraSpec
 
 _CAMERA = re.compile(r"(?P<name>[\w.-]+)(:(?P<w>\d+)x(?P<h>\d+))?(@(?P<fps>\d+(\.\d+|/\d+)?))?")
@@ -58,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.ready_fd is not None:
             realtime.die_with_parent()
         ready_fd = os.dup(1) if arguments.ready_fd is None else arguments.ready_fd
-        return serve_cameras(specs, IdlePose(), ready_fd, control_path=arguments.control)
+        return serve_cameras(specs, _pose(arguments), ready_fd, control_path=arguments.control)
     except RecdError as error:
         print(f"recd.daemon.sim.camera: {error}", file=sys.stderr)
         return 2
@@ -68,6 +69,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m recd.daemon.sim.camera", description=__doc__)
     add = parser.add_argument
     add("--camera", action="append", required=True, metavar="NAME[:WxH][@FPS]")
+    add("--pose", help="pose file of a running simulated robot; without it the arm moves by itself")
+    add("--arm", help="bus of the arm to look at, as in the pose file; default: its first follower")
     add("--port", type=int, default=0, help="of the first camera, the next ones follow; 0: any")
     add("--control", default="", help="path of the control socket for faults")
     add("--ready-fd", type=int, help="where to report the URLs; default: standard output")
@@ -81,6 +84,18 @@ def _parser() -> argparse.ArgumentParser:
     add("--quality", type=int, default=4, help="quantiser scale, 2 (best) to 31")
     add("--seed", type=int, default=0)
     return parser
+
+
+def _pose(arguments: argparse.Namespace) -> PoseSource:
+    if arguments.pose is None:
+        return IdlePose()
+    history = PoseHistory(arguments.pose)
+    buses = list(dict.fromkeys(joint.bus for joint in history.joints))
+    followers = [bus for bus in buses if bus.endswith("follower")]
+    bus = arguments.arm or (followers or buses)[0]
+    if bus not in buses:
+        raise RecdError(f"--arm: expected one of {', '.join(buses)}, found {bus}", code="config")
+    return ArmPose(history, bus)
 
 
 def _spec(text: str, number: int, arguments: argparse.Namespace) -> SimCameraSpec:

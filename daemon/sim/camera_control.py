@@ -1,31 +1,88 @@
-"""Faults on demand for simulated cameras: one JSON object a line, over a Unix stream socket.
+"""Faults on demand for simulated cameras, both ends: SOCK_SEQPACKET, one msgpack map a packet.
 
-Asking: {"camera": "front", "fault": "freeze", "frames": 30}, {"camera": "*", "fault": "none"},
-{"status": true}. Answers: {"ok": true, ...} or {"ok": false, "error": words}.
+{"cmd": name, ...arguments} -> {"ok": True, ...} or {"ok": False, "error": text}, as the control
+socket of the simulated buses has it.
 """
 
-import json
 import os
 import socket
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
+
+import msgpack
 
 from recd.config.errors import DeviceError
 from recd.daemon.sim.camera_faults import CameraFault
 
 ALL = "*"
-CLEAR = "none"
-_ANSWER_BYTES = 65536
+PACKET_BYTES = 64 * 1024
+_ANSWER_WITHIN_S = 5.0
 
 
 class Faulty(Protocol):
     """What the control socket steers: the camera server."""
 
     @property
-    def cameras(self) -> dict[str, Any]: ...
+    def cameras(self) -> Mapping[str, Any]: ...
 
     def status(self) -> dict[str, Any]: ...
 
     def inject(self, name: str, fault: CameraFault, *, slots: int, value: float) -> int: ...
+
+    def clear(self, name: str) -> None: ...
+
+
+def describe(server: Faulty) -> dict[str, Any]:
+    """URL, clients, counts and present faults of every camera."""
+    return {"cameras": server.status()}
+
+
+def fault(
+    server: Faulty, *, camera: str, kind: str, frames: int = 0, value: float = 0.0
+) -> dict[str, Any]:
+    """Plan fault `kind` (CameraFault) from the next exposure on, for `frames` (0: until cleared).
+
+    Answers with the first exposure slot it acts on, by camera.
+    """
+    if kind not in list(CameraFault):
+        raise ValueError(f"kind: expected one of {', '.join(CameraFault)}, got {kind!r}")
+    if type(frames) is not int or type(value) not in (int, float):
+        raise ValueError(f"expected frames, an integer, and value, got {frames!r} and {value!r}")
+    return {
+        "first_slot": {
+            name: server.inject(name, CameraFault(kind), slots=frames, value=value)
+            for name in _names(server, camera)
+        }
+    }
+
+
+def clear(server: Faulty, *, camera: str = ALL) -> dict[str, Any]:
+    """End every fault of one or all cameras."""
+    for name in _names(server, camera):
+        server.clear(name)
+    return {}
+
+
+COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {
+    "describe": describe,
+    "fault": fault,
+    "clear": clear,
+}
+"""By name; arguments are those of the function behind `server`."""
+
+
+def answer(server: Faulty, packet: bytes) -> bytes:
+    """The answer to one request."""
+    try:
+        request = msgpack.unpackb(packet)
+        name = request.pop("cmd")
+        if name not in COMMANDS:
+            raise ValueError(f"cmd: expected one of {', '.join(COMMANDS)}, got {name!r}")
+        reply = {"ok": True, **COMMANDS[name](server, **request)}
+    except (ValueError, TypeError, KeyError, AttributeError, msgpack.UnpackException) as error:
+        text = error.args[0] if error.args else repr(error)
+        reply = {"ok": False, "error": str(text)}
+    return bytes(msgpack.packb(reply))
 
 
 def listen(path: str) -> socket.socket:
@@ -34,14 +91,14 @@ def listen(path: str) -> socket.socket:
     DeviceError when somebody listens there already or the path cannot be used.
     """
     if os.path.exists(path):
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
             if probe.connect_ex(path) == 0:
                 raise DeviceError(
                     f"{path}: another simulator listens there",
                     mend="stop it, or choose another control path",
                 )
         os.unlink(path)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     previous = os.umask(0o177)
     try:
         sock.bind(path)
@@ -55,57 +112,32 @@ def listen(path: str) -> socket.socket:
     return sock
 
 
-def answer(server: Faulty, line: bytes) -> dict[str, Any]:
-    """The answer to one command line."""
-    try:
-        asked = json.loads(line)
-    except ValueError as error:
-        return _no(f"expected one JSON object a line ({error})")
-    if not isinstance(asked, dict):
-        return _no("expected a JSON object")
-    if asked.get("status"):
-        return {"ok": True, "cameras": server.status()}
-    names = list(server.cameras) if asked.get("camera") == ALL else [str(asked.get("camera"))]
-    if any(name not in server.cameras for name in names):
-        return _no(f"camera: expected {ALL} or one of {', '.join(server.cameras)}")
-    word, frames, value = asked.get("fault"), asked.get("frames", 0), asked.get("value", 0.0)
-    if word != CLEAR and word not in list(CameraFault):
-        return _no(f"fault: expected {CLEAR} or one of {', '.join(CameraFault)}")
-    if type(frames) is not int or type(value) not in (int, float):
-        return _no("frames: expected an integer; value: expected a number")
-    if word == CLEAR:
-        for name in names:
-            server.cameras[name].sensor.faults.clear()
-        return {"ok": True}
-    fault = CameraFault(word)
-    first = {name: server.inject(name, fault, slots=frames, value=value) for name in names}
-    return {"ok": True, "first_slot": first}
+def call(path: str, cmd: str, **arguments: Any) -> dict[str, Any]:
+    """Send one command (COMMANDS) to the cameras whose control socket is `path`; their answer.
 
-
-def command(path: str, **fields: Any) -> dict[str, Any]:
-    """Send one command to the control socket at `path` and return the answer.
-
-    DeviceError when nobody listens there or the command is refused.
+    DeviceError when nobody answers there, ValueError when the command is refused.
     """
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        sock.settimeout(5.0)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+        sock.settimeout(_ANSWER_WITHIN_S)
         try:
             sock.connect(path)
-            sock.sendall(json.dumps(fields).encode() + b"\n")
-            received = b""
-            while not received.endswith(b"\n") and (data := sock.recv(_ANSWER_BYTES)):
-                received += data
+            sock.send(msgpack.packb({"cmd": cmd, **arguments}))
+            packet = sock.recv(PACKET_BYTES)
         except OSError as error:
             raise DeviceError(
                 f"{path}: no simulated cameras answer ({error})", mend="are they running?"
             ) from error
-    if not received:
+    if not packet:
         raise DeviceError(f"{path}: the simulated cameras hung up", mend="look at their log")
-    reply: dict[str, Any] = json.loads(received)
-    if not reply["ok"]:
-        raise DeviceError(f"simulated cameras refused: {reply['error']}")
+    reply: dict[str, Any] = msgpack.unpackb(packet)
+    if not reply.pop("ok"):
+        raise ValueError(f"{cmd}: {reply['error']}")
     return reply
 
 
-def _no(words: str) -> dict[str, Any]:
-    return {"ok": False, "error": words}
+def _names(server: Faulty, camera: str) -> list[str]:
+    if camera == ALL:
+        return list(server.cameras)
+    if camera not in server.cameras:
+        raise ValueError(f"camera: expected {ALL} or one of {', '.join(server.cameras)}")
+    return [camera]

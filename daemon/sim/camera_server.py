@@ -4,7 +4,6 @@ Pictures are drawn only while a client watches. A client that does not take its 
 frames here, at the sender, as with a real camera; it never delays another client or camera.
 """
 
-import json
 import os
 import selectors
 import socket
@@ -14,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from recd.config.errors import DeviceError, RecdError
-from recd.daemon.sim.camera_control import answer, listen
+from recd.daemon.sim.camera_control import PACKET_BYTES, answer, listen
 from recd.daemon.sim.camera_faults import CameraFault
 from recd.daemon.sim.figure import PoseSource
 from recd.daemon.sim.sensor import Exposure, Sensor, SimCameraSpec
@@ -24,7 +23,6 @@ HOST = "127.0.0.1"
 BOUNDARY = "recdframe"
 PATHS = ("/", "/stream.mjpg")
 _REQUEST_BYTES = 8192
-_COMMAND_BYTES = 4096
 _SEND_BUFFER_BYTES = 192 * 1024  # a few pictures: what a slow client may fall behind
 _BEHIND_NS = NS_PER_S  # a sender this far behind gives up the pictures in between
 _IDLE_S = 3600.0
@@ -155,6 +153,11 @@ class CameraServer:
                 self._drop(camera, client)
         return first
 
+    def clear(self, name: str) -> None:
+        """End every fault of camera `name`."""
+        self._current_slot(self.cameras[name])
+        self.cameras[name].sensor.faults.clear()
+
     def _stop(self, _mask: int) -> None:
         self._running = False
 
@@ -282,21 +285,18 @@ class CameraServer:
         assert self._control is not None
         sock, _ = self._control.accept()
         sock.setblocking(False)
-        self._watch(sock, partial(self._serve_control, sock, bytearray()))
+        self._watch(sock, partial(self._serve_control, sock))
 
-    def _serve_control(self, sock: socket.socket, buffer: bytearray, _mask: int) -> None:
+    def _serve_control(self, sock: socket.socket, _mask: int) -> None:
         try:
-            data = sock.recv(_COMMAND_BYTES)
-            buffer += data
-            while b"\n" in buffer:
-                line, _, rest = bytes(buffer).partition(b"\n")
-                buffer[:] = rest
-                sock.send(json.dumps(answer(self, line)).encode() + b"\n")
-        except OSError:  # whoever asked is gone or does not read its answers
-            data = b""
-        if not data or len(buffer) > _COMMAND_BYTES:
-            self._selector.unregister(sock)
-            sock.close()
+            packet = sock.recv(PACKET_BYTES)
+            if packet:
+                sock.send(answer(self, packet))
+                return
+        except OSError:
+            pass  # whoever asked is gone or does not read its answers: dropped like one that left
+        self._selector.unregister(sock)
+        sock.close()
 
 
 def _listener(spec: SimCameraSpec) -> socket.socket:

@@ -22,6 +22,7 @@ _ORANGE: Colour = (160, 66, 196)
 _SHOULDER_HEIGHT_M = 0.115
 _UPPER_M, _FORE_M, _HAND_M, _JAW_M = 0.116, 0.135, 0.065, 0.085
 _JAW_GAP_M = 0.012
+_WIDEST_RAD = 2.3  # the gripper servo's whole calibrated range
 _BALL_ORBIT_M, _BALL_RADIUS_M, _BALL_PERIOD_NS = 0.11, 0.022, 7_000_000_000
 
 
@@ -129,7 +130,7 @@ def _jaws(
         x, y, z = (p + by_m * a for p, a in zip(point, across, strict=True))
         return x, y, z
 
-    swing = _JAW_GAP_M + _JAW_M * math.sin(max(0.0, min(gap, 1.6)) * 0.7)
+    swing = _JAW_GAP_M + _JAW_M * math.sin(max(0.0, min(gap, _WIDEST_RAD)) * 0.5)
     fixed = Limb(
         shifted(palm, -_JAW_GAP_M), shifted(tip, -_JAW_GAP_M), 0.011, 0.006, _WHITE, shadow=True
     )

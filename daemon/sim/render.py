@@ -39,7 +39,7 @@ VIEWS: dict[str, View] = {
     "side": View((0.15, -0.66, 0.30), (0.13, 0.0, 0.11), 0.85),
 }
 WRIST = "wrist"
-"""The name of the view that rides on the hand; every other one stands still."""
+"""Views with this word in their name ride on the hand; every other one stands still."""
 
 
 def view_of(name: str) -> View:
@@ -61,7 +61,7 @@ class Renderer:
     ) -> None:
         self.width, self.height, self.camera = width, height, camera
         self._sub = subsampling
-        self._wrist = view == WRIST
+        self._wrist = WRIST in view
         self._lens = _Lens(view_of("top" if self._wrist else view), width, height)
         scale = _WRIST_MARGIN if self._wrist else 1.0
         table = _Lens(self._lens.view, _even(width * scale), _even(height * scale))
@@ -128,7 +128,7 @@ class Renderer:
         top = _clamped_even(spare_y * (0.5 - 1.6 * (hand.tip[0] - 0.2)), spare_y)
         self._copy_backdrop(planes, frame, left, top)
         w, h = float(self.width), float(self.height)
-        swing = 0.04 + 0.16 * max(0.0, min(hand.gap_rad, 1.6))
+        swing = 0.03 + 0.14 * max(0.0, min(hand.gap_rad, 2.3))
         lean = 0.05 * math.sin(hand.roll_rad)
         thick = 0.045 * w, 0.028 * w
         floor = h * 1.02

@@ -6,11 +6,12 @@ import sys
 from dataclasses import dataclass
 
 import av
+import msgpack
 import numpy as np
 import pytest
 
 from recd.config.errors import DeviceError
-from recd.daemon.sim.camera_control import command
+from recd.daemon.sim.camera_control import call
 from recd.daemon.sim.stamp import read_stamp
 from recd.shm.clock import now_ns
 
@@ -70,7 +71,7 @@ class Client:
 
 
 @contextlib.contextmanager
-def _watching(port: int, *, path: str = "/", **options):
+def watching(port: int, *, path: str = "/", **options):
     client = Client(port, **options)
     try:
         client.begin(path)
@@ -82,11 +83,11 @@ def _watching(port: int, *, path: str = "/", **options):
 @pytest.fixture(autouse=True)
 def _no_fault_outlives_its_test(cameras):
     yield
-    command(cameras.report["control"], camera="*", fault="none")
+    call(cameras.report["control"], "clear")
 
 
 def test_parts_carry_numbers_foreign_stamps_and_true_stamps(cameras):
-    with _watching(cameras.port("front")) as client:
+    with watching(cameras.port("front")) as client:
         assert client.head[0] == "HTTP/1.1 200 OK"
         parts = client.parts(30)
     stamps = [read_stamp(part.picture()) for part in parts]
@@ -99,7 +100,7 @@ def test_parts_carry_numbers_foreign_stamps_and_true_stamps(cameras):
 
 
 def test_cameras_differ_in_number_view_and_clock(cameras):
-    with _watching(cameras.port("front")) as a, _watching(cameras.port("wrist")) as b:
+    with watching(cameras.port("front")) as a, watching(cameras.port("wrist")) as b:
         front, wrist = a.part(), b.part()
     assert read_stamp(front.picture()).camera == 0
     assert read_stamp(wrist.picture()).camera == 1
@@ -107,8 +108,8 @@ def test_cameras_differ_in_number_view_and_clock(cameras):
 
 
 def test_nothing_is_drawn_while_nobody_watches(cameras):
-    status = command(cameras.report["control"], status=True)["cameras"]["wrist"]
-    again = command(cameras.report["control"], status=True)["cameras"]["wrist"]
+    status = call(cameras.report["control"], "describe")["cameras"]["wrist"]
+    again = call(cameras.report["control"], "describe")["cameras"]["wrist"]
     assert status["clients"] == again["clients"] == 0
     assert status["pictures"] == again["pictures"]
 
@@ -116,13 +117,13 @@ def test_nothing_is_drawn_while_nobody_watches(cameras):
 def test_a_client_that_does_not_read_loses_frames_and_delays_nobody(cameras):
     control = cameras.report["control"]
     with (
-        _watching(cameras.port("front"), receive_bytes=4096) as slow,
-        _watching(cameras.port("front")) as quick,
+        watching(cameras.port("front"), receive_bytes=4096) as slow,
+        watching(cameras.port("front")) as quick,
     ):
         first = slow.part()
-        before = command(control, status=True)["cameras"]["front"]["dropped"]
+        before = call(control, "describe")["cameras"]["front"]["dropped"]
         numbers = [quick.part().number]
-        while command(control, status=True)["cameras"]["front"]["dropped"] < before + 20:
+        while call(control, "describe")["cameras"]["front"]["dropped"] < before + 20:
             numbers.append(quick.part().number)
         late = [slow.part() for _ in range(40)]
     assert np.diff(numbers).tolist() == [1] * (len(numbers) - 1)
@@ -134,10 +135,10 @@ def test_a_client_that_does_not_read_loses_frames_and_delays_nobody(cameras):
 
 def test_faults_act_on_the_wire_and_end_by_themselves(cameras):
     control = cameras.report["control"]
-    with _watching(cameras.port("front")) as client:
+    with watching(cameras.port("front")) as client:
         before = client.part()
-        command(control, camera="front", fault="skip", frames=3)
-        command(control, camera="front", fault="freeze", frames=9)
+        call(control, "fault", camera="front", kind="skip", frames=3)
+        call(control, "fault", camera="front", kind="freeze", frames=9)
         parts = client.parts(15)
     numbers = [p.number for p in (before, *parts)]
     assert sorted(np.diff(numbers))[-2:] == [1, 4]
@@ -148,20 +149,20 @@ def test_faults_act_on_the_wire_and_end_by_themselves(cameras):
 
 def test_a_disconnected_camera_hangs_up_and_comes_back(cameras):
     control = cameras.report["control"]
-    with _watching(cameras.port("front")) as client:
+    with watching(cameras.port("front")) as client:
         client.part()
-        command(control, camera="front", fault="disconnect")
+        call(control, "fault", camera="front", kind="disconnect")
         with pytest.raises((EOFError, ConnectionResetError)):
             client.parts(100)
-    with pytest.raises((EOFError, ConnectionResetError)), _watching(cameras.port("front")) as again:
+    with pytest.raises((EOFError, ConnectionResetError)), watching(cameras.port("front")) as again:
         again.part()
-    command(control, camera="front", fault="none")
-    with _watching(cameras.port("front")) as back:
+    call(control, "clear", camera="front")
+    with watching(cameras.port("front")) as back:
         assert read_stamp(back.part().picture()) is not None
 
 
 def test_requests_that_are_not_for_a_stream_are_refused(cameras):
-    with _watching(cameras.port("front"), path="/secret") as client:
+    with watching(cameras.port("front"), path="/secret") as client:
         assert client.head[0] == "HTTP/1.1 404 Not Found"
     with socket.create_connection(("127.0.0.1", cameras.port("front")), timeout=10) as sock:
         sock.sendall(b"x" * 10_000)
@@ -169,16 +170,30 @@ def test_requests_that_are_not_for_a_stream_are_refused(cameras):
 
 
 @pytest.mark.parametrize(
-    ("asked", "why"),
+    ("cmd", "asked", "why"),
     [
-        ({"camera": "side", "fault": "freeze"}, "one of front, wrist"),
-        ({"camera": "front", "fault": "explode"}, "expected none or one of freeze"),
-        ({"camera": "front", "fault": "skip", "frames": "many"}, "expected an integer"),
+        ("fault", {"camera": "side", "kind": "freeze"}, "one of front, wrist"),
+        ("fault", {"camera": "front", "kind": "explode"}, "expected one of freeze"),
+        ("fault", {"camera": "front", "kind": "skip", "frames": "many"}, "an integer"),
+        ("fault", {"kind": "skip"}, "camera"),
+        ("burn", {}, "expected one of describe"),
     ],
 )
-def test_impossible_faults_are_refused_in_words(cameras, asked, why):
-    with pytest.raises(DeviceError, match=why):
-        command(cameras.report["control"], **asked)
+def test_impossible_commands_are_refused_in_words(cameras, cmd, asked, why):
+    with pytest.raises(ValueError, match=why):
+        call(cameras.report["control"], cmd, **asked)
+
+
+def test_rubbish_on_the_control_socket_is_answered_and_harms_nothing(cameras):
+    for rubbish in (b"\xc1", b"\x01", b"x" * 60_000, b"\x81\xa3cmd\xc0"):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+            sock.settimeout(10)
+            sock.connect(cameras.report["control"])
+            sock.send(rubbish)
+            assert msgpack.unpackb(sock.recv(65536))["ok"] is False
+    with pytest.raises(DeviceError, match="no simulated cameras answer"):
+        call(cameras.report["control"] + ".not", "describe")
+    assert set(call(cameras.report["control"], "describe")["cameras"]) == {"front", "wrist"}
 
 
 @pytest.mark.parametrize(

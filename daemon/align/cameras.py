@@ -245,8 +245,8 @@ def align_camera(
     words = np.array(rule.words(grid), dtype=np.int64)
     chosen, error, flags = (np.zeros(ticks, dtype=np.int64) for _ in range(3))
     aot.load(KERNELS)["align_frames"](
-        capture.ctypes.data, known.ctypes.data, len(capture), words.ctypes.data,
-        chosen.ctypes.data, error.ctypes.data, flags.ctypes.data, ticks,
+        capture.ctypes.data, known.ctypes.data, len(capture), words.ctypes.data, ticks,
+        chosen.ctypes.data, error.ctypes.data, flags.ctypes.data,
     )  # fmt: skip
     source = np.full(ticks, -1, dtype=np.int64)
     source[chosen >= 0] = positions[chosen[chosen >= 0]]

@@ -94,7 +94,7 @@ def align_joints(
         wrap = (wraps[joint] if wraps else None) or Wrap(0.0, 0.0)
         align_samples(
             times.ctypes.data, samples.ctypes.data, usable.ctypes.data, len(times),
-            ticks.ctypes.data, len(ticks), joints, joint, int(rule), reach_ns, wrap.turn, wrap.low,
+            ticks.ctypes.data, len(ticks), joint, joints, int(rule), reach_ns, wrap.turn, wrap.low,
             out.ctypes.data, source.ctypes.data, error.ctypes.data, flags.ctypes.data,
         )  # fmt: skip
     bad = int(ValueFlag.STALE | ValueFlag.NONE)

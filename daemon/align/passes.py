@@ -1,7 +1,7 @@
 """The decisions of alignment as plain arithmetic: called as Python live, compiled for whole takes.
 
-Integers, arrays and tuples only, no allocation: kernels.py turns the same functions into machine
-code. Positions count from the first sample given; -1 is none.
+Numbers, tuples and things to index only, no allocation: kernels.py turns the same functions into
+machine code over pointers. Positions count from the first sample given; -1 is none.
 """
 
 from typing import Any
@@ -78,16 +78,23 @@ def frame_flags(
 
 
 def align_frames(
-    capture: Any, known: Any, rule: Any, position: Any, error: Any, flags: Any
+    capture: Any,
+    known: Any,
+    frames: int,
+    rule: Any,
+    ticks: int,
+    position: Any,
+    error: Any,
+    flags: Any,
 ) -> None:
     """Decide every tick of a take: one forward pass into position, error (ns) and flags.
 
     A frame counts for a tick when it was known at the tick's deadline.
     """
     last, visible = -1, 0
-    for k in range(len(position)):
+    for k in range(ticks):
         tick = tick_time(rule[T0], k, rule[NUM], rule[DEN])
-        while visible < len(capture) and known[visible] <= tick + rule[WAIT]:
+        while visible < frames and known[visible] <= tick + rule[WAIT]:
             visible += 1
         at, settled = choose_frame(capture, visible, last, tick, rule)
         position[k] = at
@@ -104,8 +111,11 @@ def align_samples(
     times: Any,
     values: Any,
     valid: Any,
-    ticks: Any,
+    samples: int,
+    rows: Any,
+    ticks: int,
     joint: int,
+    joints: int,
     kind: int,
     reach: int,
     wrap: float,
@@ -115,56 +125,59 @@ def align_samples(
     error: Any,
     flags: Any,
 ) -> None:
-    """Value of one joint at every tick: one forward pass over samples that rise in time.
+    """Value of one joint at the times `rows`: one forward pass over samples that rise in time.
 
-    before and after are the valid samples around the tick; see joints.py for the rules.
+    values, valid and all results are flat [.., joints]. before and after are the valid samples
+    around the row; see joints.py for the rules.
     """
-    count = len(times)
-    before, after = -1, 0
-    while after < count and not valid[after, joint]:
-        after += 1
-    for k in range(len(ticks)):
-        tick = ticks[k]
-        while after < count and times[after] <= tick:
+    before, after = -1, _next_valid(valid, 0, samples, joint, joints)
+    for k in range(ticks):
+        tick = rows[k]
+        while after < samples and times[after] <= tick:
             before = after
-            after += 1
-            while after < count and not valid[after, joint]:
-                after += 1
+            after = _next_valid(valid, after + 1, samples, joint, joints)
         at = before
         if before < 0 or (
-            kind != HOLD and after < count and times[after] - tick < tick - times[before]
+            kind != HOLD and after < samples and times[after] - tick < tick - times[before]
         ):
             at = after
-        if at >= count:
-            source[k, joint] = -1
-            error[k, joint] = 0
-            flags[k, joint] = NONE
+        cell = k * joints + joint
+        if at >= samples:
+            source[cell] = -1
+            error[cell] = 0
+            flags[cell] = NONE
             continue
-        value: float = np.float64(values[at, joint])
+        value: float = np.float64(values[at * joints + joint])
         off = times[at] - tick
         mark = 0
-        if off != 0 and kind == INTERPOLATE and before >= 0 and after < count:
-            gap = times[after] - times[before]
-            if gap <= reach:
+        if off != 0 and kind == INTERPOLATE and before >= 0 and after < samples:
+            early, late = times[before] - tick, times[after] - tick
+            if late - early <= reach:
                 value = between(
-                    np.float64(values[before, joint]),
-                    np.float64(values[after, joint]),
-                    np.float64(tick - times[before]) / np.float64(gap),
+                    np.float64(values[before * joints + joint]),
+                    np.float64(values[after * joints + joint]),
+                    np.float64(-early) / np.float64(late - early),
                     wrap,
                     low,
                 )
                 at = before
-                early, late = times[before] - tick, times[after] - tick
                 off = late if late > -early else early
                 mark = INTERPOLATED
             else:
                 mark = STALE
         if abs(off) > reach or (kind == HOLD and off > 0):
             mark = STALE
-        out[k, joint] = value
-        source[k, joint] = at
-        error[k, joint] = off
-        flags[k, joint] = mark
+        out[cell] = value
+        source[cell] = at
+        error[cell] = off
+        flags[cell] = mark
+
+
+def _next_valid(valid: Any, at: int, samples: int, joint: int, joints: int) -> int:
+    """Position of the first sample from `at` on in which `joint` is valid; `samples` for none."""
+    while at < samples and not valid[at * joints + joint]:
+        at += 1
+    return at
 
 
 def between(start: float, end: float, share: float, wrap: float, low: float) -> float:

@@ -43,7 +43,7 @@ def test_machine_code_and_python_form_decide_alike(take):
     capture, known = take.capture[newer], take.known[newer]
     chosen, error, flags = (np.zeros(take.ticks, dtype=np.int64) for _ in range(3))
     words = np.array(take.rule.words(take.grid), dtype=np.int64)
-    passes.align_frames(capture, known, words, chosen, error, flags)
+    passes.align_frames(capture, known, len(capture), words, take.ticks, chosen, error, flags)
     compiled = batch(take)
     positions = np.append(np.flatnonzero(newer), -1)
     assert positions[chosen].tolist() == compiled.source_index.tolist()

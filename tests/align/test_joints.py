@@ -47,8 +47,8 @@ def _python_form(times, values, valid, ticks, rules, wraps):
     for joint, (rule, wrap) in enumerate(zip(rules, wraps, strict=True)):
         turn, low = (wrap.turn, wrap.low) if wrap else (0.0, 0.0)
         passes.align_samples(
-            times, values, valid.astype(np.uint8), ticks, joint, int(rule), REACH, turn, low,
-            out, source, error, flags,
+            times, values.ravel(), valid.ravel(), len(times), ticks, len(ticks), joint, len(rules),
+            int(rule), REACH, turn, low, *(a.reshape(-1) for a in (out, source, error, flags)),
         )  # fmt: skip
     return out, source, error, flags
 

@@ -25,6 +25,7 @@ from recd.daemon.sim.robot import SimRobot, arms_of_pairs
 @click.option("--hand", type=click.Choice(list(HANDS)), default="demo", help="What leads leaders.")
 @click.option("--seed", default=1, help="Of the demonstration.")
 @click.option("--log", "log_path", type=click.Path(path_type=Path), help="Copy of the servo log.")
+@click.option("--priority", default=0, help="SCHED_FIFO priority of the buses, 0 none.")
 @click.option("--attached", is_flag=True, help="End with the process that started it.")
 @click.option("--set", "settings", multiple=True, help="BUS.KEY=JSON, any setting of an arm.")
 def main(
@@ -36,6 +37,7 @@ def main(
     hand: str,
     seed: int,
     log_path: Path | None,
+    priority: int,
     attached: bool,
     settings: tuple[str, ...],
 ) -> None:
@@ -56,14 +58,16 @@ def main(
         _apply(setting, wanted)
     where = directory or Path(tempfile.mkdtemp(prefix="recd-sim-"))
     try:
-        robot = SimRobot(arms_of_pairs(wanted), where, log_path=log_path)
+        arms = arms_of_pairs(wanted)
+        control = ControlServer(where)
+        robot = SimRobot(arms, where, log_path=log_path)
     except RecdError as error:
         click.echo(str(error), err=True)
         sys.exit(2)
+    realtime.apply(realtime.RealtimeRequest(priority=priority))
     stops: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda got, _: stops.append(got))
-    control = ControlServer(robot)
     try:
         facts = {
             "dir": str(where), "endpoints": robot.endpoints, "calibrations": robot.calibrations,

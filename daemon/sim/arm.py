@@ -39,6 +39,7 @@ class ArmSettings:
     out_us: float = 150.0
     in_us: float = 150.0
     servo_us: float = 20.0
+    packet_us: float = 250.0
     latency_timer_ms: float = 0.0
     return_delay: int = 0
     missing: tuple[int, ...] = ()
@@ -64,11 +65,18 @@ class ArmSettings:
             )
         if problems:
             raise ConfigError(problems)
-        values["missing"] = tuple(values.get("missing", ()))
-        values["model"] = {int(k): int(v) for k, v in values.get("model", {}).items()}
-        firmware = values.get("firmware", {})
-        values["firmware"] = {int(k): (int(v[0]), int(v[1])) for k, v in firmware.items()}
-        values["pose"] = tuple(values.get("pose", REST))
+        shape: Any
+        try:
+            values["missing"] = tuple(int(ident) for ident in values.get("missing", ()))
+            for key, shape in (("model", int), ("firmware", _version)):
+                given = values.get(key, {})
+                values[key] = {int(ident): shape(value) for ident, value in given.items()}
+            values["pose"] = tuple(float(value) for value in values.get("pose", REST))
+            for key in ("out_us", "in_us", "servo_us", "packet_us", "latency_timer_ms"):
+                values[key] = float(values.get(key, getattr(_DEFAULTS, key)))
+        except (TypeError, ValueError, AttributeError) as error:
+            problem = ConfigProblem(f"sim.{bus}", "", "settings of a simulated arm", str(error))
+            raise ConfigError([problem]) from error
         side: Literal["leader", "follower"] = "leader" if role == "leader" else "follower"
         return cls(bus=bus, role=side, pair=pair, **values)
 
@@ -77,8 +85,17 @@ class ArmSettings:
             out_ns=round(self.out_us * 1e3),
             in_ns=round(self.in_us * 1e3),
             servo_ns=round(self.servo_us * 1e3),
+            packet_ns=round(self.packet_us * 1e3),
             latency_timer_ns=round(self.latency_timer_ms * 1e6),
         )
+
+
+_DEFAULTS = ArmSettings("", "follower")
+
+
+def _version(value: Any) -> tuple[int, int]:
+    major, minor = value
+    return int(major), int(minor)
 
 
 class Arm:
@@ -119,10 +136,11 @@ class Arm:
 
     def pose(self, at_ns: int) -> Pose:
         """Pose units of all joints at `at_ns`."""
-        return tuple(
-            scale.pose(servo.joint.angle_at(at_ns))
-            for scale, servo in zip(self.scales, self.servos, strict=True)
-        )
+        return tuple(self.joint_pose(at, at_ns) for at in range(len(self.servos)))
+
+    def joint_pose(self, at: int, at_ns: int) -> float:
+        """Pose of the joint of index `at` at `at_ns`."""
+        return self.scales[at].pose(self.servos[at].joint.angle_at(at_ns))
 
     def take_hold(self, kind: HandKind, at_ns: int, **more: Any) -> None:
         """Let the hand do something else from `at_ns` on."""
@@ -144,7 +162,7 @@ class Arm:
 
     def _led(self, at: int) -> Led:
         scale, hand = self.scales[at], self.hand
-        return lambda t_ns: scale.angle(hand.pose(t_ns)[at])
+        return lambda t_ns: scale.angle(hand.joint_at(at, t_ns))
 
     def _torque_changed(self, servo: Servo, on: bool, cause: str, at_ns: int) -> None:
         if not on and self.hand.holds:

@@ -3,10 +3,8 @@
 {"cmd": name, ...arguments} -> {"ok": True, ...} or {"ok": False, "error": text}.
 """
 
-import contextlib
 import inspect
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -24,11 +22,19 @@ SOCKET_NAME = "control.sock"
 
 
 class ControlServer:
-    """Listens in the robot's directory; `fds` are for poll, `serve` handles one of them."""
+    """Claims a robot's directory and listens there; `fds` are for poll, `serve` handles one.
 
-    def __init__(self, robot: SimRobot) -> None:
-        self._robot = robot
-        self._path = robot.directory / SOCKET_NAME
+    Made before the robot: DeviceError when another one lives in `directory`.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self._path = directory / SOCKET_NAME
+        if _is_answered(self._path):
+            raise DeviceError(
+                f"{directory}: expected a directory of its own, found a simulated robot running",
+                mend="Stop that one, or choose another directory.",
+            )
         self._path.unlink(missing_ok=True)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._listener.bind(str(self._path))
@@ -40,8 +46,8 @@ class ControlServer:
     def fds(self) -> list[int]:
         return [self._listener.fileno(), *self._clients]
 
-    def serve(self, fd: int) -> None:
-        """Accept a client or answer its request."""
+    def serve(self, fd: int, robot: SimRobot) -> None:
+        """Accept a client or answer its request to `robot`."""
         if fd == self._listener.fileno():
             client, _ = self._listener.accept()
             client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * PACKET_BYTES)
@@ -52,7 +58,7 @@ class ControlServer:
         try:
             packet = client.recv(PACKET_BYTES)
             if packet:
-                client.send(_fitting(self._answer(packet)))
+                client.send(_fitting(_answer(packet, robot)))
                 return
         except OSError:
             pass  # the client is gone or does not read: either way it is dropped here
@@ -64,16 +70,22 @@ class ControlServer:
         self._listener.close()
         self._path.unlink(missing_ok=True)
 
-    def _answer(self, packet: bytes) -> dict[str, Any]:
-        try:
-            request = msgpack.unpackb(packet, strict_map_key=False)
-            name = request.pop("cmd")
-            if name not in COMMANDS:
-                raise ValueError(f"expected one of {', '.join(COMMANDS)}, got {name!r}")
-            return {"ok": True, **COMMANDS[name](self._robot, **request)}
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            text = error.args[0] if error.args else repr(error)
-            return {"ok": False, "error": str(text)}
+
+def _is_answered(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
+        return probe.connect_ex(str(path)) == 0
+
+
+def _answer(packet: bytes, robot: SimRobot) -> dict[str, Any]:
+    try:
+        request = msgpack.unpackb(packet, strict_map_key=False)
+        name = request.pop("cmd")
+        if name not in COMMANDS:
+            raise ValueError(f"expected one of {', '.join(COMMANDS)}, got {name!r}")
+        return {"ok": True, **COMMANDS[name](robot, **request)}
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        text = error.args[0] if error.args else repr(error)
+        return {"ok": False, "error": str(text)}
 
 
 def _fitting(answer: dict[str, Any]) -> bytes:
@@ -180,10 +192,3 @@ class SimControl:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-
-@contextlib.contextmanager
-def connected(directory: Path | str) -> Iterator[SimControl]:
-    """SimControl for a `with` block."""
-    with SimControl(directory) as control:
-        yield control

@@ -52,22 +52,28 @@ class Demonstration:
         self._moves: list[_Move] = []
         self._starts: list[float] = []
         self._end_s = 0.0
-        self._pose: Pose = tuple(start)
+        self._start: Pose = tuple(start)
+        self._pose = self._start
+        self._last = _Move(0.0, 0.0, self._start, self._start)
         self._cycle = 0
 
     def at(self, t_s: float) -> Pose:
         """Pose at `t_s` (seconds, held before 0): tuple in the order of JOINTS."""
+        return tuple(self.joint_at(joint, t_s) for joint in range(len(JOINTS)))
+
+    def joint_at(self, joint: int, t_s: float) -> float:
+        """Pose of one joint at `t_s`."""
+        if t_s <= 0.0:
+            return self._start[joint]
         while self._end_s <= t_s:
             self._add_cycle()
-        if t_s <= 0.0:
-            return self._moves[0].before
-        move = self._moves[bisect_right(self._starts, t_s) - 1]
-        share = minimum_jerk((t_s - move.start_s) / move.length_s)
-        fade = min(1.0, t_s)  # starts exactly from the pose given
-        return tuple(
-            a + (b - a) * share + fade * _sway(joint, t_s)
-            for joint, (a, b) in enumerate(zip(move.before, move.after, strict=True))
-        )
+        move = self._last
+        if not move.start_s <= t_s < move.start_s + move.length_s:
+            move = self._last = self._moves[bisect_right(self._starts, t_s) - 1]
+        before, after = move.before[joint], move.after[joint]
+        if before != after:
+            before += (after - before) * minimum_jerk((t_s - move.start_s) / move.length_s)
+        return before + min(1.0, t_s) * _sway(joint, t_s)  # starts exactly from the pose given
 
     def _add_cycle(self) -> None:
         chance = random.Random(self._seed * 1_000_003 + self._cycle)

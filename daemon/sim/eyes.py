@@ -79,6 +79,8 @@ def main(argv: Sequence[str]) -> int:
     from recd.daemon.sim.sensor import SimCameraSpec
 
     realtime.die_with_parent()
+    if os.sched_getscheduler(0) != os.SCHED_OTHER:  # the buses' priority is not for drawing
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     wanted = json.loads(argv[0])
     specs = [
         SimCameraSpec(**{**camera, "fps": Fraction(camera["fps"])}) for camera in wanted["cameras"]

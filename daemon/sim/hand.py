@@ -26,6 +26,8 @@ _BLEND_LEAST_NS = 300_000_000
 _BLEND_RAD_S = 0.8
 
 PoseSource = Callable[[int], Pose]
+JointSource = Callable[[int, int], float]
+"""Pose of the joint of an index at a time in ns: most callers want one joint at its own time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,18 +46,17 @@ class Script:
     start: Pose
     keyframes: tuple[Keyframe, ...]
 
-    def at(self, at_ns: int) -> Pose:
+    def joint_at(self, joint: int, at_ns: int) -> float:
         since_ns = at_ns - self.start_ns
         before = Keyframe(0, self.start)
         for frame in self.keyframes:
             if since_ns < frame.after_ns:
                 span_ns = frame.after_ns - before.after_ns
                 share = minimum_jerk((since_ns - before.after_ns) / span_ns)
-                return tuple(
-                    a + (b - a) * share for a, b in zip(before.pose, frame.pose, strict=True)
-                )
+                a, b = before.pose[joint], frame.pose[joint]
+                return a + (b - a) * share
             before = frame
-        return before.pose
+        return before.pose[joint]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class _Grip:
     """From when a hand follows `target`, and by how much it was off then."""
 
     at_ns: int
-    target: PoseSource
+    target: JointSource
     off: Pose
     blend_ns: int
 
@@ -75,15 +76,14 @@ class Hand:
         self.kind: HandKind = "none"
         self._present = present
         self._seed = seed
-        self._follower: PoseSource | None = None
+        self._follower: JointSource | None = None
         self._follower_has_torque: Callable[[], bool] = bool
         self._grip: _Grip | None = None
         self._demonstration: tuple[Demonstration, int] | None = None
         self._demo_paused_ns = 0
         self._torque_since_ns: int | None = None
-        self._cache: tuple[int, Pose] = (-1, ())
 
-    def attend_to(self, follower: PoseSource, has_torque: Callable[[], bool]) -> None:
+    def attend_to(self, follower: JointSource, has_torque: Callable[[], bool]) -> None:
         """Tell where the follower of this leader is and whether it holds itself."""
         self._follower = follower
         self._follower_has_torque = has_torque
@@ -98,9 +98,9 @@ class Hand:
             case "none":
                 self._grip = None
             case "still":
-                self._follow(lambda _: pose, pose, at_ns)
+                self._follow(lambda joint, _: pose[joint], pose, at_ns)
             case "script":
-                self._follow(Script(at_ns, pose, tuple(keyframes)).at, pose, at_ns)
+                self._follow(Script(at_ns, pose, tuple(keyframes)).joint_at, pose, at_ns)
             case "demo":
                 self._follow(self._demo(pose, at_ns), pose, at_ns)
             case "attend":
@@ -134,28 +134,24 @@ class Hand:
     def holds(self) -> bool:
         return self._grip is not None
 
-    def pose(self, at_ns: int) -> Pose:
-        """Where the hand has the arm at `at_ns`. Only while it holds."""
-        if self._cache[0] == at_ns:
-            return self._cache[1]
+    def joint_at(self, joint: int, at_ns: int) -> float:
+        """Where the hand has one joint (pose units) at `at_ns`. Only while it holds."""
         grip = self._grip
         if grip is None:
             raise RuntimeError("no hand holds this arm")
-        pose = grip.target(at_ns)
-        left = 1.0 - minimum_jerk((at_ns - grip.at_ns) / grip.blend_ns)
-        if left > 0.0:
-            pose = tuple(a + off * left for a, off in zip(pose, grip.off, strict=True))
-        self._cache = (at_ns, pose)
-        return pose
+        value = grip.target(joint, at_ns)
+        since_ns = at_ns - grip.at_ns
+        if since_ns < grip.blend_ns:
+            value += grip.off[joint] * (1.0 - minimum_jerk(since_ns / grip.blend_ns))
+        return value
 
-    def _follow(self, target: PoseSource, pose: Pose, at_ns: int) -> None:
-        off = tuple(a - b for a, b in zip(pose, target(at_ns), strict=True))
+    def _follow(self, target: JointSource, pose: Pose, at_ns: int) -> None:
+        off = tuple(value - target(joint, at_ns) for joint, value in enumerate(pose))
         widest = max(abs(value) for value in off)
         blend_ns = max(_BLEND_LEAST_NS, round(1.875e9 * widest / _BLEND_RAD_S))
         self._grip = _Grip(at_ns, target, off, blend_ns)
-        self._cache = (-1, ())
 
-    def _demo(self, pose: Pose, at_ns: int) -> PoseSource:
+    def _demo(self, pose: Pose, at_ns: int) -> JointSource:
         if self._demonstration is None:
             self._demonstration = (Demonstration(self._seed, pose), at_ns)
         elif self._demo_paused_ns:
@@ -163,4 +159,4 @@ class Hand:
             self._demonstration = (show, start_ns + at_ns - self._demo_paused_ns)
         self._demo_paused_ns = 0
         show, start_ns = self._demonstration
-        return lambda t_ns: show.at((t_ns - start_ns) / 1e9)
+        return lambda joint, t_ns: show.joint_at(joint, (t_ns - start_ns) / 1e9)

@@ -3,13 +3,14 @@
 Sleeps to absolute deadlines; a reply leaves when its last byte would have been on the wire.
 """
 
+import gc
 import select
 from collections.abc import Callable, Mapping
 
 from recd.daemon import realtime
 from recd.daemon.sim.control import ControlServer
 from recd.daemon.sim.robot import SimRobot
-from recd.shm.clock import now_ns
+from recd.shm.clock import NS_PER_S, now_ns
 
 
 def run(
@@ -26,6 +27,10 @@ def run(
     each_turn: called at least every 4 ms.
     """
     realtime.apply(realtime.RealtimeRequest(timer_slack_ns=1))
+    # A full collection walks the whole servo log: milliseconds that a host would see as a late
+    # reply. Young objects are collected every second instead.
+    realtime.freeze_garbage()
+    collect_due_ns = now_ns()
     others = {} if listeners is None else listeners
     while not stopping():
         ports = {arm.port.fd: arm for arm in robot.arms.values() if arm.port.plugged}
@@ -40,6 +45,9 @@ def run(
             if fd in others:
                 others[fd]()
             elif fd not in ports:
-                control.serve(fd)
+                control.serve(fd, robot)
+        if now_ns() >= collect_due_ns:
+            gc.collect(1)
+            collect_due_ns = now_ns() + NS_PER_S
         if each_turn is not None:
             each_turn()

@@ -119,8 +119,9 @@ class Joint:
 
     def _led(self, steps: int, hand: Led) -> None:
         self.at_ns += steps * GRID_NS
-        self.angle = hand(self.at_ns)
-        self.velocity = (self.angle - hand(self.at_ns - GRID_NS)) / _DT
+        angle = hand(self.at_ns)
+        self.velocity = (angle - self.angle) / (steps * _DT)
+        self.angle = angle
         self.duty = self.demand = 0.0
 
     def _stall(self, steps: int) -> None:

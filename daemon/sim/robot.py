@@ -32,6 +32,9 @@ def arms_of_pairs(pairs: dict[str, dict[str, Any]]) -> list[ArmSettings]:
                 )
             bus = f"{pair}.{side}" if pair else side
             settings.append(ArmSettings.read(bus, side, fields or {}, pair))
+            if settings[-1].hand == "attend" and "follower" not in sides:
+                problem = ConfigProblem(f"sim.{bus}.hand", "", "a follower to attend to", "none")
+                raise ConfigError([problem])
     return settings
 
 
@@ -140,7 +143,7 @@ class SimRobot:
             None,
         )
         if arm.settings.role == "leader" and partner is not None:
-            arm.hand.attend_to(partner.pose, lambda: partner.has_torque)
+            arm.hand.attend_to(partner.joint_pose, lambda: partner.has_torque)
         arm.take_hold(arm.settings.hand, at_ns)
 
     def _pose_joints(self) -> list[PoseJoint]:

@@ -128,6 +128,9 @@ class Servo:
 
     def read(self, address: int, length: int, at_ns: int) -> bytes:
         """`length` bytes from `address` as they stand at `at_ns`; zeros beyond the table."""
+        if address == FEEDBACK_START and length == 2:  # every tick of every arm
+            self.protect(at_ns)
+            return self._position_word(at_ns).to_bytes(2, "little")
         if address < FEEDBACK_END and address + length > FEEDBACK_START:
             self.refresh(at_ns)
         data = bytes(self.table[address : address + length])

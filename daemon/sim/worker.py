@@ -21,8 +21,8 @@ def run(ctx: WorkerContext) -> int:
     text}, cameras {name: url}, control and camera_control (socket paths), pose (file).
     """
     scene = read_scene(ctx.config, ctx.robot, ctx.spec.runtime_dir)
+    control = ControlServer(scene.directory)
     robot = SimRobot(scene.arms, scene.directory, log_path=scene.log_path)
-    control = ControlServer(robot)
     life = _Life(ctx, robot, scene)
     try:
         loop.run(

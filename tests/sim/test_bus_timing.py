@@ -14,7 +14,8 @@ PING = protocol.request(1, 1)
 
 def make_bus(idents=(1, 2, 3, 4, 5, 6), **timing):
     servos = [Servo(ident, Mechanics(), angle=2048.0, at_ns=S) for ident in idents]
-    return Bus("test", servos, log=ServoLog(), timing=LineTiming(**timing))
+    settings = {"packet_ns": 0} | timing
+    return Bus("test", servos, log=ServoLog(), timing=LineTiming(**settings))
 
 
 def arrivals(bus, until_ns, start_ns=S):
@@ -37,6 +38,17 @@ def test_a_position_read_of_six_servos_takes_the_time_of_its_bytes_and_delays():
     first_ns = 150 * US + 14 * 10 * US + 20 * US + 8 * 10 * US + 150 * US
     assert [at - S for at, _ in got] == [first_ns + k * 100 * US for k in range(6)]
     assert all(len(data) == 8 for _, data in got)
+
+
+def test_replies_that_end_close_together_come_in_one_usb_packet_with_the_last():
+    single, packed = make_bus(), make_bus(packet_ns=250 * US)
+
+    for bus in (single, packed):
+        bus.receive(READ_ALL, S, 1_000_000)
+    one_by_one, together = arrivals(single, 2 * S), arrivals(packed, 2 * S)
+
+    assert [len(data) for _, data in together] == [24, 24]
+    assert [at for at, _ in together] == [one_by_one[2][0], one_by_one[5][0]]
 
 
 def test_a_slower_line_takes_longer_by_its_bits():

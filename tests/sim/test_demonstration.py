@@ -100,7 +100,7 @@ def test_a_script_reaches_its_poses_in_time(tmp_path):
 def test_an_attending_hand_waits_for_the_followers_torque(tmp_path):
     follower = make_arm(tmp_path, "follower")
     leader = make_arm(tmp_path)
-    leader.hand.attend_to(follower.pose, lambda: follower.has_torque)
+    leader.hand.attend_to(follower.joint_pose, lambda: follower.has_torque)
     leader.take_hold("attend", S)
 
     def watch(from_ns, until_ns):

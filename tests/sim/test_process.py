@@ -262,6 +262,8 @@ def test_the_log_on_disk_holds_what_the_ring_holds(tmp_path):
 
 def test_a_robot_leaves_nothing_behind_and_refuses_what_it_cannot_be(tmp_path):
     sim = launch.start(tmp_path / "sim")
+    with pytest.raises(DeviceError, match="found a simulated robot running"):
+        launch.start(tmp_path / "sim")
     with pytest.raises(ValueError, match="expected one of late"):
         sim.control.fault(bus="follower", kind="magic")
     with pytest.raises(ValueError, match="expected a bus of leader, follower"):
@@ -278,6 +280,10 @@ def test_a_robot_leaves_nothing_behind_and_refuses_what_it_cannot_be(tmp_path):
         SimControl(tmp_path / "sim")
     with pytest.raises(DeviceError, match="expected one of"):
         launch.start(tmp_path / "sim", settings={"follower.colour": "red"})
+    with pytest.raises(DeviceError, match="settings of a simulated arm"):
+        launch.start(tmp_path / "sim", settings={"follower.firmware": {"1": "new"}})
+    with pytest.raises(DeviceError, match="a follower to attend to"):
+        launch.start(tmp_path / "sim", hand="attend", more=["--leader"])
 
 
 def test_missing_servos_other_models_and_firmware_can_be_there_from_the_start(tmp_path):

@@ -1,0 +1,302 @@
+"""One Feetech bus: sync reads and writes of all servos, and single registers. Packets by the SDK.
+
+A reading says per joint whether it came, and is never older than its request. Limit: servos that
+know sync read (STS/SMS series, protocol 0).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scservo_sdk import (
+    BROADCAST_ID,
+    COMM_RX_CORRUPT,
+    COMM_SUCCESS,
+    INST_PING,
+    PacketHandler,
+)
+
+from recd.config.errors import DeviceError
+from recd.config.streams import JointFlag
+from recd.daemon.arms.feetech.port import BusLost, BusPort
+from recd.daemon.arms.feetech.resync import Line
+from recd.daemon.arms.registers import GOAL_POSITION, Block, Register, error_words
+from recd.shm.clock import NS_PER_MS, now_ns, sleep_until_ns
+
+_ID, _LENGTH, _INSTRUCTION, _ERROR, _DATA = 2, 3, 4, 4, 5
+_SIGN, _MAGNITUDE = 0x8000, 0x7FFF
+_NOBODY = 252
+"""An id that no servo of an arm has: only an echo can answer it."""
+
+_TRIES = 3
+_RECOVERY_NS = 700 * NS_PER_MS
+_ECHO_NS = 5 * NS_PER_MS
+
+
+class ServoError(DeviceError):
+    """A servo that is missing, foreign, or does not take a value."""
+
+    code = "servo"
+
+
+class Reading:
+    """What one sync read brought. Reused: the next read overwrites it.
+
+    request_ns, sample_ns, half_width_ns: sent at, midpoint to the last byte, half of that span;
+    flags: JointFlag bits; valid: bit per joint; errors: error byte per joint; packets: data bytes
+    per joint (list of ints), None where invalid.
+    """
+
+    __slots__ = (
+        "errors", "flags", "half_width_ns", "packets", "request_ns", "sample_ns", "valid",
+    )  # fmt: skip
+
+    def __init__(self, joints: int) -> None:
+        self.request_ns = self.sample_ns = self.half_width_ns = 0
+        self.flags = self.valid = 0
+        self.errors = [0] * joints
+        self.packets: list[list[int] | None] = [None] * joints
+
+    def positions(self, out: NDArray[np.int32]) -> None:
+        """First two bytes of each valid joint as a position (steps); others keep their value."""
+        for joint, data in enumerate(self.packets):
+            if data is not None:
+                word = data[0] | data[1] << 8
+                out[joint] = -(word & _MAGNITUDE) if word & _SIGN else word
+
+    def word(self, joint: int, offset: int) -> int:
+        """Unsigned 16-bit value at a byte offset of a valid joint's data."""
+        data = self.packets[joint]
+        assert data is not None
+        return data[offset] | data[offset + 1] << 8
+
+
+class ServoBus:
+    """The servos of one arm behind one port, in joint order.
+
+    line: in step or not; silent: joints that did not answer the last sync read are asked first in
+    the next one, so that the answers behind them prove the line in step without any waiting.
+    """
+
+    def __init__(self, port: BusPort, ids: Sequence[int]) -> None:
+        self.port = port
+        self.ids = tuple(ids)
+        self.line = Line(self.ids)
+        self.reading = Reading(len(self.ids))
+        self.bad_packets = 0
+        self._packets: Any = PacketHandler(0)
+        self._joint = {servo: joint for joint, servo in enumerate(self.ids)}
+        self._everybody = (1 << len(self.ids)) - 1
+        self._order = list(self.ids)
+        self._goals = [value for servo in self.ids for value in (servo, 0, 0)]
+
+    def open(self) -> None:
+        """Open the port and find out whether the adapter echoes. Raises DeviceError."""
+        self.port.openPort()
+        self.line = Line(self.ids)
+        self._order = list(self.ids)
+        self.port.echo = self._detect_echo()
+
+    def close(self) -> None:
+        self.port.closePort()
+
+    def sync_read(self, block: Block) -> Reading:
+        """Read `block` of all servos within the port's reply timeout; never waits for lost ones.
+
+        Out of step it first tries to get back (a marker), and reads only when that worked. Raises
+        BusLost when the port is gone.
+        """
+        reading = self.reading
+        reading.flags = reading.valid = 0
+        for joint in range(len(self.ids)):
+            reading.packets[joint] = None
+        if not self.line.in_step and not self._back_in_step(reading):
+            reading.request_ns = reading.sample_ns = now_ns()
+            reading.half_width_ns = 0
+            reading.flags |= JointFlag.RESYNC | JointFlag.NO_REPLY
+            return reading
+        port, dropped = self.port, self.port.dropped_bytes
+        self._packets.syncReadTx(port, block.address, block.length, self._order, len(self._order))
+        if port.dropped_bytes != dropped:
+            reading.flags |= JointFlag.LATE_REPLY
+        self._collect(block.length, reading)
+        reading.request_ns = port.request_ns
+        last_ns = port.last_byte_ns if reading.valid else port.request_ns
+        reading.half_width_ns = (last_ns - port.request_ns) // 2
+        reading.sample_ns = port.request_ns + reading.half_width_ns
+        if reading.valid != self._everybody:
+            reading.flags |= JointFlag.NO_REPLY
+            self._note_silence(reading)
+        return reading
+
+    def write_goals(self, steps: NDArray[np.int32]) -> int:
+        """Goal positions (steps [n]) to all servos, one packet without reply. Returns when (ns)."""
+        goals = self._goals
+        at = 1
+        for step in steps.tolist():
+            word = -step | _SIGN if step < 0 else step
+            goals[at] = word & 0xFF
+            goals[at + 1] = word >> 8
+            at += 3
+        self._packets.syncWriteTxOnly(
+            self.port, GOAL_POSITION.address, GOAL_POSITION.size, goals, len(goals)
+        )
+        return self.port.request_ns
+
+    def ping(self, servo: int) -> bool:
+        """Whether this id answers (any id, also ones that are not ours)."""
+        packet = [0] * 6
+        packet[_ID], packet[_LENGTH], packet[_INSTRUCTION] = servo, 2, INST_PING
+        _, result, _ = self._packets.txRxPacket(self.port, packet)
+        if result != COMM_SUCCESS:
+            self.line.lose(now_ns())
+            self.recover()
+        return bool(result == COMM_SUCCESS)
+
+    def read(self, servo: int, register: Register) -> int:
+        """Value of one register. ServoError when the servo does not answer, even when asked again.
+
+        Error bits of the reply are no obstacle: a servo in overload still tells its registers.
+        """
+        data = self.read_bytes(servo, register.address, register.size)
+        return register.decode(int.from_bytes(data, "little"))
+
+    def read_bytes(self, servo: int, address: int, length: int) -> bytes:
+        """`length` adjacent bytes of one servo. Raises ServoError as `read` does."""
+        result = COMM_RX_CORRUPT
+        for _ in range(_TRIES):
+            self.recover()
+            data, result, _ = self._packets.readTxRx(self.port, servo, address, length)
+            if result == COMM_SUCCESS and len(data) == length:
+                return bytes(data)
+            self.line.lose(now_ns())
+        self.recover()
+        raise ServoError(
+            f"{self.port.bus}: servo {servo} does not answer "
+            f"({self._packets.getTxRxResult(result).removeprefix('[TxRxResult] ')})",
+            mend="Check its cable and the arm's power supply; two servos with one id answer "
+            "garbled: recctl devices --scan shows the ids.",
+        )
+
+    def write(self, servo: int, register: Register, value: int) -> None:
+        """Write one register and read it back. ServoError when it does not hold the value."""
+        content = register.encode(value)
+        data = list(content.to_bytes(register.size, "little"))
+        error = 0
+        for _ in range(_TRIES):
+            self.recover()
+            result, error = self._packets.writeTxRx(
+                self.port, servo, register.address, register.size, data
+            )
+            if result != COMM_SUCCESS:
+                self.line.lose(now_ns())
+            if self.read(servo, register) == value:
+                return
+        words = error_words(error)
+        raise ServoError(
+            f"{self.port.bus}: servo {servo}: {register.name} is {self.read(servo, register)}, "
+            f"expected {value} after writing it" + (f" (servo reports {words})" if words else ""),
+            mend="Switch the arm's power off and on; a servo in protection refuses writes.",
+        )
+
+    def write_blind(self, servo: int, register: Register, value: int) -> None:
+        """Write one register without waiting for the acknowledgement (which is then dropped)."""
+        data = list(register.encode(value).to_bytes(register.size, "little"))
+        self._packets.writeTxOnly(self.port, servo, register.address, register.size, data)
+        self.line.lose(now_ns())
+
+    def recover(self) -> None:
+        """Wait (at most 0.7 s) until the line is in step. For attaching and arming, not the loop.
+
+        A line that stays out of step is left so: the next read says what is missing.
+        """
+        give_up_ns = now_ns() + _RECOVERY_NS
+        while not self.line.in_step and now_ns() < give_up_ns:
+            if not self._back_in_step(self.reading):
+                sleep_until_ns(now_ns() + NS_PER_MS)
+
+    def _back_in_step(self, reading: Reading) -> bool:
+        port, line = self.port, self.line
+        marker = line.next_marker(now_ns(), last_traffic_ns=max(port.last_byte_ns, port.request_ns))
+        if marker is not None:
+            dropped = port.dropped_bytes
+            self._packets.readTx(port, marker[0], 0, marker[1])
+            if port.dropped_bytes != dropped:
+                reading.flags |= JointFlag.LATE_REPLY
+        else:
+            port.extend_deadline(port.reply_timeout_ns)
+        while not line.in_step:
+            packet, result = self._packets.rxPacket(port)
+            if result == COMM_SUCCESS:
+                if not line.hear(packet[_ID], packet[_LENGTH] - 2):
+                    reading.flags |= JointFlag.LATE_REPLY
+            elif port.isPacketTimeout():
+                break
+        return line.in_step
+
+    def _collect(self, length: int, reading: Reading) -> None:
+        """Take replies until the last one listed is there or the deadline passes."""
+        port, last = self.port, self._order[-1]
+        port_packets = self._packets
+        while True:
+            packet, result = port_packets.rxPacket(port)
+            if result == COMM_SUCCESS:
+                joint = self._joint.get(packet[_ID])
+                if joint is None or packet[_LENGTH] != length + 2:
+                    reading.flags |= JointFlag.BAD_PACKET
+                    self.bad_packets += 1
+                    continue
+                reading.packets[joint] = packet[_DATA : _DATA + length]
+                reading.errors[joint] = packet[_ERROR]
+                reading.valid |= 1 << joint
+                if packet[_ID] == last:
+                    return
+                continue
+            if packet:
+                reading.flags |= JointFlag.BAD_PACKET
+                self.bad_packets += 1
+            if port.isPacketTimeout():
+                return
+
+    def _note_silence(self, reading: Reading) -> None:
+        last = self._joint[self._order[-1]]
+        if not reading.valid >> last & 1:
+            self.line.lose(now_ns())
+        if reading.valid:
+            answered = [servo for servo in self._order if reading.valid >> self._joint[servo] & 1]
+            silent = [servo for servo in self._order if servo not in answered]
+            self._order = silent + answered
+
+    def _detect_echo(self) -> bool:
+        packet = [0] * 6
+        packet[_ID], packet[_LENGTH], packet[_INSTRUCTION] = _NOBODY, 2, INST_PING
+        self._packets.txPacket(self.port, packet)
+        self.port.is_using = False
+        self.port.extend_deadline(_ECHO_NS)
+        heard = self.port.readPort(len(packet))
+        return heard == bytes(packet)
+
+
+def broadcast_scan(port: BusPort, *, wait_ns: int = 800 * NS_PER_MS) -> tuple[list[int], bool]:
+    """Ids that answer a broadcast ping on an open port, and whether any reply was garbled.
+
+    Garbled replies next to few ids mean that servos share an id: their bytes collide.
+    """
+    packets: Any = PacketHandler(0)
+    request = [0] * 6
+    request[_ID], request[_LENGTH], request[_INSTRUCTION] = BROADCAST_ID, 2, INST_PING
+    packets.txPacket(port, request)
+    port.extend_deadline(wait_ns)
+    found, garbled = set(), False
+    while True:
+        packet, result = packets.rxPacket(port)
+        if result == COMM_SUCCESS:
+            found.add(packet[_ID])
+        elif port.isPacketTimeout():
+            return sorted(found), garbled or bool(packet)
+        else:
+            garbled = True
+
+
+__all__ = ["BusLost", "Reading", "ServoBus", "ServoError", "broadcast_scan"]

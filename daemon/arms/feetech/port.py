@@ -1,0 +1,219 @@
+"""The serial port under the SDK's packet layer: short monotonic timeouts, no spinning, one owner.
+
+The SDK's own handler times out by wall clock after 34 ms at least, burns a core while it waits and
+never throws old input away. This one does neither; what it drops it counts.
+"""
+
+import errno
+import fcntl
+import os
+import select
+import stat
+import termios
+from pathlib import Path
+from typing import Any
+
+import serial
+from scservo_sdk import PortHandler
+
+from recd.config.errors import DeviceError
+from recd.daemon.arms.ports import describe_missing, describe_users, owning_group
+from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns
+
+BITS_PER_BYTE = 10
+ATTACH_TIMEOUT_NS = 60 * NS_PER_MS
+"""Patience while attaching: longer than the 16 ms timer of a badly set adapter, several times."""
+
+_READ_BYTES = 4096
+_PTY_MAJORS = range(136, 144)
+_GONE = {errno.EIO, errno.ENXIO, errno.ENODEV, errno.EBADF}
+
+
+class BusLost(DeviceError):
+    """The port went away under us (unplugged, hang-up)."""
+
+    code = "bus"
+
+
+class BusPort(PortHandler):
+    """PortHandler of one bus.
+
+    reply_timeout_ns: patience on top of the time that the bytes need on the wire; request_ns: when
+    the last request was handed to the kernel; last_byte_ns: when the newest byte was read;
+    dropped_bytes: input thrown away before a request; echo: True for an adapter that sends back
+    what it is given.
+    """
+
+    def __init__(self, path: str, *, baud: int, bus: str = "") -> None:
+        super().__init__(path)
+        self.baudrate = baud
+        self.bus = bus or path
+        self.byte_ns = BITS_PER_BYTE * NS_PER_S // baud
+        self.reply_timeout_ns = ATTACH_TIMEOUT_NS
+        self.request_ns = 0
+        self.last_byte_ns = 0
+        self.deadline_ns = 0
+        self.dropped_bytes = 0
+        self.echo = False
+        self._echo_due = 0
+        self._inbox = bytearray()
+        self._fd = -1
+        self._fds: list[int] = []
+
+    def openPort(self) -> bool:  # noqa: N802 (the SDK's name)
+        """Open for this process alone. DeviceError says what stands in the way, and the mend."""
+        path = self.port_name
+        try:
+            port = serial.Serial(path, self.baudrate, timeout=0, exclusive=True)
+            _keep_others_out(port.fileno())
+        except (serial.SerialException, OSError, ValueError) as error:
+            raise _open_error(error, path, self.bus, self.baudrate) from None
+        self.ser = port
+        self._fd = port.fileno()
+        self._fds = [self._fd]
+        self.is_open = True
+        self.is_using = False
+        self.tx_time_per_byte = 1000.0 / self.baudrate * BITS_PER_BYTE
+        _ask_low_latency(port)
+        self.clearPort()
+        return True
+
+    def setupPort(self, cflag_baud: int) -> bool:  # noqa: N802
+        """The SDK's way to open; the rate was given at construction."""
+        del cflag_baud
+        return self.openPort()
+
+    def closePort(self) -> None:  # noqa: N802
+        if self.is_open:
+            self.is_open = False
+            self._fd = -1
+            self.ser.close()
+
+    def clearPort(self) -> None:  # noqa: N802
+        """Throw away all input. The SDK calls it before each request."""
+        dropped = len(self._inbox)
+        self._inbox.clear()
+        while select.select(self._fds, (), (), 0)[0]:
+            dropped += self._fill()
+            self._inbox.clear()
+        self.dropped_bytes += dropped
+
+    def getBytesAvailable(self) -> int:  # noqa: N802
+        while select.select(self._fds, (), (), 0)[0]:
+            self._fill()
+        return len(self._inbox)
+
+    def readPort(self, length: int) -> bytes:  # noqa: N802
+        """Up to `length` bytes; waits for them, asleep, until the deadline of the request."""
+        inbox = self._inbox
+        while len(inbox) < length:
+            left_ns = self.deadline_ns - now_ns()
+            if left_ns <= 0:
+                break
+            if select.select(self._fds, (), (), left_ns / NS_PER_S)[0]:
+                self._fill()
+        taken = bytes(inbox[:length])
+        del inbox[:length]
+        return taken
+
+    def writePort(self, packet: list[int]) -> int:  # noqa: N802
+        """Hand a request to the kernel; returns the bytes taken."""
+        data = bytes(packet)
+        if self.echo:
+            self._echo_due += len(data)
+        self.request_ns = now_ns()
+        try:
+            return os.write(self._fd, data)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise self._lost(error) from None
+
+    def setPacketTimeout(self, packet_length: int) -> None:  # noqa: N802
+        """Deadline for replies of `packet_length` bytes in all, from now."""
+        self.deadline_ns = now_ns() + packet_length * self.byte_ns + self.reply_timeout_ns
+
+    def setPacketTimeoutMillis(self, msec: float) -> None:  # noqa: N802
+        self.deadline_ns = now_ns() + round(msec * NS_PER_MS)
+
+    def isPacketTimeout(self) -> bool:  # noqa: N802
+        return now_ns() >= self.deadline_ns
+
+    def extend_deadline(self, for_ns: int) -> None:
+        """Wait for input until `for_ns` from now."""
+        self.deadline_ns = now_ns() + for_ns
+
+    def _fill(self) -> int:
+        try:
+            data = os.read(self._fd, _READ_BYTES)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise self._lost(error) from None
+        if not data:
+            raise self._lost(OSError(errno.EIO, "hang-up"))
+        self.last_byte_ns = now_ns()
+        if self._echo_due:
+            own = min(self._echo_due, len(data))
+            self._echo_due -= own
+            data = data[own:]
+        self._inbox += data
+        return len(data)
+
+    def _lost(self, error: OSError) -> Exception:
+        if error.errno not in _GONE:
+            return error
+        return BusLost(
+            f"{self.bus}: the port {self.port_name} went away ({error.strerror})",
+            mend="Check the USB cable and the adapter; it is taken up again when it comes back.",
+        )
+
+
+def _keep_others_out(fd: int) -> None:
+    # A pseudo-terminal's other end outlives us, and with it the flag: after a kill nobody but root
+    # could open it again. The lock that pyserial took is enough there.
+    if os.major(os.fstat(fd).st_rdev) not in _PTY_MAJORS:
+        fcntl.ioctl(fd, termios.TIOCEXCL)
+
+
+def _ask_low_latency(port: Any) -> None:
+    try:
+        port.set_low_latency_mode(True)
+    except (OSError, ValueError, NotImplementedError):
+        return  # not every driver has it; attaching measures the reply time and speaks up
+
+
+def _open_error(error: Exception, path: str, bus: str, baud: int) -> DeviceError:
+    key = f"arms.{bus}.port"
+    number = getattr(error, "errno", None)
+    if isinstance(error, BlockingIOError) or "lock" in str(error).lower():
+        number = errno.EBUSY
+    exists = Path(path).exists()
+    if not exists:
+        return DeviceError(f"{key}: there is no {path}", mend=describe_missing())
+    if number == errno.EBUSY:
+        return DeviceError(
+            f"{key}: {path} is in use by {describe_users(path)}",
+            mend="End that program, or stop the daemon that holds it: recctl shutdown.",
+            code="busy",
+        )
+    if number in (errno.EACCES, errno.EPERM):
+        group = owning_group(path)
+        return DeviceError(
+            f"{key}: no permission to open {path} (it belongs to group {group})",
+            mend=f"sudo usermod -aG {group} $USER, then log in again.",
+            code="permission",
+        )
+    if not stat.S_ISCHR(os.stat(path).st_mode):
+        return DeviceError(
+            f"{key}: {path} is not a serial port",
+            mend="Give a serial port; recctl devices lists them.",
+        )
+    if isinstance(error, ValueError):
+        return DeviceError(
+            f"arms.{bus}.baud: {path} cannot do {baud} baud ({error})", mend="Set 1000000."
+        )
+    return DeviceError(
+        f"{key}: {path} cannot be opened: {error}",
+        mend="Unplug the adapter and plug it in again; recctl devices lists the ports.",
+    )

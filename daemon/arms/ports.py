@@ -25,9 +25,9 @@ class PortUser:
 class SerialPort:
     """One serial port.
 
-    device: /dev/ttyACM0; stable: by-id link that survives re-plugging, or None; usb_serial, product,
-    vendor_product ("1a86:55d3"): from USB, "" when unknown; latency_timer_ms: of FTDI adapters, None
-    elsewhere; users: who has it open, as far as this user may see.
+    device: /dev/ttyACM0; stable: by-id link that survives re-plugging, or None; usb_serial,
+    product, vendor_product ("1a86:55d3"): from USB, "" when unknown; latency_timer_ms: of FTDI
+    adapters, None elsewhere; users: who has it open, as far as this user may see.
     """
 
     device: str

@@ -4,7 +4,7 @@ A reading says per joint whether it came, and is never older than its request. L
 know sync read (STS/SMS series, protocol 0).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from scservo_sdk import (
 
 from recd.config.errors import DeviceError
 from recd.config.streams import JointFlag
-from recd.daemon.arms.feetech.port import BusLost, BusPort
+from recd.daemon.arms.feetech.port import BusLostError, BusPort
 from recd.daemon.arms.feetech.resync import Line
 from recd.daemon.arms.registers import GOAL_POSITION, Block, Register, error_words
 from recd.shm.clock import NS_PER_MS, now_ns, sleep_until_ns
@@ -105,7 +105,7 @@ class ServoBus:
         """Read `block` of all servos within the port's reply timeout; never waits for lost ones.
 
         Out of step it first tries to get back (a marker), and reads only when that worked. Raises
-        BusLost when the port is gone.
+        BusLostError when the port is gone.
         """
         reading = self.reading
         reading.flags = reading.valid = 0
@@ -144,15 +144,24 @@ class ServoBus:
         )
         return self.port.request_ns
 
-    def ping(self, servo: int) -> bool:
-        """Whether this id answers (any id, also ones that are not ours)."""
+    def answers(self, servo: int) -> bool:
+        """Whether this id answers one ping now. Leaves the line as it is then."""
         packet = [0] * 6
         packet[_ID], packet[_LENGTH], packet[_INSTRUCTION] = servo, 2, INST_PING
         _, result, _ = self._packets.txRxPacket(self.port, packet)
         if result != COMM_SUCCESS:
             self.line.lose(now_ns())
-            self.recover()
         return bool(result == COMM_SUCCESS)
+
+    def ping(self, servo: int) -> bool:
+        """Whether this id answers a ping; a lost reply is asked for again."""
+        for _ in range(_TRIES):
+            if self.answers(servo):
+                return True
+            self.recover()
+            if not self.line.in_step:
+                return False
+        return False
 
     def read(self, servo: int, register: Register) -> int:
         """Value of one register. ServoError when the servo does not answer, even when asked again.
@@ -200,11 +209,12 @@ class ServoBus:
             mend="Switch the arm's power off and on; a servo in protection refuses writes.",
         )
 
-    def write_blind(self, servo: int, register: Register, value: int) -> None:
-        """Write one register without waiting for the acknowledgement (which is then dropped)."""
-        data = list(register.encode(value).to_bytes(register.size, "little"))
-        self._packets.writeTxOnly(self.port, servo, register.address, register.size, data)
-        self.line.lose(now_ns())
+    def sync_write(self, register: Register, values: Mapping[int, int]) -> None:
+        """Write one register of several servos in one packet, which nobody acknowledges."""
+        data = []
+        for servo, value in values.items():
+            data += [servo, *register.encode(value).to_bytes(register.size, "little")]
+        self._packets.syncWriteTxOnly(self.port, register.address, register.size, data, len(data))
 
     def recover(self) -> None:
         """Wait (at most 0.7 s) until the line is in step. For attaching and arming, not the loop.
@@ -299,4 +309,4 @@ def broadcast_scan(port: BusPort, *, wait_ns: int = 800 * NS_PER_MS) -> tuple[li
             garbled = True
 
 
-__all__ = ["BusLost", "Reading", "ServoBus", "ServoError", "broadcast_scan"]
+__all__ = ["BusLostError", "Reading", "ServoBus", "ServoError", "broadcast_scan"]

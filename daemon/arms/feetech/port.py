@@ -29,7 +29,7 @@ _PTY_MAJORS = range(136, 144)
 _GONE = {errno.EIO, errno.ENXIO, errno.ENODEV, errno.EBADF}
 
 
-class BusLost(DeviceError):
+class BusLostError(DeviceError):
     """The port went away under us (unplugged, hang-up)."""
 
     code = "bus"
@@ -82,6 +82,13 @@ class BusPort(PortHandler):
         """The SDK's way to open; the rate was given at construction."""
         del cflag_baud
         return self.openPort()
+
+    def change_baud(self, baud: int) -> None:
+        """Another line rate on the open port; input is thrown away."""
+        self.baudrate = baud
+        self.byte_ns = BITS_PER_BYTE * NS_PER_S // baud
+        self.ser.baudrate = baud
+        self.clearPort()
 
     def closePort(self) -> None:  # noqa: N802
         if self.is_open:
@@ -163,7 +170,7 @@ class BusPort(PortHandler):
     def _lost(self, error: OSError) -> Exception:
         if error.errno not in _GONE:
             return error
-        return BusLost(
+        return BusLostError(
             f"{self.bus}: the port {self.port_name} went away ({error.strerror})",
             mend="Check the USB cable and the adapter; it is taken up again when it comes back.",
         )

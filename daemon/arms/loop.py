@@ -1,0 +1,67 @@
+"""The grid on which a bus is served: absolute deadlines, no bursts, lateness and work counted.
+
+Tick k of rate r lies at k / r seconds of CLOCK_MONOTONIC plus a phase of the process's role, so
+that all buses share one numbering and a follower reads its leader's sample while it is fresh.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recd.config.streams import HISTOGRAM_BUCKETS
+from recd.shm.clock import now_ns, sleep_until_spinning_ns, tick_at_or_before, tick_ns
+
+ROLE_PHASE: dict[str, float] = {"leader": 0.0, "follower": 0.4}
+"""Share of a period by which a role's ticks are shifted. A leader's read takes about 0.3 of a
+period at 250 Hz; a follower that came at the same time would use a sample one period old."""
+
+
+class Pacer:
+    """Wakes at each tick and never twice for one.
+
+    tick: number of the present tick; skipped: ticks left out just before it; overruns: all of
+    them; spin_ns: busy waiting before a deadline.
+    """
+
+    def __init__(self, rate_hz: int, *, phase_ns: int, spin_ns: int, status: Any) -> None:
+        """status: STATUS_DTYPE record whose `lateness` and `work` histograms are filled."""
+        self.rate_hz = rate_hz
+        self.phase_ns = phase_ns
+        self.spin_ns = spin_ns
+        self.skipped = 0
+        self.overruns = 0
+        self._lateness: NDArray[np.uint32] = status["lateness"]
+        self._work: NDArray[np.uint32] = status["work"]
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin at the next tick from now, without counting what lies before."""
+        self.tick = self._tick_before(now_ns())
+        self._woke_ns = 0
+
+    def _tick_before(self, at_ns: int) -> int:
+        return tick_at_or_before(self.phase_ns, at_ns, self.rate_hz)
+
+    def wait(self) -> int:
+        """Sleep to the next tick that is still ahead; returns the time of waking (ns)."""
+        now = now_ns()
+        if self._woke_ns:
+            self._work[bucket(now - self._woke_ns)] += 1
+        expected = self.tick + 1
+        tick = max(expected, self._tick_before(now) + 1)
+        woke = sleep_until_spinning_ns(tick_ns(self.phase_ns, tick, self.rate_hz), self.spin_ns)
+        tick = max(tick, self._tick_before(woke))
+        self.skipped = tick - expected
+        self.overruns += self.skipped
+        self.tick = tick
+        self._woke_ns = woke
+        self._lateness[bucket(woke - tick_ns(self.phase_ns, tick, self.rate_hz))] += 1
+        return woke
+
+
+def bucket(value_ns: int) -> int:
+    """Bucket of the log2 histograms in half octaves (streams.HISTOGRAM_BUCKETS)."""
+    if value_ns <= 0:
+        return 0
+    return min(HISTOGRAM_BUCKETS - 1, (value_ns * value_ns).bit_length() - 1)

@@ -1,0 +1,142 @@
+"""One side of a pair as its process needs it: joints, units, files, limits, from plain config.
+
+Takes the dictionaries that workers get (RobotConfig.model_dump), never the models themselves: an
+arm process does not pay for pydantic.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recd.config.errors import ConfigError, ConfigProblem
+from recd.daemon.arms.calibration import calibration_path
+from recd.daemon.arms.limits import F8, GoalLimits, relative_vector
+from recd.daemon.arms.models import ARM_MODELS, Joint, Unit, joint_units
+from recd.daemon.arms.normalize import Normalizer
+from recd.daemon.arms.protection import Guard, guards
+from recd.daemon.arms.registers import Gains, Setting, follower_settings, leader_settings
+from recd.shm.clock import NS_PER_S
+
+SIMULATED = "sim"
+SIM_FOLDER = "sim"
+"""Folder below the runtime directory in which the simulated robot has its ports and files."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArmSide:
+    """One bus. bus: `<pair>.<role>`; port: path to open; settings: registers per joint."""
+
+    bus: str
+    role: str
+    port: str
+    baud: int
+    calibration: Path
+    joints: tuple[Joint, ...]
+    units: tuple[Unit, ...]
+    settings: tuple[tuple[Setting, ...], ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(joint.name for joint in self.joints)
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        return tuple(joint.servo_id for joint in self.joints)
+
+
+def arm_side(pair: str, role: str, config: Mapping[str, Any], *, runtime_dir: str) -> ArmSide:
+    """The `role` side of a pair's configuration. A port called `sim` is the simulated robot's."""
+    side = config[role]
+    bus = f"{pair}.{role}"
+    joints = ARM_MODELS[config["type"]]
+    port, override = side["port"], side["calibration"]
+    if port == SIMULATED:
+        folder = Path(runtime_dir) / SIM_FOLDER
+        port = str(folder / bus)
+        override = override or (None if side["id"] else str(folder / "calibration" / f"{bus}.json"))
+    if role == "follower":
+        gains = Gains(side["p_coefficient"], side["i_coefficient"], side["d_coefficient"])
+        settings = tuple(follower_settings(joint, gains) for joint in joints)
+    else:
+        settings = tuple(leader_settings(joint) for joint in joints)
+    return ArmSide(
+        bus=bus,
+        role=role,
+        port=port,
+        baud=side["baud"],
+        calibration=calibration_path(role, side["id"], override=override),
+        joints=joints,
+        units=joint_units(joints, use_degrees=config["use_degrees"]),
+        settings=settings,
+    )
+
+
+def goal_limits(
+    pair: str, config: Mapping[str, Any], normalizer: Normalizer, names: tuple[str, ...]
+) -> GoalLimits:
+    """The configured limits as vectors per control period."""
+    limits, rate_hz = config["limits"], config["rate_hz"]
+    low, high = normalizer.position_limits()
+    joints = len(names)
+    step = limits["velocity_per_s"] / rate_hz
+    return GoalLimits(
+        low=low,
+        high=high,
+        relative=relative_vector(
+            config["follower"]["max_relative_target"],
+            names,
+            key=f"arms.{pair}.follower.max_relative_target",
+        ),
+        step=np.full(joints, step),
+        step_growth=np.full(joints, limits["acceleration_per_s2"] / rate_hz**2),
+        glide_step=np.full(joints, min(step, limits["ramp_velocity_per_s"] / rate_hz)),
+        glide_periods=max(1, round(limits["ramp_s"] * rate_hz)),
+    )
+
+
+def protection_guards(config: Mapping[str, Any]) -> tuple[Guard, ...]:
+    """The protection table with the configured thresholds."""
+    limits = config["limits"]
+    return guards(
+        temperature_warn_c=limits["temperature_warn_c"],
+        temperature_release_c=limits["temperature_release_c"],
+        load_warn=limits["load_warn"],
+        voltage_min=limits["voltage_min"],
+    )
+
+
+def park_pose(pair: str, config: Mapping[str, Any], names: tuple[str, ...]) -> F8 | None:
+    """Resting pose [n] in units, NaN for joints that stay; None when there is none."""
+    pose = config["park"]
+    if not pose:
+        return None
+    if not set(pose) <= set(names):
+        unknown = ", ".join(sorted(set(pose) - set(names)))
+        raise ConfigError(
+            [ConfigProblem(f"arms.{pair}.park", "", f"joints of {', '.join(names)}", unknown)]
+        )
+    return np.array([float(pose.get(name, np.nan)) for name in names])
+
+
+def period_ns(config: Mapping[str, Any]) -> int:
+    """Control period of the pair."""
+    return NS_PER_S // int(config["rate_hz"])
+
+
+def full_turns(normalizer: Normalizer, units: tuple[Unit, ...]) -> F8:
+    """Units per whole turn of joints whose range is the whole turn (they pass a seam), else inf."""
+    low, high = normalizer.position_limits()
+    step = normalizer.step_size()
+    turn = np.full(len(units), np.inf)
+    for joint, unit in enumerate(units):
+        steps = (high[joint] - low[joint]) / step[joint]
+        if unit is not Unit.RANGE_0_100 and steps >= STEPS_OF_A_FULL_RANGE:
+            turn[joint] = step[joint] * (steps + 1)
+    return turn
+
+
+STEPS_OF_A_FULL_RANGE = 4094.5
+"""LeRobot gives a full-turn joint the range 0..4095."""

@@ -4,10 +4,12 @@ Pure: it decides, the control loop acts. Torque comes on by the event ARM and no
 this table starts a movement from a restart, a re-plug or a recovery.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, IntEnum, StrEnum
+from typing import Any
 
-from recd.config.errors import StateError
+from recd.config.errors import RecdError, StateError
 from recd.config.streams import GoalSource, Motion
 
 
@@ -65,7 +67,7 @@ class Cause(IntEnum):
     IDLE = 13
     PARKED = 14
     NO_PARK_POSE = 15
-    EXIT = 16
+    PARK_BLOCKED = 16
     ARMING_FAILED = 17
 
 
@@ -91,15 +93,37 @@ class Event(StrEnum):
     IDLE = "idle"
     PARKED = "parked"
     NO_PARK_POSE = "no park pose"
+    PARK_BLOCKED = "park blocked"
 
 
 COMMANDS = tuple(Event)[:8]
+WANTED_FACTS = (Event.LEADER_AGREES, Event.PARKED)
+"""Facts that end what a command began; all others surprise somebody."""
 
 DISARM_BY_POLICY: dict[str, Event] = {
     "hold": Event.DISARM_HOLD,
     "park": Event.DISARM_PARK,
     "release": Event.DISARM_RELEASE,
 }
+
+
+def command_event(message: Mapping[str, Any], policy: Event) -> Event:
+    """Event of a message on the arm link; `policy` is what a bare `disarm` means.
+
+    Raises RecdError for what this version does not know.
+    """
+    match message:
+        case {"ty": "disarm", "policy": str(wanted)} if wanted in DISARM_BY_POLICY:
+            return DISARM_BY_POLICY[wanted]
+        case {"ty": "disarm"}:
+            return policy
+        case {"ty": "goal_source", "source": "leader"}:
+            return Event.TELEOP
+        case {"ty": "goal_source", "source": "hold"}:
+            return Event.HOLD
+        case {"ty": ("arm" | "teleop" | "hold" | "resume" | "estop") as command}:
+            return Event(command)
+    raise RecdError(f"{message.get('ty')}: not a motion command", code="argument")
 
 
 class Effect(Enum):
@@ -161,6 +185,7 @@ TRANSITIONS: dict[tuple[Phase, Event], Row] = {
     **_rows((*_TORQUED, _P.FAULT), _E.DISARM_RELEASE, Row(_P.DISARMED, _F.RELEASE, _C.COMMAND)),
     **_rows((_P.PARKING,), _E.PARKED, Row(_P.DISARMED, _F.RELEASE, _C.PARKED)),
     **_rows((_P.PARKING,), _E.NO_PARK_POSE, Row(_P.ADOPTED, _F.STOP, _C.NO_PARK_POSE)),
+    **_rows((_P.PARKING,), _E.PARK_BLOCKED, Row(_P.ADOPTED, _F.STOP, _C.PARK_BLOCKED)),
     **_rows((*_ARMED_STILL, _P.TELEOP), _E.IDLE, Row(_P.PARKING, _F.PARK, _C.IDLE)),
     **_rows(_TORQUED, _E.BUS_SILENT, Row(_P.FAULT, _F.STOP, _C.BUS_SILENT)),
     **_rows(_TORQUED, _E.TORQUE_LOST, Row(_P.FAULT, _F.STOP, _C.TORQUE_LOST)),
@@ -187,13 +212,17 @@ class MotionState:
         return TRAITS[self.phase]
 
 
-def found_state(torque: tuple[bool, ...], at_ns: int) -> MotionState:
-    """First state after attaching, by which servos were found with torque on: nothing changes."""
+def found_state(torque: tuple[bool, ...], at_ns: int, *, had_torque: bool = False) -> MotionState:
+    """First state after attaching, by which servos were found with torque on: nothing changes.
+
+    had_torque: they had it when the bus was lost.
+    """
     if all(torque):
         return MotionState(Phase.ADOPTED, Cause.FOUND_WITH_TORQUE, at_ns)
     if any(torque):
         return MotionState(Phase.FAULT, Cause.FOUND_PARTLY_WITH_TORQUE, at_ns)
-    return MotionState(Phase.DISARMED, Cause.FOUND_WITHOUT_TORQUE, at_ns)
+    cause = Cause.TORQUE_LOST if had_torque else Cause.FOUND_WITHOUT_TORQUE
+    return MotionState(Phase.DISARMED, cause, at_ns)
 
 
 def legal_commands(phase: Phase) -> tuple[str, ...]:

@@ -1,0 +1,397 @@
+"""A follower's tick: leader in, motion machine, goal out, position in, sample published.
+
+A goal is written only while a person has armed the arm, the line is in step and the torque is
+known; whatever is missing, the servos keep the goal they have.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from recd.config.errors import DeviceError, RecdError
+from recd.config.streams import GoalSource, JointFlag, Motion
+from recd.daemon.arms.attach import Attached, configure, read_image
+from recd.daemon.arms.feetech.bus import Reading, ServoBus
+from recd.daemon.arms.feetech.port import BusLostError
+from recd.daemon.arms.goalpath import GoalPath
+from recd.daemon.arms.guardian import Guardian
+from recd.daemon.arms.leader import TELEMETRY_SLOT, every
+from recd.daemon.arms.leaderview import LeaderView
+from recd.daemon.arms.motion import (
+    DISARM_BY_POLICY,
+    Cause,
+    Effect,
+    Event,
+    MotionState,
+    Phase,
+    advance,
+    command_event,
+    found_state,
+    legal_commands,
+)
+from recd.daemon.arms.protection import Action
+from recd.daemon.arms.registers import (
+    GOAL_POSITION,
+    POSITION_BLOCK,
+    TELEMETRY_BLOCK,
+    TORQUE_BLOCK,
+)
+from recd.daemon.arms.samples import Samples, Telemetry
+from recd.daemon.arms.side import ArmSide, full_turns, goal_limits, park_pose, period_ns
+from recd.daemon.arms.torque import disengage, engage
+from recd.daemon.worker import WorkerContext
+from recd.shm import CellReader, RingWriter
+from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns
+
+SILENT_FAULT_NS = 100 * NS_PER_MS
+"""A follower bus that is silent for longer is not driven again before an arm command. A reply
+that is 60 ms late (a stalled USB hub) stays below."""
+
+LEADER_LOST_NS = 500 * NS_PER_MS
+"""A leader silent for longer ends teleoperation; before that the follower holds and goes on."""
+
+GLIDE_AFTER_NS = 100 * NS_PER_MS
+"""After a silence of the leader of this length the follower glides back to it."""
+
+PARK_PATIENCE_NS = 8 * NS_PER_S
+"""A joint that has not reached the resting pose by then is in the way of something."""
+
+REPORT_NS = 200 * NS_PER_MS
+
+_TORQUE_CHECK_HZ = 10
+_TORQUE_SLOT = 3
+_REPEATS = 3
+_PARKED_UNITS = 6.0
+
+
+class Follower:
+    """One follower between attach and loss of its bus. `tick` serves one period.
+
+    state: where the motion machine is; finished: False while an ordered park goes on.
+    """
+
+    def __init__(
+        self,
+        ctx: WorkerContext,
+        bus: ServoBus,
+        side: ArmSide,
+        attached: Attached,
+        *,
+        rings: tuple[RingWriter, RingWriter],
+        cell: CellReader | None,
+        had_torque: bool,
+    ) -> None:
+        """rings: samples and telemetry; cell: the leader's, None for a follower alone;
+        had_torque: before its bus was lost, False at first."""
+        config, joints = ctx.config, len(side.joints)
+        self._ctx, self._bus, self._side = ctx, bus, side
+        pair = side.bus.partition(".")[0]
+        normalizer = attached.calibration.normalizer(side.units)
+        self._samples = Samples(rings[0], normalizer, ctx.status)
+        self._telemetry = Telemetry(rings[1], joints)
+        self._telemetry_every = every(config["rate_hz"], config["telemetry_hz"])
+        self._check_every = every(config["rate_hz"], _TORQUE_CHECK_HZ)
+        limits = goal_limits(pair, config, normalizer, side.names)
+        self._path = GoalPath(limits, normalizer, full_turns(normalizer, side.units))
+        self._path.rest_at(attached.goal)
+        self._park = park_pose(pair, config, side.names)
+        self._guardian = Guardian(ctx, side, self._path)
+        self._policy = DISARM_BY_POLICY[config["torque_on_exit"]]
+        self._align_error = float(config["limits"]["align_error"])
+        self._idle_ns = round(config["limits"]["idle_park_s"] * NS_PER_S)
+        stale_ns = round(config["limits"]["leader_stale_periods"] * period_ns(config))
+        self._leader = None if cell is None else LeaderView(cell, joints, stale_ns=stale_ns)
+        self._everybody = (1 << joints) - 1
+        self._absent = 0
+        self._heard_ns = now_ns()
+        self._torque_doubt = False
+        self._silent_since_ns = 0
+        self._park_until_ns = 0
+        self._repeats = 0
+        self._waiting: tuple[str, ...] = ()
+        self._reported_ns = 0
+        self._source = GoalSource.NONE
+        self._telemetry.torque[:] = attached.torque
+        self.state = found_state(attached.torque, now_ns(), had_torque=had_torque)
+        self.finished = True
+
+    @property
+    def motion(self) -> Motion:
+        """Published state of the motion machine."""
+        return self.state.trait.motion
+
+    def command(self, message: dict[str, Any]) -> None:
+        """Carry out a motion command. StateError when the state does not allow it."""
+        self._apply(command_event(message, self._policy), now_ns())
+        self.report()
+
+    def stop(self) -> None:
+        """The daemon ends on purpose: the configured torque policy, as far as it is possible."""
+        if self.state.phase is Phase.DISARMED:
+            return
+        for event in (self._policy, Event.DISARM_HOLD):
+            if str(event) in legal_commands(self.state.phase):
+                self._apply(event, now_ns())
+                break
+        self.finished = self.state.phase is not Phase.PARKING
+        self.report()
+
+    def report(self) -> None:
+        """Tell the supervisor where the machine is."""
+        state = self.state
+        self._reported_ns = now_ns()
+        self._ctx.link.send(
+            "motion",
+            state=self.motion.name,
+            phase=state.phase.value,
+            cause=state.cause.name.lower(),
+            since_ns=state.since_ns,
+            armed=state.trait.armed,
+            waiting_joints=list(self._waiting),
+            legal=list(legal_commands(state.phase)),
+        )
+
+    def report_away(self) -> None:
+        """Tell the supervisor that the bus is gone: whatever the servos do, it is not known."""
+        self.state = MotionState(Phase.FAULT, Cause.BUS_SILENT, now_ns())
+        self.report()
+
+    def _apply(self, event: Event, at_ns: int) -> None:
+        before = self.state
+        self.state, effect = advance(before, event, at_ns)
+        if self.state is before:
+            return
+        if self.state.phase is not Phase.WAITING:
+            self._waiting = ()
+        self._carry_out(effect, at_ns)
+        if event not in legal_commands(before.phase):
+            self._ctx.event(
+                "motion changed", level="warning", bus=self._side.bus, fact=str(event),
+                state=self.state.trait.motion.name,
+            )  # fmt: skip
+            self.report()
+
+    def _carry_out(self, effect: Effect, at_ns: int) -> None:
+        match effect:
+            case Effect.ENGAGE:
+                self._engage(at_ns)
+            case Effect.FOLLOW:
+                self._path.begin()
+            case Effect.STOP:
+                self._path.halt()
+                self._repeats = _REPEATS
+            case Effect.PARK:
+                self._begin_park(at_ns)
+            case Effect.RELEASE:
+                self._release()
+            case Effect.POLICY:
+                self._apply(self._policy, at_ns)
+            case Effect.NOTHING:
+                pass
+
+    def _engage(self, at_ns: int) -> None:
+        bus, side = self._bus, self._side
+        try:
+            images = [read_image(bus, servo) for servo in side.ids]
+            configure(bus, side, images)
+            self._path.rest_at(engage(bus))
+        except BusLostError:
+            raise
+        except DeviceError as error:
+            self._say("arming failed", error)
+            self._apply(Event.ARMING_FAILED, at_ns)
+            return
+        self._telemetry.torque[:] = 1
+        self._torque_doubt = False
+        self._absent = 0
+        self._heard_ns = now_ns()
+        if self._leader is None:
+            self.state = MotionState(Phase.HELD, Cause.NO_LEADER, at_ns)
+
+    def _release(self) -> None:
+        try:
+            disengage(self._bus)
+            self._telemetry.torque[:] = 0
+        except BusLostError:
+            raise
+        except DeviceError as error:
+            self._say("release failed", error)
+
+    def _begin_park(self, at_ns: int) -> None:
+        self._path.begin()
+        self._park_until_ns = at_ns + PARK_PATIENCE_NS
+        if self._park is None:
+            hot = self.state.cause is Cause.OVERHEAT
+            self._apply(Event.DISARM_RELEASE if hot else Event.NO_PARK_POSE, at_ns)
+
+    def _say(self, event: str, error: RecdError) -> None:
+        self._ctx.event(
+            event, level="error", bus=self._side.bus, reason=error.message, mend=error.mend
+        )
+
+    def tick(self, tick: int, woke_ns: int, skipped: int) -> None:
+        """Serve one period: goal out first, so that it is as young as can be, then position in."""
+        flags = JointFlag.OVERRUN_BEFORE if skipped else 0
+        if self._leader is not None:
+            self._leader.refresh()
+        written_ns, drive_flags = self._drive(woke_ns)
+        full = tick % self._telemetry_every == TELEMETRY_SLOT % self._telemetry_every
+        reading = self._bus.sync_read(TELEMETRY_BLOCK if full else POSITION_BLOCK)
+        arrival_ns = self._bus.port.last_byte_ns
+        self._samples.take(reading)
+        self._fill_goals(written_ns)
+        self._samples.publish(tick, flags | drive_flags, arrival_ns=arrival_ns)
+        if full and reading.valid:
+            self._telemetry.take(reading)
+            self._telemetry.publish(arrival_ns=arrival_ns)
+            self._ctx.status.count("telemetry")
+            self._protect(reading)
+        self._watch_bus(reading, due=tick % self._check_every == _TORQUE_SLOT % self._check_every)
+
+    def _drive(self, at_ns: int) -> tuple[int, int]:
+        """(when a goal was written or 0, flags)."""
+        self._source = self.state.trait.source
+        match self.state.phase:
+            case Phase.TELEOP:
+                return self._follow(at_ns)
+            case Phase.PARKING:
+                return self._approach(at_ns)
+            case Phase.WAITING:
+                self._compare(at_ns)
+        if self.state.trait.armed and self._guardian.relaxing and self._may_write():
+            self._path.ease(self._samples.position)
+            return self._send(), 0
+        if self._repeats and self.state.trait.torque and self._may_write():
+            self._repeats -= 1
+            return self._send(), 0
+        return 0, JointFlag.WRITE_SKIPPED
+
+    def _follow(self, at_ns: int) -> tuple[int, int]:
+        leader, path = self._leader, self._path
+        assert leader is not None
+        if leader.silent(at_ns):
+            self._silent_since_ns = self._silent_since_ns or leader.sample_ns
+            self._source = GoalSource.HOLD
+            path.halt()
+            if at_ns - leader.sample_ns > LEADER_LOST_NS:
+                self._apply(Event.LEADER_LOST, at_ns)
+            return 0, JointFlag.STALE_LEADER | JointFlag.WRITE_SKIPPED
+        if self._silent_since_ns:
+            if at_ns - self._silent_since_ns > GLIDE_AFTER_NS:
+                path.begin()
+            self._silent_since_ns = 0
+        flags = JointFlag.STALE_LEADER if leader.partly_silent(at_ns) else JointFlag(0)
+        if not self._may_write():
+            path.halt()
+            return 0, flags | JointFlag.WRITE_SKIPPED
+        flags |= path.follow(leader.position, self._samples.position)
+        return self._send(), flags
+
+    def _approach(self, at_ns: int) -> tuple[int, int]:
+        if not self._may_write():
+            return 0, JointFlag.WRITE_SKIPPED
+        assert self._park is not None
+        position = self._samples.position
+        arrived = self._path.approach(self._park, position)
+        if arrived or at_ns > self._park_until_ns:
+            off = np.abs(position - self._park)
+            if at_ns > self._park_until_ns:
+                self._apply(Event.PARK_BLOCKED, at_ns)
+            elif not np.any(off > _PARKED_UNITS):
+                self._apply(Event.PARKED, at_ns)
+        return self._send(), JointFlag.RAMPING
+
+    def _compare(self, at_ns: int) -> None:
+        """Wait until the leader is near the follower; name the joints that are not."""
+        leader = self._leader
+        waiting: tuple[str, ...] = ()
+        if leader is None or leader.silent(at_ns):
+            cause = Cause.LEADER_SILENT
+        else:
+            near = np.abs(leader.position - self._path.sent) <= self._align_error
+            if near.all():
+                self._apply(Event.LEADER_AGREES, at_ns)
+                return
+            waiting = tuple(n for n, ok in zip(self._side.names, near, strict=True) if not ok)
+            cause = Cause.LEADER_DIFFERS
+        changed = (waiting, cause) != (self._waiting, self.state.cause)
+        if changed and at_ns - self._reported_ns > REPORT_NS:
+            self._waiting = waiting
+            self.state = MotionState(self.state.phase, cause, self.state.since_ns)
+            self.report()
+
+    def _may_write(self) -> bool:
+        return self._bus.line.in_step and not self._torque_doubt
+
+    def _send(self) -> int:
+        self._ctx.status.count("goals_written")
+        return self._bus.write_goals(self._path.steps)
+
+    def _fill_goals(self, written_ns: int) -> None:
+        """The goal path of this tick; NaN and -1 where there is none."""
+        samples, path, state = self._samples, self._path, self.state
+        record, leader = samples.record, self._leader
+        record["motion"] = state.trait.motion
+        record["cause"] = state.cause
+        record["source"] = self._source
+        record["goal_written_ns"] = written_ns
+        if leader is not None:
+            record["leader_ns"] = leader.sample_ns
+            np.copyto(samples.leader, leader.position, casting="same_kind")
+        if not state.trait.torque:
+            samples.requested[:] = samples.limited[:] = samples.sent[:] = np.nan
+            samples.sent_raw[:] = -1
+            return
+        following = state.phase is Phase.TELEOP and leader is not None
+        asked = leader.position if following and leader is not None else path.goal
+        np.copyto(samples.requested, asked, casting="same_kind")
+        np.copyto(samples.limited, path.goal, casting="same_kind")
+        np.copyto(samples.sent, path.sent, casting="same_kind")
+        np.copyto(samples.sent_raw, path.steps)
+
+    def _watch_bus(self, reading: Reading, *, due: bool) -> None:
+        at_ns = now_ns()
+        valid = reading.valid
+        if valid & self._absent:
+            self._torque_doubt = True  # it may have lost its power meanwhile
+        self._absent = self._everybody & ~valid
+        if valid:
+            self._heard_ns = at_ns
+        elif at_ns - self._heard_ns > SILENT_FAULT_NS:
+            self._apply(Event.BUS_SILENT, at_ns)
+        if (due or self._torque_doubt) and valid and self._bus.line.in_step:
+            self._check_torque(at_ns)
+        if due:
+            self._watch_idle(at_ns)
+
+    def _check_torque(self, at_ns: int) -> None:
+        reading = self._bus.sync_read(TORQUE_BLOCK)
+        torque = self._telemetry.torque
+        for joint, data in enumerate(reading.packets):
+            if data is not None:
+                torque[joint] = data[0]
+        if reading.valid != self._everybody:
+            return
+        self._torque_doubt = False
+        if self.state.trait.torque and not torque.all():
+            self._apply(Event.TORQUE_LOST, at_ns)
+        elif self.state.phase is Phase.DISARMED and torque.all():
+            words = [reading.word(joint, 2) for joint in range(len(reading.packets))]
+            goals = [GOAL_POSITION.decode(word) for word in words]
+            self._path.rest_at(np.array(goals, dtype=np.int32))
+            self._apply(Event.TORQUE_FOUND, at_ns)
+
+    def _protect(self, reading: Reading) -> None:
+        for action in self._guardian.assess(self._telemetry, reading.valid, reading.sample_ns):
+            event = Event.OVERHEAT if action is Action.PARK else Event.OVERLOAD
+            self._apply(event, reading.sample_ns)
+
+    def _watch_idle(self, at_ns: int) -> None:
+        if not self._idle_ns or self._park is None or not self.state.trait.armed:
+            return
+        active_ns = self.state.since_ns
+        if self._leader is not None:
+            self._leader.watch_movement(at_ns)
+            active_ns = max(active_ns, self._leader.moved_ns)
+        if at_ns - active_ns > self._idle_ns:
+            self._apply(Event.IDLE, at_ns)

@@ -1,0 +1,88 @@
+"""Protection of one follower: telemetry into findings, findings to the operator and the grip.
+
+Relaxing is done here, by a short leash on the gripper's goal; parking and faults are the caller's.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from recd.daemon.arms.goalpath import RELAXED_UNITS, GoalPath
+from recd.daemon.arms.protection import Action, Finding, Quantity, Watch
+from recd.daemon.arms.registers import error_words
+from recd.daemon.arms.samples import Telemetry
+from recd.daemon.arms.side import ArmSide, protection_guards
+from recd.daemon.worker import WorkerContext
+
+OVERLOAD_MASK = 0x20
+
+_UNITS: dict[Quantity, str] = {
+    Quantity.TEMPERATURE: "degrees Celsius",
+    Quantity.LOAD: "0.1 % of stall torque",
+    Quantity.VOLTAGE: "0.1 V",
+    Quantity.OVERLOAD_BIT: "overload bit",
+}
+
+
+class Guardian:
+    """Walks the protection table with each telemetry sample. relaxing: some grip is on a leash."""
+
+    def __init__(self, ctx: WorkerContext, side: ArmSide, path: GoalPath) -> None:
+        self._ctx = ctx
+        self._side = side
+        self._path = path
+        gripper = tuple(joint.gripper for joint in side.joints)
+        self._watch = Watch(protection_guards(ctx.config), gripper)
+        self._readings = np.zeros((len(Quantity), len(gripper)), dtype=np.int32)
+        self._errors = [0] * len(gripper)
+        self.relaxing = False
+
+    def assess(self, telemetry: Telemetry, valid: int, at_ns: int) -> list[Action]:
+        """Report and act on what is new; returns PARK or FAULT when one of them is called for."""
+        readings = self._readings
+        readings[Quantity.TEMPERATURE] = telemetry.temperature
+        np.abs(telemetry.load, out=readings[Quantity.LOAD], casting="same_kind")
+        readings[Quantity.VOLTAGE] = telemetry.voltage
+        readings[Quantity.OVERLOAD_BIT] = (telemetry.status & OVERLOAD_MASK) != 0
+        findings = self._watch.assess(readings, valid, at_ns)
+        if findings:
+            self._leash()
+        for finding in findings:
+            self._tell(finding)
+        self._tell_errors(telemetry)
+        begun = {finding.guard.action for finding in findings if finding.began}
+        return [action for action in (Action.FAULT, Action.PARK) if action in begun]
+
+    def _leash(self) -> None:
+        path = self._path
+        self.relaxing = False
+        for joint in range(len(self._side.joints)):
+            held = self._watch.acts(Action.RELAX, joint)
+            self.relaxing |= held
+            path.relative[joint] = path.limits.relative[joint]
+            if held:
+                path.relative[joint] = min(path.relative[joint], RELAXED_UNITS)
+
+    def _tell(self, finding: Finding) -> None:
+        guard = finding.guard
+        self._ctx.event(
+            "protection" if finding.began else "protection ended",
+            level="warning" if finding.began else "info",
+            bus=self._side.bus,
+            joint=self._side.names[finding.joint],
+            quantity=guard.quantity.name.lower(),
+            value=finding.value,
+            threshold=guard.threshold,
+            unit=_UNITS[guard.quantity],
+            action=guard.action.name.lower(),
+        )
+
+    def _tell_errors(self, telemetry: Telemetry) -> None:
+        for joint, name in enumerate(self._side.names):
+            status: Any = int(telemetry.status[joint])
+            if status != self._errors[joint]:
+                self._errors[joint] = status
+                self._ctx.event(
+                    "servo error", level="warning" if status else "info", bus=self._side.bus,
+                    joint=name, errors=error_words(status) or "none",
+                )  # fmt: skip

@@ -1,0 +1,109 @@
+"""A leader's tick: read it, publish it. The arm is held by a person and never driven.
+
+Its newest position goes into a cell that the follower reads; a joint that did not answer keeps its
+last position there with its bit cleared.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from recd.config.errors import StateError
+from recd.config.streams import JointFlag, Motion
+from recd.daemon.arms.attach import Attached
+from recd.daemon.arms.feetech.bus import ServoBus
+from recd.daemon.arms.registers import POSITION_BLOCK, TELEMETRY_BLOCK
+from recd.daemon.arms.samples import Samples, Telemetry
+from recd.daemon.arms.side import ArmSide
+from recd.daemon.arms.torque import disengage
+from recd.daemon.worker import WorkerContext
+from recd.shm import CellWriter, RingWriter
+
+TELEMETRY_SLOT = 7
+NEVER = 1 << 62
+
+
+class Leader:
+    """One leader between attach and loss of its bus. `tick` serves one period.
+
+    motion: always DISARMED; finished: it never has anything to bring down.
+    """
+
+    def __init__(
+        self,
+        ctx: WorkerContext,
+        bus: ServoBus,
+        side: ArmSide,
+        attached: Attached,
+        *,
+        rings: tuple[RingWriter, RingWriter],
+        cell: CellWriter,
+    ) -> None:
+        """rings: samples and telemetry."""
+        self._ctx = ctx
+        self._bus = bus
+        self._side = side
+        normalizer = attached.calibration.normalizer(side.units)
+        self._samples = Samples(rings[0], normalizer, ctx.status)
+        self._telemetry = Telemetry(rings[1], len(side.joints))
+        self._telemetry_every = every(ctx.config["rate_hz"], ctx.config["telemetry_hz"])
+        self._cell = cell
+        self._cell_position = cell.record["position"][0]
+        self._telemetry.torque[:] = attached.torque
+        self.motion = Motion.DISARMED
+        self.finished = True
+        if any(attached.torque):
+            names = [n for n, on in zip(side.names, attached.torque, strict=True) if on]
+            ctx.event(
+                "leader holds torque",
+                level="warning",
+                bus=side.bus,
+                joints=names,
+                mend="It cannot be led by hand: recctl disarm --release, or recctl release.",
+            )
+
+    def command(self, message: dict[str, Any]) -> None:
+        """`disarm` lets the leader go; other motion commands are the follower's."""
+        if message["ty"] == "disarm":
+            disengage(self._bus)
+            self._telemetry.torque[:] = 0
+            self._ctx.event("leader released", bus=self._side.bus)
+            return
+        raise StateError(
+            f"{message['ty']}: {self._side.bus} is a leader and is never driven",
+            state="DISARMED",
+            legal=("disarm",),
+        )
+
+    def tick(self, tick: int, woke_ns: int, skipped: int) -> None:
+        """Read, publish, pass on."""
+        del woke_ns
+        full = tick % self._telemetry_every == TELEMETRY_SLOT % self._telemetry_every
+        reading = self._bus.sync_read(TELEMETRY_BLOCK if full else POSITION_BLOCK)
+        samples = self._samples
+        samples.take(reading)
+        arrival_ns = self._bus.port.last_byte_ns
+        index = samples.publish(
+            tick, JointFlag.OVERRUN_BEFORE if skipped else 0, arrival_ns=arrival_ns
+        )
+        if not reading.valid:
+            return
+        record = self._cell.record[0]
+        np.copyto(self._cell_position, samples.position, where=~np.isnan(samples.position))
+        record["sample_ns"] = reading.sample_ns
+        record["index"] = index
+        record["valid"] = reading.valid
+        record["epoch"] = samples.record["epoch"]
+        self._cell.publish()
+        if full:
+            self._telemetry.take(reading)
+            self._telemetry.publish(arrival_ns=arrival_ns)
+            self._ctx.status.count("telemetry")
+
+    def stop(self) -> None:
+        """Nothing to bring down."""
+
+
+def every(rate_hz: int, wanted_hz: float) -> int:
+    """Every how many ticks something of `wanted_hz` happens; `NEVER` for 0."""
+    return max(1, round(rate_hz / wanted_hz)) if wanted_hz > 0 else NEVER

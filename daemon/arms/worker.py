@@ -1,0 +1,224 @@
+"""One arm process: attach to its bus, serve it on the grid, take it up again when it comes back.
+
+Role `leader` or `follower` by configuration. The process never turns torque on by itself and ends
+without touching it when nobody is left to ask.
+"""
+
+from typing import Any, Protocol
+
+from recd.config.errors import DeviceError, RecdError, StateError
+from recd.config.streams import Motion
+from recd.daemon import realtime
+from recd.daemon.arms.attach import Attached, attach
+from recd.daemon.arms.feetech.bus import ServoBus
+from recd.daemon.arms.feetech.port import BusLostError, BusPort
+from recd.daemon.arms.follower import Follower
+from recd.daemon.arms.leader import Leader
+from recd.daemon.arms.loop import ROLE_PHASE, Pacer
+from recd.daemon.arms.ports import find_again, usb_serial_of
+from recd.daemon.arms.side import ArmSide, arm_side, period_ns
+from recd.daemon.worker import WorkerContext
+from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns, sleep_until_ns
+
+REPLY_SHARE = 0.75
+"""Share of a period that a read may wait for its replies, on top of their time on the wire."""
+
+_BEAT_HZ = 10
+_RETRY_FIRST_NS = 100 * NS_PER_MS
+_RETRY_CAP_NS = 2 * NS_PER_S
+_STEP_NS = 50 * NS_PER_MS
+
+
+class Arm(Protocol):
+    """What the loop serves: a Leader or a Follower."""
+
+    finished: bool
+
+    @property
+    def motion(self) -> Motion: ...
+
+    def command(self, message: dict[str, Any]) -> None: ...
+
+    def tick(self, tick: int, woke_ns: int, skipped: int) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+def run(ctx: WorkerContext) -> int:
+    """Life of an arm process. Returns 0; DeviceError when the arm cannot be taken up at first."""
+    pair, role = ctx.config["pair"], ctx.config["side"]
+    side = arm_side(pair, role, ctx.config, runtime_dir=ctx.spec.runtime_dir)
+    service = Service(ctx, side)
+    service.connect()
+    while service.serve():
+        service.reconnect()
+    return 0
+
+
+class Service:
+    """The bus of this process over all its losses."""
+
+    def __init__(self, ctx: WorkerContext, side: ArmSide) -> None:
+        self._ctx = ctx
+        self._side = side
+        self._usb_serial = usb_serial_of(side.port)
+        self._rings = (
+            ctx.ring_writer(f"arm.{side.bus}"),
+            ctx.ring_writer(f"telemetry.{side.bus}"),
+        )
+        name = f"leader.{side.bus.partition('.')[0]}"
+        self._cell: Any = None
+        if role_writes_cell(side.role):
+            self._cell = ctx.cell_writer(name)
+        elif name in ctx.spec.cells:
+            self._cell = ctx.cell_reader(name)
+        wanted = ctx.robot.get("realtime", {})
+        spin_us = wanted.get("spin_us", 0) if wanted.get("enabled") else 0
+        self._pacer = Pacer(
+            ctx.config["rate_hz"],
+            phase_ns=round(ROLE_PHASE[side.role] * period_ns(ctx.config)),
+            spin_ns=spin_us * 1000,
+            status=ctx.status.record,
+        )
+        self._arm: Arm | None = None
+        self._bus: ServoBus | None = None
+        self._had_torque = False
+
+    def connect(self) -> None:
+        """Open, check, configure; then this process is ready. Raises DeviceError."""
+        self._ctx.status.beat("CONNECTING")
+        attached = self._attach()
+        self._ctx.ready(**attached.facts(), port=self._side.port, usb_serial=self._usb_serial)
+
+    def reconnect(self) -> None:
+        """Try until the bus is back or the process is told to end; the operator hears why."""
+        ctx, wait_ns, told = self._ctx, _RETRY_FIRST_NS, ""
+        while not ctx.stopping:
+            self._rest(wait_ns)
+            wait_ns = min(2 * wait_ns, _RETRY_CAP_NS)
+            try:
+                attached = self._attach()
+            except DeviceError as error:
+                if error.message != told:
+                    told = error.message
+                    ctx.event(
+                        "bus away", level="error", bus=self._side.bus, reason=error.message,
+                        mend=error.mend,
+                    )  # fmt: skip
+                continue
+            ctx.status.count("reconnects")
+            ctx.event("bus back", bus=self._side.bus, torque=list(attached.torque))
+            return
+
+    def serve(self) -> bool:
+        """Ticks until told to end (False) or until the bus is lost (True)."""
+        try:
+            return self._serve()
+        except BusLostError as error:
+            self._ctx.event(
+                "bus lost", level="error", bus=self._side.bus, reason=error.message, mend=error.mend
+            )
+            if isinstance(self._arm, Follower):
+                self._had_torque |= self._arm.state.trait.torque
+                self._arm.report_away()
+            return True
+        finally:
+            if self._bus is not None:
+                self._bus.close()
+
+    def _serve(self) -> bool:
+        ctx, pacer, arm = self._ctx, self._pacer, self._arm
+        if arm is None:
+            return False
+        realtime.freeze_garbage()
+        pacer.restart()
+        beat_every = max(1, pacer.rate_hz // _BEAT_HZ)
+        stopping = False
+        while True:
+            woke_ns = pacer.wait()
+            for message in ctx.messages():
+                self._hear(arm, message)
+            if ctx.stopping and not stopping:
+                stopping = True
+                if not ctx.link.closed:
+                    arm.stop()
+            if stopping and (arm.finished or ctx.link.closed):
+                self._beat(arm)
+                return False
+            arm.tick(pacer.tick, woke_ns, pacer.skipped)
+            if pacer.tick % beat_every == 0 or pacer.skipped:
+                self._beat(arm)
+
+    def _beat(self, arm: Arm) -> None:
+        status, pacer = self._ctx.status, self._pacer
+        status.set("overruns", pacer.overruns)
+        status.set("ticks", self._rings[0].head)
+        if self._bus is not None:
+            status.set("read_errors", self._bus.bad_packets)
+        status.beat(arm.motion.name, progress=self._rings[0].head)
+
+    def _hear(self, arm: Arm | None, message: dict[str, Any]) -> None:
+        if message["ty"] == "stop":
+            return
+        try:
+            if arm is None:
+                raise StateError(
+                    f"{message['ty']}: the bus {self._side.bus} is away", state="CONNECTING",
+                    legal=(), mend="Check power and cable; recctl status tells what is missing.",
+                )  # fmt: skip
+            arm.command(message)
+        except BusLostError:
+            raise
+        except RecdError as error:
+            self._ctx.link.send(
+                "refused_op", op=message["ty"], reason=error.message, mend=error.mend,
+                code=error.code, state=getattr(error, "state", ""),
+                legal=list(getattr(error, "legal", ())),
+            )  # fmt: skip
+
+    def _attach(self) -> Attached:
+        ctx, side = self._ctx, self._side
+        self._arm = None
+        port = BusPort(find_again(side.port, self._usb_serial), baud=side.baud, bus=side.bus)
+        bus = ServoBus(port, side.ids)
+        bus.open()
+        try:
+            attached = attach(bus, side, alive=self._alive)
+        except BaseException:
+            bus.close()
+            raise
+        self._bus = bus
+        self._usb_serial = self._usb_serial or usb_serial_of(port.port_name)
+        port.reply_timeout_ns = round(REPLY_SHARE * period_ns(ctx.config))
+        if side.role == "leader":
+            self._arm = Leader(ctx, bus, side, attached, rings=self._rings, cell=self._cell)
+        else:
+            follower = Follower(
+                ctx, bus, side, attached, rings=self._rings, cell=self._cell,
+                had_torque=self._had_torque,
+            )  # fmt: skip
+            follower.report()
+            self._arm = follower
+        if attached.deferred:
+            ctx.event(
+                "settings differ", level="warning", bus=side.bus, registers=list(attached.deferred),
+                mend="They are written at the next arming without torque.",
+            )  # fmt: skip
+        return attached
+
+    def _alive(self) -> None:
+        self._ctx.status.beat("CONNECTING")
+
+    def _rest(self, for_ns: int) -> None:
+        """Wait, with a heartbeat and an ear for commands."""
+        until_ns = now_ns() + for_ns
+        while now_ns() < until_ns and not self._ctx.stopping:
+            self._alive()
+            for message in self._ctx.messages():
+                self._hear(None, message)
+            sleep_until_ns(min(until_ns, now_ns() + _STEP_NS))
+
+
+def role_writes_cell(role: str) -> bool:
+    """A leader writes the pair's cell, a follower reads it."""
+    return role == "leader"

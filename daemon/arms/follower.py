@@ -13,12 +13,14 @@ from recd.config.streams import GoalSource, JointFlag, Motion
 from recd.daemon.arms.attach import Attached, configure, read_image
 from recd.daemon.arms.feetech.bus import Reading, ServoBus
 from recd.daemon.arms.feetech.port import BusLostError
-from recd.daemon.arms.goalpath import GoalPath
+from recd.daemon.arms.goalpath import PARK_PATIENCE_NS, PARKED_UNITS, GoalPath
 from recd.daemon.arms.guardian import Guardian
 from recd.daemon.arms.leader import TELEMETRY_SLOT, every
 from recd.daemon.arms.leaderview import LeaderView
 from recd.daemon.arms.motion import (
+    COMMANDS,
     DISARM_BY_POLICY,
+    WANTED_FACTS,
     Cause,
     Effect,
     Event,
@@ -53,15 +55,11 @@ LEADER_LOST_NS = 500 * NS_PER_MS
 GLIDE_AFTER_NS = 100 * NS_PER_MS
 """After a silence of the leader of this length the follower glides back to it."""
 
-PARK_PATIENCE_NS = 8 * NS_PER_S
-"""A joint that has not reached the resting pose by then is in the way of something."""
-
 REPORT_NS = 200 * NS_PER_MS
 
 _TORQUE_CHECK_HZ = 10
 _TORQUE_SLOT = 3
 _REPEATS = 3
-_PARKED_UNITS = 6.0
 
 
 class Follower:
@@ -103,6 +101,7 @@ class Follower:
         self._leader = None if cell is None else LeaderView(cell, joints, stale_ns=stale_ns)
         self._everybody = (1 << joints) - 1
         self._absent = 0
+        self._bits = 1 << np.arange(joints, dtype=np.uint32)
         self._heard_ns = now_ns()
         self._torque_doubt = False
         self._silent_since_ns = 0
@@ -164,10 +163,11 @@ class Follower:
         if self.state.phase is not Phase.WAITING:
             self._waiting = ()
         self._carry_out(effect, at_ns)
-        if event not in legal_commands(before.phase):
+        if event not in COMMANDS:
+            level = "info" if event in WANTED_FACTS else "warning"
             self._ctx.event(
-                "motion changed", level="warning", bus=self._side.bus, fact=str(event),
-                state=self.state.trait.motion.name,
+                "motion changed", level=level, bus=self._side.bus, fact=str(event),
+                state=self.motion.name,
             )  # fmt: skip
             self.report()
 
@@ -204,6 +204,7 @@ class Follower:
         self._telemetry.torque[:] = 1
         self._torque_doubt = False
         self._absent = 0
+        self._path.frozen[:] = False
         self._heard_ns = now_ns()
         if self._leader is None:
             self.state = MotionState(Phase.HELD, Cause.NO_LEADER, at_ns)
@@ -293,13 +294,13 @@ class Follower:
         assert self._park is not None
         position = self._samples.position
         arrived = self._path.approach(self._park, position)
-        if arrived or at_ns > self._park_until_ns:
-            off = np.abs(position - self._park)
-            if at_ns > self._park_until_ns:
-                self._apply(Event.PARK_BLOCKED, at_ns)
-            elif not np.any(off > _PARKED_UNITS):
-                self._apply(Event.PARKED, at_ns)
-        return self._send(), JointFlag.RAMPING
+        written_ns = self._send()
+        if at_ns > self._park_until_ns:
+            self._apply(Event.PARK_BLOCKED, at_ns)
+        elif arrived and not np.any(np.abs(position - self._park) > PARKED_UNITS):
+            self._apply(Event.PARKED, at_ns)
+        self.finished = self.state.phase is not Phase.PARKING
+        return written_ns, JointFlag.RAMPING
 
     def _compare(self, at_ns: int) -> None:
         """Wait until the leader is near the follower; name the joints that are not."""
@@ -325,7 +326,7 @@ class Follower:
 
     def _send(self) -> int:
         self._ctx.status.count("goals_written")
-        return self._bus.write_goals(self._path.steps)
+        return self._bus.write_goals(self._path.steps, skip=self._absent)
 
     def _fill_goals(self, written_ns: int) -> None:
         """The goal path of this tick; NaN and -1 where there is none."""
@@ -355,6 +356,9 @@ class Follower:
         if valid & self._absent:
             self._torque_doubt = True  # it may have lost its power meanwhile
         self._absent = self._everybody & ~valid
+        # A joint that does not answer may be on its way up from a power loss, and some servos take
+        # torque when they are given a goal: it gets none until its torque has been looked at.
+        np.not_equal(self._bits & np.uint32(self._absent), 0, out=self._path.frozen)
         if valid:
             self._heard_ns = at_ns
         elif at_ns - self._heard_ns > SILENT_FAULT_NS:

@@ -10,9 +10,16 @@ from numpy.typing import NDArray
 from recd.config.streams import JointFlag
 from recd.daemon.arms.limits import CLIP_TOLERANCE, F8, GoalLimits, Unwrapper, limit_goal
 from recd.daemon.arms.normalize import Normalizer
+from recd.shm.clock import NS_PER_S
 
 RELAXED_UNITS = 2.0
 """How far a relaxed gripper's goal may be from the gripper: it keeps a light grip."""
+
+PARKED_UNITS = 6.0
+"""How far from its resting pose an arm may be and yet count as resting: it sags a little."""
+
+PARK_PATIENCE_NS = 8 * NS_PER_S
+"""A joint that has not reached the resting pose by then is in the way of something."""
 
 _ARRIVED_UNITS = 0.5
 
@@ -21,7 +28,8 @@ class GoalPath:
     """Goal of one follower.
 
     goal: limited goal, float64 units [n]; steps: what goes to the servos [n]; sent: `steps` in
-    units; relative: distance from the present position that is allowed now.
+    units; relative: distance from the present position that is allowed now; frozen: joints whose
+    goal stays [n].
     """
 
     def __init__(self, limits: GoalLimits, normalizer: Normalizer, turn: F8) -> None:
@@ -31,6 +39,7 @@ class GoalPath:
         self.steps = np.zeros(joints, dtype=np.int32)
         self.sent = np.zeros(joints)
         self.relative = limits.relative.copy()
+        self.frozen = np.zeros(joints, dtype=bool)
         self._normalizer = normalizer
         self._unwrap = Unwrapper(turn)
         self._step_size = normalizer.step_size()
@@ -94,6 +103,7 @@ class GoalPath:
         self._step(self._unwrapped, present)
 
     def _step(self, wanted: F8, present: F8) -> None:
+        np.copyto(self._bound, 0.0, where=self.frozen)
         limit_goal(
             self.limits, wanted, present=present, relative=self.relative, previous=self.goal,
             change=self._change, bound=self._bound, work=self._work, out=self._out,
@@ -103,7 +113,7 @@ class GoalPath:
         # -100..100 or 0..100 cannot say: the way back into the range is bounded in steps.
         np.divide(self._bound, self._step_size, out=self._work)
         np.copyto(self._step_bound, self._work, casting="unsafe")
-        np.add(self._step_bound, 1, out=self._step_bound)
+        np.add(self._step_bound, 1, out=self._step_bound, where=~self.frozen)
         self._normalizer.to_steps(self.goal, self._next)
         np.subtract(self._next, self.steps, out=self._next)
         np.minimum(self._next, self._step_bound, out=self._next)

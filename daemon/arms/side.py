@@ -56,7 +56,7 @@ def arm_side(pair: str, role: str, config: Mapping[str, Any], *, runtime_dir: st
     if port == SIMULATED:
         folder = Path(runtime_dir) / SIM_FOLDER
         port = str(folder / bus)
-        override = override or (None if side["id"] else str(folder / "calibration" / f"{bus}.json"))
+        override = override or str(folder / "calibration" / f"{side['id'] or bus}.json")
     if role == "follower":
         gains = Gains(side["p_coefficient"], side["i_coefficient"], side["d_coefficient"])
         settings = tuple(follower_settings(joint, gains) for joint in joints)

@@ -141,15 +141,20 @@ class ServoBus:
             self._usual_ns[block.length] = min(span_ns, usual_ns + _FORGET_NS)
         return reading
 
-    def write_goals(self, steps: NDArray[np.int32]) -> int:
-        """Goal positions (steps [n]) to all servos, one packet without reply. Returns when (ns)."""
-        goals = self._goals
-        at = 1
+    def write_goals(self, steps: NDArray[np.int32], *, skip: int = 0) -> int:
+        """Goal positions (steps [n]) in one packet without reply. Returns when (ns).
+
+        skip: bit per joint that gets none.
+        """
+        goals, at = self._goals, 1
         for step in steps.tolist():
             word = -step | _SIGN if step < 0 else step
             goals[at] = word & 0xFF
             goals[at + 1] = word >> 8
             at += 3
+        if skip:
+            taken = [joint for joint in range(len(self.ids)) if not skip >> joint & 1]
+            goals = [byte for joint in taken for byte in self._goals[3 * joint : 3 * joint + 3]]
         self._packets.syncWriteTxOnly(
             self.port, GOAL_POSITION.address, GOAL_POSITION.size, goals, len(goals)
         )

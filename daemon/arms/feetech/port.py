@@ -44,10 +44,11 @@ class BusPort(PortHandler):
     what it is given.
     """
 
-    def __init__(self, path: str, *, baud: int, bus: str = "") -> None:
+    def __init__(self, path: str, *, baud: int, bus: str = "", exclusive: bool = True) -> None:
         super().__init__(path)
         self.baudrate = baud
         self.bus = bus or path
+        self.exclusive = exclusive
         self.byte_ns = BITS_PER_BYTE * NS_PER_S // baud
         self.reply_timeout_ns = ATTACH_TIMEOUT_NS
         self.request_ns = 0
@@ -61,11 +62,14 @@ class BusPort(PortHandler):
         self._fds: list[int] = []
 
     def openPort(self) -> bool:  # noqa: N802 (the SDK's name)
-        """Open for this process alone. DeviceError says what stands in the way, and the mend."""
+        """Open, unless told otherwise for this process alone. DeviceError says what stands in the
+        way, and the mend.
+        """
         path = self.port_name
         try:
-            port = serial.Serial(path, self.baudrate, timeout=0, exclusive=True)
-            _keep_others_out(port.fileno())
+            port = serial.Serial(path, self.baudrate, timeout=0, exclusive=self.exclusive)
+            if self.exclusive:
+                _keep_others_out(port.fileno())
         except (serial.SerialException, OSError, ValueError) as error:
             raise _open_error(error, path, self.bus, self.baudrate) from None
         self.ser = port

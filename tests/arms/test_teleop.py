@@ -1,0 +1,132 @@
+from itertools import pairwise
+
+import numpy as np
+
+from recd.config.streams import GoalSource, JointFlag, Motion
+
+STEPS_PER_UNIT = dict.fromkeys(range(1, 6), 4095 / 360) | {6: 15.0}
+
+
+def allowed_step(rig, ident: int) -> float:
+    per_period = rig.config["limits"]["velocity_per_s"] / rig.config["rate_hz"]
+    return per_period * STEPS_PER_UNIT[ident] + 2
+
+
+def assert_no_goal_step_beyond_limits(rig, since: int = 0) -> None:
+    for ident, goals in rig.goal_steps(since).items():
+        assert len(goals) > 0
+        assert max((abs(b - a) for a, b in pairwise(goals)), default=0) <= allowed_step(rig, ident)
+
+
+def test_boot_reads_and_publishes_but_commands_nothing(rig) -> None:
+    rig.start_ready("leader")
+    rig.start_ready("follower")
+    samples = rig.gather("follower", 30)
+    assert set(samples["motion"]) == {Motion.DISARMED}
+    assert (samples["valid"] == 0b111111).mean() > 0.5
+    assert np.isnan(samples["sent"]).all()
+    assert (samples["sent_raw"] == -1).all()
+    assert rig.torque_writes() == []
+    assert not any(rig.goal_steps().values())
+
+
+def test_arm_engages_at_the_present_pose_and_then_follows_within_limits(rig) -> None:
+    _, follower = rig.teleoperating()
+    rig.skip("follower")
+    samples = rig.gather("follower", 120)
+    following = samples[samples["motion"] == Motion.TELEOP]
+    assert len(following) >= 100
+    assert set(following["source"]) <= {GoalSource.LEADER, GoalSource.HOLD}
+    assert np.nanmedian(np.abs(following["present"] - following["leader"])) < 3.0
+    order = [w.name for w in rig.control.writes(bus="main.follower") if w.ident == 1]
+    assert order.index("Goal_Position") < order.index("Torque_Enable")
+    assert_no_goal_step_beyond_limits(rig)
+    assert follower.state() == "TELEOP"
+
+
+def test_sample_times_are_ordered_and_hold_their_uncertainty(rig) -> None:
+    rig.start_ready("leader")
+    samples = rig.gather("leader", 60)
+    good = samples[samples["valid"] == 0b111111]
+    assert len(good) > 30
+    assert (np.diff(samples["tick"]) >= 1).all()
+    assert (good["sample_ns"] - good["half_width_ns"] >= good["request_ns"] - 1).all()
+    joint = "shoulder_pan"
+    for sample in good[-10:]:
+        ends = [
+            rig.control.true_position("main.leader", joint, int(sample["sample_ns"]) + shift)
+            for shift in (-int(sample["half_width_ns"]), int(sample["half_width_ns"]))
+        ]
+        assert min(ends) - 1.5 <= sample["present_raw"][0] <= max(ends) + 1.5
+
+
+def test_silent_leader_makes_the_follower_hold_within_two_periods(rig) -> None:
+    _, follower = rig.teleoperating()
+    since = follower.command("nothing")
+    rig.skip("follower")
+    rig.control.fault(bus="main.leader", kind="silent", for_ms=2500)
+    motion = follower.answer("motion", since=since, state="HOLD")
+    assert motion["cause"] == "leader_silent"
+    samples = rig.gather("follower", 5)
+    stale = samples[(samples["flags"] & JointFlag.STALE_LEADER) != 0]
+    last_leader_ns = stale["leader_ns"][0]
+    limit_ns = 2 * 1_000_000_000 // rig.config["rate_hz"]
+    late = samples[samples["request_ns"] > last_leader_ns + limit_ns + 5_000_000]
+    held = late[late["leader_ns"] == last_leader_ns]
+    assert len(held) > 10
+    assert (held["sent_raw"] == held["sent_raw"][0]).all()
+    assert set(held["source"]) == {GoalSource.HOLD}
+
+
+def test_after_a_lost_leader_a_person_resumes_and_the_follower_glides(rig) -> None:
+    leader, follower = rig.teleoperating()
+    leader.kill()
+    follower.answer("motion", state="HOLD", cause="leader_silent")
+    rig.start_ready("leader")
+    mark = rig.control.mark()
+    rig.gather("follower", 20)
+    assert not any(rig.goal_steps(mark).values())
+    since = follower.command("resume")
+    follower.answer("motion", since=since, state="TELEOP")
+    rig.skip("follower")
+    assert rig.gather("follower", 5)["flags"][0] & JointFlag.RAMPING
+    assert_no_goal_step_beyond_limits(rig)
+
+
+def test_arming_waits_and_names_the_joints_that_differ(rig) -> None:
+    rig.control.script(bus="main.leader", frames=[[0.1, {"shoulder_pan": 3000}]])
+    rig.start_ready("leader")
+    follower = rig.start_ready("follower")
+    rig.gather("leader", 40)
+    since = follower.command("arm")
+    waiting = follower.answer("motion", since=since, cause="leader_differs")
+    assert waiting["waiting_joints"] == ["shoulder_pan"]
+    assert waiting["state"] == "HOLD"
+    since = len(follower.messages)
+    rig.control.script(bus="main.leader", frames=[[0.5, {"shoulder_pan": 2065}]])
+    follower.answer("motion", since=since, state="TELEOP")
+    assert_no_goal_step_beyond_limits(rig)
+
+
+def test_estop_holds_within_one_period_and_twice_applies_the_policy(rig) -> None:
+    _, follower = rig.teleoperating(torque_on_exit="release")
+    rig.gather("follower", 60)
+    since = follower.command("estop")
+    motion = follower.answer("motion", since=since, state="HOLD", cause="estop")
+    rig.skip("follower")
+    held = rig.gather("follower", 20)
+    assert (held["sent_raw"] == held["sent_raw"][0]).all()
+    assert "resume" not in motion["legal"]
+    since = follower.command("estop")
+    follower.answer("motion", since=since, state="DISARMED")
+    assert {write.value for write in rig.torque_writes()[-6:]} == {0}
+
+
+def test_a_command_the_state_does_not_allow_is_refused_in_words(rig) -> None:
+    follower = rig.start_ready("follower")
+    since = follower.command("resume")
+    refusal = follower.answer("refused_op", since=since)
+    assert refusal["state"] == "DISARMED"
+    assert "arm" in refusal["legal"]
+    since = follower.command("dance")
+    assert "not a motion command" in follower.answer("refused_op", since=since)["reason"]

@@ -1,0 +1,60 @@
+"""systemd's notification protocol: datagrams to $NOTIFY_SOCKET. Silent where there is none."""
+
+import os
+import socket
+from collections.abc import Mapping
+
+
+class Notifier:
+    """Sends READY, STATUS, WATCHDOG and STOPPING. A service manager that is gone is no error.
+
+    watchdog_ns: how often systemd wants a sign of life (WATCHDOG_USEC), 0 never.
+    """
+
+    def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
+        address = environment.get("NOTIFY_SOCKET", "")
+        self._address = "\0" + address[1:] if address.startswith("@") else address
+        self._socket: socket.socket | None = None
+        self._status = ""
+        self.watchdog_ns = 0
+        if not address:
+            return
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        self._socket.setblocking(False)
+        if environment.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid()):
+            self.watchdog_ns = int(environment.get("WATCHDOG_USEC", "0")) * 1000
+
+    def send(self, **fields: str) -> None:
+        """One datagram of `NAME=value` lines."""
+        if self._socket is None:
+            return
+        text = "\n".join(f"{name}={value}" for name, value in fields.items())
+        try:
+            self._socket.sendto(text.encode(), self._address)
+        except OSError:
+            return  # nobody listens or its queue is full; the next one will say the same
+
+    def ready(self, status: str) -> None:
+        """The daemon does its job from now on."""
+        self._status = status
+        self.send(READY="1", STATUS=status, MAINPID=str(os.getpid()))
+
+    def status(self, status: str) -> None:
+        """One line for `systemctl status`; sent only when it changed."""
+        if status != self._status:
+            self._status = status
+            self.send(STATUS=status)
+
+    def alive(self) -> None:
+        """Feed the watchdog."""
+        self.send(WATCHDOG="1")
+
+    def stopping(self) -> None:
+        """The daemon is on its way out."""
+        self.send(STOPPING="1", STATUS="stopping")
+
+    def close(self) -> None:
+        """Idempotent."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None

@@ -17,8 +17,10 @@ from recd.config.errors import RecdError
 PROTOCOL_VERSION: Final = 1
 MAX_MESSAGE_BYTES: Final = 256 * 1024
 MAX_DEPTH: Final = 8
-MAX_ITEMS: Final = 4096
+MAX_ITEMS: Final = 65_536
 """Values in one message, all levels together."""
+MAX_REQUEST_ITEMS: Final = 4096
+"""The same for a request, which no daemon needs to be long."""
 MAX_TEXT_BYTES: Final = 4096
 """Longest text argument (task, mark, operator), UTF-8."""
 MAX_DEADLINE_MS: Final = 3_600_000
@@ -51,7 +53,7 @@ def encode(message: Mapping[str, Any]) -> bytes:
     return data
 
 
-def decode(data: bytes) -> dict[str, Any]:
+def decode(data: bytes, *, max_items: int = MAX_ITEMS) -> dict[str, Any]:
     """The map in `data`. MessageError for anything that is not one small, plain msgpack map."""
     if len(data) > MAX_MESSAGE_BYTES:
         raise MessageError(
@@ -62,19 +64,19 @@ def decode(data: bytes) -> dict[str, Any]:
             data,
             raw=False,
             strict_map_key=True,
-            max_array_len=MAX_ITEMS,
-            max_map_len=MAX_ITEMS,
+            max_array_len=max_items,
+            max_map_len=max_items,
             max_ext_len=0,
         )
     except (ValueError, msgpack.UnpackException, RecursionError) as error:
         raise MessageError(f"not a msgpack message: {type(error).__name__}") from error
     if not isinstance(message, dict):
         raise MessageError(f"expected a map, found {type(message).__name__}")
-    _check_plain(message)
+    _check_plain(message, max_items)
     return message
 
 
-def _check_plain(message: object) -> None:
+def _check_plain(message: object, max_items: int) -> None:
     """Only maps with text keys, lists and scalars; not too deep, not too many."""
     level, items = [message], 0
     for _ in range(MAX_DEPTH):
@@ -89,8 +91,8 @@ def _check_plain(message: object) -> None:
             elif not isinstance(value, _SCALARS):
                 raise MessageError(f"type {type(value).__name__} is not part of this protocol")
         items += len(below)
-        if items > MAX_ITEMS:
-            raise MessageError(f"more than {MAX_ITEMS} values", code="oversized")
+        if items > max_items:
+            raise MessageError(f"more than {max_items} values", code="oversized")
         if not below:
             return
         level = below

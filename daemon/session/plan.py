@@ -63,7 +63,11 @@ class Act(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PlanSpec:
-    """What was asked for. resume: the dataset may already hold episodes."""
+    """What was asked for. resume: the dataset may already hold episodes.
+
+    early_ns: how long before its end an episode is told to stop, so that its last row, still to
+    come then, is the planned one.
+    """
 
     episodes: int
     episode_ns: int
@@ -71,6 +75,7 @@ class PlanSpec:
     task: str = ""
     on_client_lost: OnClientLost = OnClientLost.FINISH
     resume: bool = False
+    early_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +122,11 @@ class Plan:
     def left_ns(self, now_ns: int) -> int:
         """Time to the end of the present phase; 0 for phases without a length."""
         return max(0, self.phase_ns() - self.elapsed_ns(now_ns))
+
+    def due_ns(self, now_ns: int) -> int:
+        """When time alone ends the present phase, if nothing is held."""
+        early_ns = self.spec.early_ns if self.phase is Phase.RECORDING else 0
+        return now_ns + self.left_ns(now_ns) - min(early_ns, self.phase_ns() // 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +199,7 @@ def _started(plan: Plan, now_ns: int) -> Step:
 
 
 def _end_on_time(plan: Plan, now_ns: int) -> Step:
-    return _end_episode(plan, now_ns) if plan.left_ns(now_ns) == 0 else Step(plan)
+    return _end_episode(plan, now_ns) if plan.due_ns(now_ns) <= now_ns else Step(plan)
 
 
 def _end_episode(plan: Plan, now_ns: int) -> Step:
@@ -245,7 +255,7 @@ def _ended_by_itself(plan: Plan, now_ns: int) -> Step:
 
 
 def _reset_over(plan: Plan, now_ns: int) -> Step:
-    return _go_on(plan, now_ns) if plan.left_ns(now_ns) == 0 else Step(plan)
+    return _go_on(plan, now_ns) if plan.due_ns(now_ns) <= now_ns else Step(plan)
 
 
 def _go_on(plan: Plan, now_ns: int) -> Step:

@@ -1,11 +1,11 @@
 """The worker processes: what should run against what runs, compared at every turn of the loop.
 
-Level-triggered: `converge` may be called at any time and as often as one likes. It decides nothing
-about episodes; it reports what happened and what is away.
+Level-triggered: `listen` and `converge` may be called at any time and as often as one likes. It
+decides nothing about episodes; it reports what happened and what is away.
 """
 
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
@@ -15,7 +15,7 @@ from recd.daemon import log
 from recd.daemon.supervisor.failures import Absence, Loss
 from recd.daemon.supervisor.processes import Process
 from recd.daemon.supervisor.resources import Resources
-from recd.daemon.supervisor.restarts import RestartHistory, after_exit
+from recd.daemon.supervisor.restarts import NO_RESTARTS, RestartHistory, after_exit
 from recd.daemon.supervisor.spawn import Child, Surroundings, spawn, worker_spec
 from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns
 
@@ -59,7 +59,7 @@ class Seat:
     row: Process
     phase: Phase = Phase.WAITING
     child: Child | None = None
-    history: RestartHistory = RestartHistory()
+    history: RestartHistory = NO_RESTARTS
     not_before_ns: int = 0
     started_ns: int = 0
     stop_sent_ns: int = 0
@@ -118,12 +118,17 @@ class Fleet:
         """Names of the processes of these kinds."""
         return [name for name, seat in self.seats.items() if seat.row.kind in kinds]
 
-    def converge(self, now: int) -> list[Happening]:
-        """Bring what runs closer to what should run; returns what happened since the last call."""
+    def listen(self, now: int) -> list[Happening]:
+        """Hear the links and reap the dead; returns what happened since the last call."""
         for seat in self.seats.values():
             if seat.child is not None:
                 self._listen(seat, seat.child)
                 self._reap(seat, seat.child, now)
+        happened, self._happenings = self._happenings, []
+        return happened
+
+    def converge(self, now: int) -> None:
+        """Bring what runs closer to what should run: start, restart, end the stuck, stop."""
         for seat in self.seats.values():
             if seat.child is not None:
                 self._watch(seat, seat.child, now)
@@ -131,8 +136,6 @@ class Fleet:
                 self._start(seat, now)
         if self.stopping:
             self._stop_next(now)
-        happened, self._happenings = self._happenings, []
-        return happened
 
     def next_deadline_ns(self, now: int) -> int:
         """When `converge` has to be called at the latest, if nothing becomes readable."""
@@ -184,7 +187,7 @@ class Fleet:
         """Forget what was given up: every process may start again, with a fresh window."""
         for seat in self.seats.values():
             if seat.phase is Phase.GIVEN_UP:
-                seat.phase, seat.history, seat.not_before_ns = Phase.WAITING, RestartHistory(), 0
+                seat.phase, seat.history, seat.not_before_ns = Phase.WAITING, NO_RESTARTS, 0
 
     # --- listening and reaping ------------------------------------------------------------
 
@@ -351,5 +354,3 @@ def _absence(seat: Seat) -> Absence | None:
         case _:
             loss = Loss.ABSENT if seat.was_ready or seat.error else Loss.STARTING
             return absent(loss, error or seat.phase.value)
-
-

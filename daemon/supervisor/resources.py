@@ -23,6 +23,7 @@ from recd.config.streams import (
 from recd.daemon.supervisor.processes import Process
 from recd.daemon.worker import RingGrant
 from recd.shm import (
+    OBSERVER,
     CellReader,
     Doorbell,
     ReaderPolicy,
@@ -32,9 +33,6 @@ from recd.shm import (
     create_cell,
     create_ring,
 )
-
-SUPERVISOR_READER = 0
-"""Reader line of every ring that the supervisor looks through; it never takes part in a loss."""
 
 RECORD_SECONDS = 60
 """How long the writer may stall before joint samples, telemetry or row records are lost."""
@@ -107,7 +105,8 @@ def _record_ring(name: str, dtype: np.dtype[Any], slots: int, **facts: Any) -> R
 
 def _descr(dtype: np.dtype[Any]) -> list[list[Any]]:
     """Fields as [name, type, shape, offset]: enough to rebuild a padded dtype elsewhere."""
-    assert dtype.names is not None and dtype.fields is not None
+    assert dtype.names is not None
+    assert dtype.fields is not None
     return [
         [name, dtype[name].base.str, list(dtype[name].shape), int(dtype.fields[name][1])]
         for name in dtype.names
@@ -149,7 +148,7 @@ class Resources:
             self.cells[row.status_cell] = create_cell(row.status_cell, STATUS_DTYPE)
             for stream in row.wants.rings_read:
                 taken = sum(1 for other, _ in self._reader_lines if other == stream)
-                self._reader_lines[stream, row.name] = SUPERVISOR_READER + 1 + taken
+                self._reader_lines[stream, row.name] = taken
                 self._doorbells[stream, row.name] = Doorbell.create()
 
     @property
@@ -179,7 +178,7 @@ class Resources:
 
     def watch_ring(self, stream: str) -> RingReader:
         """The supervisor's own look at a ring: newest slot only, never counted as a loss."""
-        return RingReader(self.rings[stream], SUPERVISOR_READER, policy=ReaderPolicy.LATEST)
+        return RingReader(self.rings[stream], OBSERVER, policy=ReaderPolicy.LATEST)
 
     def watch_cell(self, name: str) -> CellReader:
         """Reader of any cell."""

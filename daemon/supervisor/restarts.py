@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Final
 
 from recd.shm.clock import NS_PER_S
 
@@ -33,6 +34,9 @@ class RestartHistory:
     """Times of the restarts that still count, oldest first."""
 
     restarts_ns: tuple[int, ...] = ()
+
+
+NO_RESTARTS: Final = RestartHistory()
 
 
 @dataclass(frozen=True, slots=True)

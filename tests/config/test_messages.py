@@ -54,7 +54,7 @@ def nested(depth: int) -> object:
 )
 def test_what_is_not_one_small_plain_map_is_refused(data: bytes, code: str) -> None:
     with pytest.raises(MessageError) as refused:
-        messages.decode(data)
+        messages.decode(data, max_items=messages.MAX_REQUEST_ITEMS)
     assert refused.value.code == code
 
 

@@ -1,0 +1,110 @@
+"""Motion commands on their way to the arm processes, and what those last said of themselves.
+
+The motion machine lives in each follower's process; nothing here decides about movement.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from recd.config.errors import RecdError
+from recd.daemon.supervisor.recording import Post
+from recd.shm.clock import NS_PER_MS
+
+REPLY_AFTER_NS = 500 * NS_PER_MS
+"""A command is answered with the state known then, when the arm has not spoken before."""
+
+
+class Motion:
+    """Sends commands to followers, keeps their last `motion` message.
+
+    followers: pair -> process name. resolve: answers the requests that wait under a key.
+    """
+
+    def __init__(
+        self,
+        followers: Mapping[str, str],
+        post: Post,
+        resolve: Callable[[str, Mapping[str, Any] | RecdError], None],
+    ) -> None:
+        self._followers = dict(followers)
+        self._post = post
+        self._resolve = resolve
+        self._said: dict[str, Mapping[str, Any]] = {}
+        self._waiting: dict[str, tuple[set[str], int]] = {}
+        self._commands = 0
+
+    def command(self, ty: str, now: int, *, pair: str | None = None, **fields: Any) -> str:
+        """Send `ty` to one follower or all. Returns the key under which the outcome is told.
+
+        Raises RecdError for an unknown pair and for one whose process is not there.
+        """
+        pairs = [pair] if pair else list(self._followers)
+        unknown = [name for name in pairs if name not in self._followers]
+        if unknown:
+            raise RecdError(
+                f"{ty}: no pair of arms {unknown[0]!r}",
+                mend=f"pairs of this robot: {', '.join(self._followers)}",
+                code="argument",
+            )
+        away = [name for name in pairs if not self._post.send(self._followers[name], ty, **fields)]
+        if away and len(away) == len(pairs):
+            raise RecdError(
+                f"{ty}: the arm process of {', '.join(away)} is not running",
+                mend="recctl status tells why",
+                code="device",
+            )
+        self._commands += 1
+        key = f"motion:{self._commands}"
+        self._waiting[key] = (set(pairs) - set(away), now + REPLY_AFTER_NS)
+        return key
+
+    def hear(self, process: str, ty: str, fields: Mapping[str, Any]) -> None:
+        """A `motion` message, or `refused_op` when the arm's machine says no."""
+        pair = _pair_of(process)
+        if ty == "motion":
+            self._said[pair] = dict(fields)
+        for key, (pairs, until_ns) in list(self._waiting.items()):
+            if pair not in pairs:
+                continue
+            if ty == "refused_op":
+                del self._waiting[key]
+                self._resolve(key, _refusal(pair, fields))
+                continue
+            pairs.discard(pair)
+            if not pairs:
+                self._waiting[key] = (pairs, until_ns)
+                self._finish(key)
+
+    def watch(self, now: int) -> None:
+        """Answer what an arm has not spoken to in time, with what is known."""
+        for key, (_, until_ns) in list(self._waiting.items()):
+            if now >= until_ns:
+                self._finish(key)
+
+    def next_deadline_ns(self) -> int | None:
+        """When `watch` has something to do."""
+        return min((until for _, until in self._waiting.values()), default=None)
+
+    def _finish(self, key: str) -> None:
+        del self._waiting[key]
+        self._resolve(key, {"motion": self.describe()})
+
+    def describe(self) -> dict[str, Any]:
+        """pair -> {state, cause, since_ns, waiting_joints, ...} as each follower last said."""
+        return {pair: dict(self._said.get(pair, {})) for pair in self._followers}
+
+    def forget(self, process: str) -> None:
+        """The process ended: what it said is no longer true."""
+        self._said.pop(_pair_of(process), None)
+
+
+def _pair_of(process: str) -> str:
+    return process.partition(":")[2].partition(".")[0]
+
+
+def _refusal(pair: str, fields: Mapping[str, Any]) -> RecdError:
+    return RecdError(
+        f"{pair}: {fields.get('reason', 'refused')}",
+        mend=str(fields.get("mend", "")),
+        code=str(fields.get("code", "state")),
+    )

@@ -1,0 +1,418 @@
+"""One recording: drives encoders and writer through begin, end, closed, seal and durable.
+
+The pure machine (daemon/session/machine.py) says what is legal; this sends the messages and keeps
+what came back. It never waits: answers arrive through `hear`, time through `watch`.
+
+    supervisor -> encoder, writer   begin {uid, recording, staging, t0_ns, rate_num, rate_den, grid,
+                                           codec, task, operator, episode_hint, source, resume}
+                                    end {uid, ticks, keep}
+    encoder -> supervisor           opened, closed {uid, ...}, failed {uid, reason}
+    supervisor -> writer            seal {uid, keep, cameras, failed, marks, task, operator,
+                                          end_reason, restarts, ticks, resume}
+    writer -> supervisor            progress {uid, rows}, durable {uid, ...}, discarded {uid},
+                                    failed {uid, reason, kept_at}
+    supervisor -> writer            undo {uid}, undelete {uid}
+    writer -> supervisor            undone {uid}, undeleted {uid}, or refused_op {uid, op, reason}
+"""
+
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from recd.config.errors import RecdError
+from recd.daemon.session import machine
+from recd.daemon.session.machine import Session, State
+from recd.daemon.supervisor.takes import Fate, Grid, Take, first_tick_ns, rows_at_stop
+from recd.shm.clock import NS_PER_S
+
+CLOSE_DEADLINE_NS = 30 * NS_PER_S
+"""Encoders that have not closed their file by then are given up for this take."""
+
+KEPT_EPISODES = 1000
+"""Takes of this session that `recctl episodes` still shows."""
+
+TEXT_LIMIT = 300
+
+
+class Post(Protocol):
+    """Delivers messages to workers."""
+
+    def send(self, process: str, ty: str, **fields: Any) -> bool:
+        """False when the worker is not there."""
+
+    def of_kind(self, *kinds: str) -> list[str]:
+        """Names of the processes of these kinds."""
+
+
+class Listener(Protocol):
+    """Is told what becomes of takes and commands."""
+
+    def announce(self, topic: str, event: str, **fields: Any) -> None:
+        """Something an operator may want to know."""
+
+    def resolve(self, key: str, outcome: Mapping[str, Any] | RecdError) -> None:
+        """The outcome that deferred replies under `key` wait for."""
+
+    def on_take(self, what: str, uid: str) -> None:
+        """`started`, `ended`, `saved`, `discarded`, `failed` or `undone`."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingSpec:
+    """What a recording is made of. encoders: camera -> process name; codec: the encoder section.
+
+    decided: camera -> rows that its encoder ever decided (only differences are used).
+    """
+
+    name: str
+    root: Path
+    grid: Grid
+    encoders: Mapping[str, str]
+    writers: Sequence[str]
+    codec: Mapping[str, Any]
+    task: str
+    operator: str
+    decided: Callable[[], Mapping[str, int]] = dict
+
+
+class Recording:
+    """State and takes of one recording id."""
+
+    def __init__(self, spec: RecordingSpec, post: Post, listener: Listener) -> None:
+        self.spec = spec
+        self.session = Session(recording=spec.name)
+        self.takes: dict[str, Take] = {}
+        self.task = spec.task
+        self.operator = spec.operator
+        self.sources: dict[str, Mapping[str, Any]] = {}
+        self.totals: Mapping[str, Any] = {}
+        self._post = post
+        self._listener = listener
+        self._undo_by_name: dict[str, str] = {}
+
+    @property
+    def current(self) -> Take | None:
+        """The take that is running or closing."""
+        take = self.session.take
+        return None if take is None else self.takes[take.uid]
+
+    @property
+    def settled(self) -> bool:
+        """True when nothing is running, closing, committing or being undone."""
+        session = self.session
+        return not (session.take or session.committing or session.discarding or session.undoing)
+
+    # --- commands --------------------------------------------------------------------------
+
+    def start(self, now: int, *, task: str | None = None, operator: str | None = None) -> Take:
+        """Begin an episode. Raises StateError; never waits and syncs nothing."""
+        uid = secrets.token_hex(16)
+        t0_ns = first_tick_ns(now, self.spec.grid)
+        facts = machine.Take(uid, t0_ns, task=task or self.task, operator=operator or self.operator)
+        session = machine.start(self.session, facts)
+        staging = self.spec.root / ".recd" / "staging" / uid
+        _make_staging(staging)
+        self.session = session
+        begin = {
+            "uid": uid,
+            "recording": self.spec.name,
+            "staging": str(staging),
+            "t0_ns": t0_ns,
+            "rate_num": self.spec.grid.num,
+            "rate_den": self.spec.grid.den,
+            "grid": self.spec.grid.kind,
+            "codec": dict(self.spec.codec),
+            "task": facts.task,
+            "operator": facts.operator,
+            "episode_hint": self.totals.get("episodes", 0) + len(self.session.committing),
+        }
+        take = Take(uid, staging, t0_ns, begin, tuple(self.spec.encoders))
+        take.decided_before = dict(self.spec.decided())
+        self.takes[uid] = take
+        self._forget_old()
+        for camera, process in self.spec.encoders.items():
+            self._post.send(process, "begin", **begin, source=self.sources.get(camera, {}))
+        for process in self.spec.writers:
+            self._post.send(process, "begin", **begin)
+        self._listener.announce("episode", "started", **take.describe())
+        self._listener.on_take("started", uid)
+        return take
+
+    def stop(self, now: int, reason: str = "stop", *, rows: int = 0) -> Take:
+        """End the running episode and keep it. rows: as many were planned, if that is still
+        possible."""
+        self.session = machine.stop(self.session, reason)
+        return self._end(now, Fate.CLOSING, rows=rows)
+
+    def abort(self, now: int, reason: str) -> None:
+        """A failure ends the running episode; it is kept. Nothing happens when none runs."""
+        if self.session.state is State.RECORDING:
+            self.session = machine.abort(self.session, reason[:TEXT_LIMIT])
+            self._end(now, Fate.CLOSING)
+
+    def discard(self, now: int, *, restart: bool = False) -> Take:
+        """End the running episode and put it in the trash; `restart` begins anew at once."""
+        closing = self.session.state is State.FINALIZING
+        self.session = machine.discard(self.session, restart=restart)
+        if closing:
+            take = self.current
+            assert take is not None, "FINALIZING always has a take"
+            take.fate = Fate.DISCARDING
+            return take
+        return self._end(now, Fate.DISCARDING)
+
+    def fault(self, now: int, reason: str) -> None:
+        """Something required is gone for good."""
+        if self.session.fault:
+            return
+        recording = self.session.state is State.RECORDING
+        self.session = machine.fault(self.session, reason[:TEXT_LIMIT])
+        self._listener.announce("fault", "fault", reason=reason)
+        if recording:
+            self._end(now, Fate.CLOSING)
+
+    def mark(self, now: int, label: str) -> Take:
+        """Put a word on the running episode."""
+        self.session = machine.mark(self.session, label, now)
+        take = self.current
+        assert take is not None, "a mark needs a running episode"
+        self._listener.announce("episode", "marked", uid=take.uid, label=label)
+        return take
+
+    def undo(self, uid: str | None = None) -> str:
+        """Take back the last episode that this session saved; returns its uid."""
+        self.session, latest = machine.undo(self.session, uid)
+        if latest not in self.session.committing:
+            self._send_undo(latest)
+        return latest
+
+    def undelete(self, uid: str) -> None:
+        """Bring a take back from the trash."""
+        self.session = machine.undeleted(self.session)
+        for process in self.spec.writers:
+            if not self._post.send(process, "undelete", uid=uid):
+                raise RecdError("the writer is not there", mend="recctl status tells why")
+
+    def reset(self) -> None:
+        """Leave FAULT."""
+        self.session = machine.advance(self.session, machine.Event.RESET)
+
+    def _end(self, now: int, fate: Fate, *, rows: int = 0) -> Take:
+        take = self.current
+        facts = self.session.take
+        assert take is not None and facts is not None, "only a running take is ended"  # noqa: PT018
+        take.fate, take.stop_ns = fate, now
+        take.ticks = max(rows, self._rows_at_stop(take, now))
+        for process in (*self.spec.encoders.values(), *self.spec.writers):
+            self._post.send(process, "end", uid=take.uid, ticks=take.ticks, keep=facts.keep)
+        self._listener.announce("episode", "ending", uid=take.uid, reason=facts.end_reason)
+        self._close_when_ready(take, now)
+        return take
+
+    def _rows_at_stop(self, take: Take, now: int) -> int:
+        decided = max(
+            (rows - take.decided_before.get(name, 0) for name, rows in self.spec.decided().items()),
+            default=0,
+        )
+        if self.spec.grid.kind == "step":
+            return max(1, decided)
+        return max(decided, rows_at_stop(take.t0_ns, now, self.spec.grid))
+
+    def _send_undo(self, uid: str) -> None:
+        for process in self.spec.writers:
+            self._post.send(process, "undo", uid=uid)
+
+    # --- what workers say ------------------------------------------------------------------
+
+    def hear(self, process: str, kind: str, ty: str, fields: Mapping[str, Any], now: int) -> None:
+        """One message of an encoder or writer about a take. Unknown takes are none of ours."""
+        uid = str(fields.get("uid", ""))
+        if kind == "writer" and ty in ("undone", "undeleted", "refused_op"):
+            self._hear_edit(ty, uid, fields)
+            return
+        take = self.takes.get(uid)
+        if take is None:
+            return
+        match kind, ty:
+            case "encoder", "closed":
+                take.closed[_camera_of(process)] = fields
+                self._close_when_ready(take, now)
+            case "encoder", "failed":
+                take.failed[_camera_of(process)] = str(fields.get("reason", "failed"))
+                self._listener.announce("fault", "encoder failed", process=process, **fields)
+                self._encoder_failed(take, process, now)
+            case "writer", "progress":
+                take.rows = int(fields.get("rows", 0))
+            case "writer", "durable":
+                self._durable(take, fields, now)
+            case "writer", "discarded":
+                self._settle(take, Fate.DISCARDED, fields, now)
+            case "writer", "failed":
+                self._settle(take, Fate.FAILED, fields, now)
+
+    def _encoder_failed(self, take: Take, process: str, now: int) -> None:
+        if self.current is take and self.session.state is State.RECORDING:
+            self.abort(now, f"{process}: {take.failed[_camera_of(process)]}")
+        self._close_when_ready(take, now)
+
+    def _close_when_ready(self, take: Take, now: int) -> None:
+        if take is not self.current or self.session.state is not State.FINALIZING:
+            return
+        if not take.all_closed:
+            return
+        facts = self.session.take
+        assert facts is not None, "FINALIZING always has a take"
+        restart = self.session.restart
+        self.session = machine.closed(self.session)
+        take.fate = Fate.COMMITTING if facts.keep else Fate.DISCARDING
+        take.seal = self._seal(take, facts)
+        for process in self.spec.writers:
+            self._post.send(process, "seal", **take.seal)
+        self._listener.on_take("ended", take.uid)
+        self._listener.announce("episode", "closed", **take.describe())
+        if restart:
+            self._restart(take, now)
+
+    def _restart(self, old: Take, now: int) -> None:
+        self.session = replace(self.session, restart=False)
+        try:
+            take = self.start(now, task=old.begin["task"], operator=old.begin["operator"])
+        except RecdError as error:
+            self._listener.resolve(f"restarted:{old.uid}", error)
+            return
+        result = {"uid": take.uid, "t0_ns": take.t0_ns, "discarded": old.uid}
+        self._listener.resolve(f"restarted:{old.uid}", {**result, "task": take.begin["task"]})
+
+    def _seal(self, take: Take, facts: machine.Take) -> dict[str, Any]:
+        return {
+            "uid": take.uid,
+            "keep": facts.keep,
+            "cameras": dict(take.closed),
+            "failed": dict(take.failed),
+            "marks": [
+                {"label": mark.label, "at_ns": mark.at_ns, "at_s": (mark.at_ns - take.t0_ns) / 1e9}
+                for mark in facts.marks
+            ],
+            "task": facts.task,
+            "operator": facts.operator,
+            "end_reason": facts.end_reason,
+            "restarts": dict(take.restarts),
+            "ticks": take.ticks,
+        }
+
+    def _durable(self, take: Take, fields: Mapping[str, Any], now: int) -> None:
+        take.outcome, take.rows, take.ended_ns = fields, int(fields.get("rows", 0)), now
+        take.fate = Fate.SAVED
+        undo_now = self.session.undoing == take.uid
+        self.session = machine.durable(self.session, take.uid)
+        if isinstance(totals := fields.get("totals"), Mapping):
+            self.totals = totals
+        described = take.describe()
+        self._listener.announce("episode", "saved", **described)
+        self._listener.resolve(f"saved:{take.uid}", described)
+        self._listener.on_take("saved", take.uid)
+        if undo_now:
+            self._send_undo(take.uid)
+
+    def _settle(self, take: Take, fate: Fate, fields: Mapping[str, Any], now: int) -> None:
+        """A take ended without a new episode: in the trash, or failed and kept aside."""
+        undoing = self.session.undoing == take.uid
+        take.outcome, take.fate, take.ended_ns = fields, fate, now
+        self.session = machine.settled(self.session, take.uid)
+        described = take.describe()
+        topic = "fault" if fate is Fate.FAILED else "episode"
+        self._listener.announce(topic, fate.value, **described)
+        self._listener.on_take(fate.value, take.uid)
+        outcome: Mapping[str, Any] | RecdError = described
+        if fate is Fate.FAILED:
+            reason, kept_at = fields.get("reason", "unknown"), fields.get("kept_at", take.staging)
+            outcome = RecdError(
+                f"episode {take.uid} could not be saved: {reason}",
+                mend=f"everything recorded is kept at {kept_at}; recctl recover takes it up",
+                code="not_saved",
+            )
+        for key in ("saved", "discarded", *(("undone",) if undoing else ())):
+            self._listener.resolve(f"{key}:{take.uid}", outcome)
+
+    def _hear_edit(self, ty: str, uid: str, fields: Mapping[str, Any]) -> None:
+        if isinstance(totals := fields.get("totals"), Mapping):
+            self.totals = totals
+        if ty == "refused_op":
+            operation = str(fields.get("op", "undo"))
+            error = RecdError(
+                f"{operation} {uid}: {fields.get('reason', 'refused')}",
+                mend=str(fields.get("mend", "")),
+                code="dataset",
+            )
+            self.session = machine.undone(self.session, uid)
+            key = "undone" if operation == "undo" else "undeleted"
+            self._listener.resolve(f"{key}:{uid}", error)
+            return
+        if ty == "undone":
+            self.session = machine.undone(self.session, uid)
+        if (take := self.takes.get(uid)) is not None:
+            take.fate = Fate.UNDONE if ty == "undone" else Fate.SAVED
+        told = {"uid": uid, **{k: v for k, v in fields.items() if k != "uid"}}
+        self._listener.announce("episode", ty, **told)
+        self._listener.resolve(f"{ty}:{uid}", told)
+        self._listener.on_take(ty, uid)
+
+    # --- time and restarts -----------------------------------------------------------------
+
+    def watch(self, now: int) -> None:
+        """Give up on encoders that do not close, so that one of them never blocks the session."""
+        take = self.current
+        if take is None or self.session.state is not State.FINALIZING:
+            return
+        if now - take.stop_ns > CLOSE_DEADLINE_NS:
+            for camera in take.cameras:
+                if camera not in take.closed:
+                    take.failed.setdefault(camera, "did not close its file in time")
+        self._close_when_ready(take, now)
+
+    def worker_back(self, process: str, kind: str) -> None:
+        """An encoder or writer is ready (again): tell it everything that is still open."""
+        for take in self.takes.values():
+            if take.fate not in (Fate.RECORDING, Fate.CLOSING, Fate.COMMITTING, Fate.DISCARDING):
+                continue
+            if kind == "encoder" and (
+                _camera_of(process) in take.closed or _camera_of(process) in take.failed
+            ):
+                continue
+            extra = {"source": self.sources.get(_camera_of(process), {})}
+            self._post.send(process, "begin", **take.begin, resume=True, **extra)
+            if take.ticks is not None:
+                keep = take.fate is not Fate.DISCARDING
+                self._post.send(process, "end", uid=take.uid, ticks=take.ticks, keep=keep)
+            if kind == "writer" and take.seal is not None:
+                self._post.send(process, "seal", **take.seal, resume=True)
+        if kind == "writer" and self.session.undoing:
+            self._send_undo(self.session.undoing)
+
+    def worker_left(self, process: str) -> None:
+        """A worker of this recording ended while a take was open: the take remembers it."""
+        take = self.current
+        if take is not None:
+            take.restarts[process] = take.restarts.get(process, 0) + 1
+
+    def _forget_old(self) -> None:
+        for uid in list(self.takes)[:-KEPT_EPISODES]:
+            if self.takes[uid].ended_ns:
+                del self.takes[uid]
+
+
+def _camera_of(process: str) -> str:
+    return process.partition(":")[2]
+
+
+def _make_staging(staging: Path) -> None:
+    try:
+        staging.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RecdError(
+            f"cannot create {staging}: {error.strerror}",
+            mend="check the permissions and the free space of the dataset folder",
+            code="dataset",
+        ) from error

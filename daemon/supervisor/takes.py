@@ -1,0 +1,107 @@
+"""What is known of one take from `begin` to its end in the dataset or the trash. Plain state."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from recd.shm.clock import NS_PER_S, tick_at_or_before
+
+
+class Fate(StrEnum):
+    """How far a take has come, as `recctl episodes` shows it."""
+
+    RECORDING = "recording"
+    CLOSING = "closing"
+    COMMITTING = "committing"
+    SAVED = "saved"
+    DISCARDING = "discarding"
+    DISCARDED = "discarded"
+    UNDONE = "undone"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Rows per second as a fraction, and who makes the rows: `clock`, or the source's `step`."""
+
+    num: int
+    den: int = 1
+    kind: str = "clock"
+
+    @property
+    def period_ns(self) -> int:
+        """Time between two rows."""
+        return NS_PER_S * self.den // self.num
+
+
+@dataclass(slots=True)
+class Take:
+    """One episode as the supervisor drives it.
+
+    closed: camera -> its `closed` message; failed: camera -> why it has none; ticks: number of
+    rows, None while it runs. stop_ns: when its end was asked for (CLOCK_MONOTONIC).
+    """
+
+    uid: str
+    staging: Path
+    t0_ns: int
+    begin: Mapping[str, Any]
+    cameras: tuple[str, ...]
+    fate: Fate = Fate.RECORDING
+    ticks: int | None = None
+    stop_ns: int = 0
+    rows: int = 0
+    closed: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    restarts: dict[str, int] = field(default_factory=dict)
+    decided_before: dict[str, int] = field(default_factory=dict)
+    seal: Mapping[str, Any] | None = None
+    outcome: Mapping[str, Any] = field(default_factory=dict)
+    ended_ns: int = 0
+
+    @property
+    def all_closed(self) -> bool:
+        """True once every camera has closed its file or failed to."""
+        return all(camera in self.closed or camera in self.failed for camera in self.cameras)
+
+    def describe(self) -> dict[str, Any]:
+        """One entry of `episodes` and of the topic `episode`."""
+        keep = {
+            key: self.outcome[key]
+            for key in (
+                "episode_index", "rows", "duration_ns", "summary", "verdict", "reason", "kept_at",
+            )
+            if key in self.outcome
+        }  # fmt: skip
+        duration_ns = keep.pop("duration_ns", None)
+        seal = self.seal or {}
+        return {
+            "uid": self.uid,
+            "state": self.fate.value,
+            "task": seal.get("task", self.begin.get("task", "")),
+            "operator": seal.get("operator", self.begin.get("operator", "")),
+            "marks": seal.get("marks", []),
+            "end_reason": seal.get("end_reason", ""),
+            "rows": self.rows,
+            "duration_s": None if duration_ns is None else duration_ns / NS_PER_S,
+            "durable_s": (self.ended_ns - self.stop_ns) / NS_PER_S if self.ended_ns else None,
+            "restarts": dict(self.restarts),
+            **keep,
+        }
+
+
+def first_tick_ns(now_ns: int, grid: Grid) -> int:
+    """t0 of an episode asked for at `now_ns`: one period later, so that every encoder has its
+    `begin` before the first frame that counts; never more than two periods later."""
+    return now_ns + grid.period_ns
+
+
+def rows_at_stop(t0_ns: int, now_ns: int, grid: Grid) -> int:
+    """Number of rows of an episode that is asked to end at `now_ns`; at least 1.
+
+    Up to and including the first tick after now: an encoder decides a tick only when it has seen a
+    frame captured after it, so none can have gone further when the message reaches it.
+    """
+    return max(0, tick_at_or_before(t0_ns, now_ns, grid.num, grid.den) + 1) + 1

@@ -21,7 +21,7 @@ class Notifier:
             return
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         self._socket.setblocking(False)
-        if environment.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid()):
+        if (environment.get("WATCHDOG_PID") or str(os.getpid())) == str(os.getpid()):
             self.watchdog_ns = int(environment.get("WATCHDOG_USEC", "0")) * 1000
 
     def send(self, **fields: str) -> None:

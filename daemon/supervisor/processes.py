@@ -69,7 +69,10 @@ class Wants:
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """One row. name: `camera:front`; config: its own section; module: "" for the kind's own."""
+    """One row. name: `camera:front`; config: its own section; module: "" for the kind's own.
+
+    configured: the section as the file gives it, before `sim` was replaced by endpoints.
+    """
 
     name: str
     kind: str
@@ -79,6 +82,11 @@ class Process:
     wants: Wants = Wants()
     realtime: Mapping[str, Any] = field(default_factory=dict)
     module: str = ""
+    configured: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.configured:
+            object.__setattr__(self, "configured", self.config)
 
     @property
     def status_cell(self) -> str:

@@ -55,9 +55,6 @@ class Listener(Protocol):
     def resolve(self, key: str, outcome: Mapping[str, Any] | RecdError) -> None:
         """The outcome that deferred replies under `key` wait for."""
 
-    def on_take(self, what: str, uid: str) -> None:
-        """`started`, `ended`, `saved`, `discarded`, `failed` or `undone`."""
-
 
 @dataclass(frozen=True, slots=True)
 class RecordingSpec:
@@ -90,7 +87,8 @@ class Recording:
         self.totals: Mapping[str, Any] = {}
         self._post = post
         self._listener = listener
-        self._undo_by_name: dict[str, str] = {}
+        self.watchers: list[Callable[[str, str], None]] = []
+        """Told (what, uid): started, ended, saved, discarded, failed, undone or undeleted."""
 
     @property
     def current(self) -> Take | None:
@@ -103,6 +101,10 @@ class Recording:
         """True when nothing is running, closing, committing or being undone."""
         session = self.session
         return not (session.take or session.committing or session.discarding or session.undoing)
+
+    def _tell(self, what: str, uid: str) -> None:
+        for watcher in self.watchers:
+            watcher(what, uid)
 
     # --- commands --------------------------------------------------------------------------
 
@@ -137,7 +139,7 @@ class Recording:
         for process in self.spec.writers:
             self._post.send(process, "begin", **begin)
         self._listener.announce("episode", "started", **take.describe())
-        self._listener.on_take("started", uid)
+        self._tell("started", uid)
         return take
 
     def stop(self, now: int, reason: str = "stop", *, rows: int = 0) -> Take:
@@ -270,7 +272,7 @@ class Recording:
         take.seal = self._seal(take, facts)
         for process in self.spec.writers:
             self._post.send(process, "seal", **take.seal)
-        self._listener.on_take("ended", take.uid)
+        self._tell("ended", take.uid)
         self._listener.announce("episode", "closed", **take.describe())
         if restart:
             self._restart(take, now)
@@ -312,7 +314,7 @@ class Recording:
         described = take.describe()
         self._listener.announce("episode", "saved", **described)
         self._listener.resolve(f"saved:{take.uid}", described)
-        self._listener.on_take("saved", take.uid)
+        self._tell("saved", take.uid)
         if undo_now:
             self._send_undo(take.uid)
 
@@ -324,7 +326,7 @@ class Recording:
         described = take.describe()
         topic = "fault" if fate is Fate.FAILED else "episode"
         self._listener.announce(topic, fate.value, **described)
-        self._listener.on_take(fate.value, take.uid)
+        self._tell(fate.value, take.uid)
         outcome: Mapping[str, Any] | RecdError = described
         if fate is Fate.FAILED:
             reason, kept_at = fields.get("reason", "unknown"), fields.get("kept_at", take.staging)
@@ -357,7 +359,7 @@ class Recording:
         told = {"uid": uid, **{k: v for k, v in fields.items() if k != "uid"}}
         self._listener.announce("episode", ty, **told)
         self._listener.resolve(f"{ty}:{uid}", told)
-        self._listener.on_take(ty, uid)
+        self._tell(ty, uid)
 
     # --- time and restarts -----------------------------------------------------------------
 

@@ -1,0 +1,51 @@
+"""`recd run CONFIG`: the daemon in the foreground, for a terminal or for systemd."""
+
+import sys
+
+import click
+
+from recd import __version__
+from recd.config.errors import RecdError
+from recd.config.load import load_robot
+from recd.daemon import log
+
+
+@click.group()
+@click.version_option(__version__, prog_name="recd")
+def recd() -> None:
+    """Recording daemon for robot learning. Talk to it with recctl."""
+
+
+@recd.command()
+@click.argument("config")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="KEY.PATH=VALUE", help="Change one value; repeat."
+)
+def run(config: str, overrides: tuple[str, ...]) -> None:
+    """Run the daemon for CONFIG: a YAML file or the name of a preset (try: recd run demo).
+
+    SIGTERM and Ctrl-C finish the running episode and leave nothing behind.
+    """
+    from recd.daemon.supervisor.supervisor import Supervisor
+
+    robot = load_robot(config, overrides=overrides)
+    log.configure(process="supervisor")
+    sys.exit(Supervisor(robot).run())
+
+
+def main() -> None:
+    """Entry point of `recd`: errors that an operator can mend are told without a traceback."""
+    try:
+        recd(standalone_mode=False)
+    except RecdError as error:
+        click.echo(click.style("recd: ", fg="red", bold=True) + str(error), err=True)
+        sys.exit(2)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

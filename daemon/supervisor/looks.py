@@ -1,0 +1,105 @@
+"""The supervisor's own look at frame rings: age of the newest frame, and snapshots of it as files.
+
+An observer: takes no part in the ring's accounts and delays nobody.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from recd.config.errors import RecdError
+from recd.config.paths import make_private
+from recd.shm import RingReader, Slot
+from recd.shm.clock import NS_PER_MS
+
+SNAPSHOTS_KEPT = 4
+"""Files kept per camera; older ones are removed."""
+
+
+class Looks:
+    """One observer per camera ring, by camera name."""
+
+    def __init__(self, readers: dict[str, RingReader], directory: Path) -> None:
+        self._readers = readers
+        self._directory = directory / "snapshots"
+        self._written = 0
+
+    def newest(self, camera: str) -> Slot | None:
+        """The newest frame, or None before the first."""
+        reader = self._readers[camera]
+        head = reader.peek_head()
+        if head == 0:
+            return None
+        reader.seek(head - 1)
+        return reader.latest()
+
+    def ages_ms(self, now: int) -> dict[str, float | None]:
+        """camera -> milliseconds since its newest frame was captured, None before the first."""
+        ages: dict[str, float | None] = {}
+        for camera in self._readers:
+            slot = self.newest(camera)
+            ages[camera] = None if slot is None else (now - slot.t_capture_ns) / NS_PER_MS
+        return ages
+
+    def snapshot(self, camera: str, now: int) -> dict[str, Any]:
+        """Write the newest frame to a file; RecdError for an unknown camera or one without frames.
+
+        The payload is written as it came (meta says what it is): a JPEG needs nothing more.
+        """
+        if camera not in self._readers:
+            raise RecdError(
+                f"no camera {camera!r}",
+                mend=f"cameras of this robot: {', '.join(self._readers)}",
+                code="argument",
+            )
+        for _ in range(3):
+            slot = self.newest(camera)
+            if slot is None:
+                break
+            payload = slot.payload.tobytes()
+            if slot.intact():
+                return self._store(camera, slot, payload, now)
+        raise RecdError(
+            f"camera {camera} has not delivered a picture yet",
+            mend="recctl status shows its state",
+            code="device",
+        )
+
+    def _store(self, camera: str, slot: Slot, payload: bytes, now: int) -> dict[str, Any]:
+        meta = self._readers[camera].spec.meta
+        suffix = "jpg" if meta.get("payload") == "mjpeg" else "raw"
+        make_private(self._directory)
+        self._written += 1
+        path = self._directory / f"{camera}-{self._written}.{suffix}"
+        path.write_bytes(payload)
+        for old in self._older(camera):
+            old.unlink(missing_ok=True)
+        return {
+            "camera": camera,
+            "path": os.fspath(path),
+            "nbytes": len(payload),
+            "age_ms": (now - slot.t_capture_ns) / NS_PER_MS,
+            "source_seq": slot.source_seq,
+            "flags": slot.flags,
+            "payload": meta.get("payload"),
+            "width": meta.get("width"),
+            "height": meta.get("height"),
+        }
+
+    def _older(self, camera: str) -> list[Path]:
+        files = sorted(
+            self._directory.glob(f"{camera}-*"), key=lambda path: int(path.stem.rpartition("-")[2])
+        )
+        return files[:-SNAPSHOTS_KEPT]
+
+    def clear(self) -> None:
+        """Remove all snapshot files. Idempotent."""
+        if self._directory.is_dir():
+            for path in self._directory.iterdir():
+                path.unlink(missing_ok=True)
+            self._directory.rmdir()
+
+    def close(self) -> None:
+        """Let go of the rings."""
+        for reader in self._readers.values():
+            reader.close()

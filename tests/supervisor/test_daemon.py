@@ -1,0 +1,127 @@
+"""The daemon as a process: it starts its workers, serves, and leaves nothing behind."""
+
+import os
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from .conftest import Daemon, gone, until
+
+Start = Callable[..., Daemon]
+
+
+def test_workers_run_under_their_titles_and_the_session_gets_ready(daemon: Daemon) -> None:
+    status = daemon.status()
+    assert status["state"] == "READY"
+    assert {entry["phase"] for entry in status["processes"].values()} == {"running"}
+    titles = {" ".join(worker.cmdline()).strip("\0 ") for worker in daemon.workers()}
+    assert {"recd:cam:front", "recd:enc:front", "recd:arm:main.follower", "recd:writer",
+            "recd:sim"} <= titles  # fmt: skip
+
+
+def test_devices_that_say_sim_get_the_endpoints_of_the_simulator(daemon: Daemon) -> None:
+    devices = {entry["process"]: entry for entry in daemon.ok("devices")["devices"]}
+    assert devices["camera:front"]["devices"] == ["http://127.0.0.1:1/front"]
+    assert devices["arm:main.follower"]["devices"] == ["/dev/null#main.follower"]
+    assert devices["camera:front"]["facts"]["config"]["source"] == "http"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_ends_everything_and_leaves_nothing(daemon: Daemon, number: int) -> None:
+    workers = daemon.workers()
+    assert len(workers) >= 5
+    daemon.process.send_signal(number)
+    assert daemon.process.wait(timeout=60) == 0
+    assert gone(workers)
+    assert not daemon.runtime.exists()
+
+
+def test_a_signal_saves_the_running_episode_first(start_daemon: Start) -> None:
+    daemon = start_daemon(writer={"commit_s": 0.3})
+    daemon.wait_state("READY")
+    uid = daemon.ok("start")["uid"]
+    assert daemon.end() == 0
+    assert "saved" in daemon.said
+    assert uid in daemon.said
+
+
+def test_shutdown_replies_when_all_workers_have_ended(daemon: Daemon) -> None:
+    workers = daemon.workers()
+    assert daemon.ok("shutdown") == {"ended": True}
+    assert gone(workers)
+    assert daemon.process.wait(timeout=60) == 0
+
+
+def test_kill_9_of_the_supervisor_kills_every_worker(start_daemon: Start) -> None:
+    daemon = start_daemon(camera__front={"ignore_term": True})
+    daemon.wait_state("READY")
+    workers = daemon.workers()
+    os.kill(daemon.process.pid, signal.SIGKILL)
+    until(lambda: gone(workers), "all workers gone")
+
+
+def test_after_kill_9_the_next_daemon_of_the_instance_starts(start_daemon: Start) -> None:
+    first = start_daemon()
+    first.wait_state("READY")
+    first.process.kill()
+    first.process.wait()
+    second = start_daemon()
+    assert second.wait_state("READY")["pid"] == second.process.pid
+
+
+def test_a_second_daemon_of_the_instance_is_refused_and_names_the_first(
+    daemon: Daemon, start_daemon: Start
+) -> None:
+    second = start_daemon()
+    assert second.process.wait(timeout=60) == 2
+    assert f"process {daemon.process.pid}" in second.said
+    assert "shutdown" in second.said
+    assert daemon.status()["state"] == "READY"
+
+
+def test_a_worker_that_ignores_sigterm_is_killed_at_its_deadline(start_daemon: Start) -> None:
+    daemon = start_daemon(
+        camera__front={"ignore_term": True}, timing={"camera:front": {"stop_after_ns": 300}}
+    )
+    daemon.wait_state("READY")
+    workers = daemon.workers()
+    assert daemon.end() == 0
+    assert gone(workers)
+
+
+def test_a_stopped_worker_is_woken_to_end(daemon: Daemon) -> None:
+    os.kill(daemon.pid_of("camera:front"), signal.SIGSTOP)
+    assert daemon.end() == 0
+
+
+def test_a_writer_that_refuses_the_dataset_ends_the_daemon_with_its_words(
+    start_daemon: Start,
+) -> None:
+    daemon = start_daemon(writer={"refuse": True})
+    assert daemon.process.wait(timeout=60) == 2
+    assert "camera 7 is not there" in daemon.said
+    assert "plug it in" in daemon.said
+    assert "Traceback" not in daemon.said
+
+
+def test_systemd_is_told_ready_status_watchdog_and_stopping(
+    start_daemon: Start, tmp_path: Any
+) -> None:
+    import socket
+
+    address = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
+        heard.bind(address)
+        heard.settimeout(30)
+        daemon = start_daemon(
+            environment={"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "400000", "WATCHDOG_PID": ""}
+        )
+        said: list[str] = []
+        while not any("READY=1" in text for text in said) or "WATCHDOG=1" not in said:
+            said.append(heard.recv(4096).decode())
+        assert any("STATUS=READY" in text for text in said)
+        daemon.end()
+        while not any("STOPPING=1" in text for text in said):
+            said.append(heard.recv(4096).decode())

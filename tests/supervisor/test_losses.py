@@ -1,0 +1,159 @@
+"""Workers that die, freeze or refuse: what the session does, and what the operator reads."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+from .conftest import Daemon, until
+
+Start = Callable[..., Daemon]
+
+
+def test_a_killed_worker_comes_back_and_the_session_with_it(daemon: Daemon) -> None:
+    old = daemon.pid_of("camera:front")
+    os.kill(old, signal.SIGKILL)
+    until(lambda: daemon.pid_of("camera:front") not in (None, old), "camera restarted")
+    status = daemon.wait_state("READY")
+    assert status["processes"]["camera:front"]["restarts"] == 1
+    assert not status["flags"]["degraded"]
+
+
+def test_a_process_that_always_dies_ends_in_fault_with_the_reason_and_reset_tries_again(
+    start_daemon: Start,
+) -> None:
+    daemon = start_daemon(camera__front={"die_at_once": True})
+    status = daemon.wait_state("FAULT")
+    assert "camera:front" in status["fault"]
+    assert "exit code 3" in status["fault"]
+    seat = status["processes"]["camera:front"]
+    assert (seat["phase"], seat["restarts"]) == ("given_up", 2)
+    assert status["processes"]["writer"]["phase"] == "running"
+    assert "exit code 3" in daemon.refused("start")["message"]
+    daemon.ok("reset")
+    again = daemon.wait_state("FAULT")
+    assert again["processes"]["camera:front"]["restarts"] == 4
+
+
+def test_a_device_that_refuses_is_told_with_its_mend(start_daemon: Start) -> None:
+    daemon = start_daemon(camera__front={"refuse": True})
+    status = daemon.wait_state("FAULT")
+    assert status["processes"]["camera:front"]["error"]["mend"] == "plug it in"
+    assert "camera 7 is not there" in status["fault"]
+    assert "Traceback" not in daemon.said
+
+
+def test_an_optional_camera_that_is_gone_does_not_stop_anybody(start_daemon: Start) -> None:
+    daemon = start_daemon(
+        camera__front={"die_at_once": True}, set=["cameras.front.required=optional"]
+    )
+    until(lambda: daemon.status()["processes"]["camera:front"]["phase"] == "given_up", "given up")
+    status = daemon.wait_state("READY")
+    assert status["flags"]["degraded"]
+    assert status["degraded"] == ["camera:front"]
+
+
+def test_a_worker_without_a_sign_of_life_is_replaced(start_daemon: Start) -> None:
+    daemon = start_daemon(timing={"camera:front": {"stale_after_ns": 800}})
+    daemon.wait_state("READY")
+    os.kill(daemon.pid_of("camera:front"), signal.SIGSTOP)
+    until(lambda: daemon.status()["processes"]["camera:front"]["restarts"] == 1, "replaced")
+    daemon.wait_state("READY")
+    assert "stuck" in daemon.said
+
+
+def test_a_worker_that_never_gets_ready_is_replaced_until_fault(start_daemon: Start) -> None:
+    daemon = start_daemon(timing={"camera:front": {"ready_after_ns": 1}})
+    assert "not ready" in daemon.wait_state("FAULT")["fault"]
+
+
+def test_an_arm_that_dies_ends_the_episode_which_is_kept(daemon: Daemon) -> None:
+    uid = daemon.ok("start")["uid"]
+    os.kill(daemon.pid_of("arm:main.follower"), signal.SIGKILL)
+    take = until(
+        lambda: (t := daemon.ok("episodes")["episodes"][-1])["state"] == "saved" and t, "saved"
+    )
+    assert take["uid"] == uid
+    assert "arm:main.follower" in take["end_reason"]
+    assert daemon.wait_state("READY")["arms"]["main"]["motion"] == {}
+
+
+def test_a_marked_camera_that_dies_marks_the_episode_which_goes_on(daemon: Daemon) -> None:
+    daemon.ok("start")
+    os.kill(daemon.pid_of("camera:front"), signal.SIGKILL)
+    until(lambda: daemon.status()["processes"]["camera:front"]["restarts"] == 1, "restarted")
+    until(lambda: not daemon.status()["flags"]["degraded"], "back")
+    assert daemon.status()["state"] == "RECORDING"
+    saved = daemon.ok("stop")
+    assert saved["restarts"] == {"camera:front": 1}
+
+
+def test_a_camera_required_to_abort_ends_the_episode(start_daemon: Start) -> None:
+    daemon = start_daemon(set=["cameras.front.required=abort"])
+    daemon.wait_state("READY")
+    daemon.ok("start")
+    os.kill(daemon.pid_of("camera:front"), signal.SIGKILL)
+    take = until(
+        lambda: (t := daemon.ok("episodes")["episodes"][-1])["state"] == "saved" and t, "saved"
+    )
+    assert "camera:front" in take["end_reason"]
+
+
+def test_an_encoder_that_dies_in_an_episode_is_told_it_again(start_daemon: Start) -> None:
+    daemon = start_daemon(encoder__front={"die_in_episode": True})
+    daemon.wait_state("READY")
+    daemon.ok("start")
+    until(lambda: daemon.status()["processes"]["encoder:front"]["restarts"] == 1, "restarted")
+    until(lambda: not daemon.status()["flags"]["degraded"], "back")
+    saved = daemon.ok("stop")
+    assert saved["state"] == "saved"
+    assert saved["summary"]["failed"] == {}
+
+
+def test_an_encoder_that_fails_ends_the_episode_and_the_writer_is_told(
+    start_daemon: Start,
+) -> None:
+    daemon = start_daemon(encoder__front={"fail_begin": True})
+    daemon.wait_state("READY")
+    daemon.ok("start")
+    take = until(
+        lambda: (t := daemon.ok("episodes")["episodes"][-1])["state"] == "saved" and t, "sealed"
+    )
+    assert take["summary"]["failed"] == {"front": "codec broke"}
+    assert "codec broke" in take["end_reason"]
+
+
+def test_a_writer_killed_while_committing_is_given_the_take_again(start_daemon: Start) -> None:
+    daemon = start_daemon(writer={"commit_s": 1.0})
+    daemon.wait_state("READY")
+    uid = daemon.ok("start")["uid"]
+    daemon.ok("stop", wait=False)
+    daemon.wait_state("READY")
+    os.kill(daemon.pid_of("writer"), signal.SIGKILL)
+    take = until(
+        lambda: (t := daemon.ok("episodes")["episodes"][-1])["state"] == "saved" and t, "saved"
+    )
+    assert take["uid"] == uid
+
+
+def test_a_full_disk_refuses_start_with_the_reason(start_daemon: Start) -> None:
+    daemon = start_daemon(set=["dataset.reserve_mb=1000000000"])
+    until(lambda: daemon.status()["flags"]["low_disk"], "low disk noticed")
+    daemon.wait_state("READY")
+    assert "disk" in daemon.refused("start")["message"]
+
+
+def test_hooks_run_on_events_with_their_values_and_a_hanging_one_hurts_nobody(
+    start_daemon: Start, tmp_path: Path
+) -> None:
+    told = tmp_path / "told"
+    daemon = start_daemon(
+        set=[f'hooks.start="echo $RECD_EVENT $RECD_UID >> {told}"', "hooks.stop=sleep 1000"]
+    )
+    daemon.wait_state("READY")
+    uid = daemon.ok("start")["uid"]
+    daemon.ok("stop")
+    until(lambda: told.exists() and told.read_text() == f"start {uid}\n", "hook ran")
+    workers = daemon.workers()
+    assert daemon.end() == 0
+    assert not any(worker.is_running() for worker in workers)

@@ -91,7 +91,7 @@ def sim() -> None:
 @click.argument("arguments", nargs=-1, metavar="[KEY=VALUE]...")
 @click.pass_obj
 def fault(output: Output, bus: str, fault: str, arguments: tuple[str, ...]) -> None:
-    """Inject FAULT on BUS (for instance: recctl sim fault main.follower silence seconds=2)."""
+    """Inject FAULT on BUS (for instance: recctl sim fault main.follower silent for_ms=2000)."""
     from recd.clients.client import find_instance
     from recd.daemon.sim.control import SimControl
 

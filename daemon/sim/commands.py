@@ -74,9 +74,14 @@ def log(robot: SimRobot, *, since: int = 0, limit: int = 500, bus: str = "") -> 
 
 
 def fault(robot: SimRobot, *, bus: str, kind: str, for_ms: float = 0, **fields: Any) -> Answer:
-    """Arm a fault of the wire (faults.KINDS); `for_ms` ends it by time instead of by count."""
+    """Do to a bus what `kind` says: a fault of the wire (faults.KINDS) or of servos and port.
+
+    `for_ms` ends a fault of the wire by time instead of by count.
+    """
+    if kind in SERVO_FAULTS:
+        return COMMANDS[kind](robot, bus=bus, **fields)
     if kind not in KINDS:
-        raise ValueError(f"expected one of {', '.join(KINDS)}, got {kind!r}")
+        raise ValueError(f"expected one of {', '.join([*KINDS, *SERVO_FAULTS])}, got {kind!r}")
     if for_ms:
         fields = {"count": None} | fields | {"until_ns": now_ns() + round(for_ms * 1e6)}
     robot.arm(bus).bus.faults.arm(WireFault(kind=kind, **fields))
@@ -84,12 +89,16 @@ def fault(robot: SimRobot, *, bus: str, kind: str, for_ms: float = 0, **fields: 
 
 
 def clear(robot: SimRobot, *, bus: str = "") -> Answer:
-    """Disarm all wire faults and lift what else can be lifted (blocks, errors, heat, voltage)."""
+    """End wire faults, echo, latency timer, blocks, forced errors, heat and wrong voltage.
+
+    What a servo did because of them (torque let go, overload) stays, as do ids and plugs.
+    """
     now = now_ns()
     for name in [bus] if bus else list(robot.arms):
         arm = robot.arm(name)
         arm.bus.faults.clear()
         arm.bus.echo = False
+        arm.bus.timing = arm.settings.timing()
         for servo in arm.servos:
             servo.joint.advance(now)
             servo.joint.blocked = False
@@ -284,3 +293,9 @@ COMMANDS: dict[str, Command] = {
     "place": place,
 }
 """By name; arguments are those of the function behind `robot`."""
+
+SERVO_FAULTS = (
+    "brown_out", "temperature", "voltage", "overload", "block", "error_bits", "missing",
+    "duplicate", "echo", "latency_timer", "unplug", "plug", "hand", "clear",
+)  # fmt: skip
+"""Commands that may also be asked for as a kind of `fault`."""

@@ -97,14 +97,15 @@ def _fitting(answer: dict[str, Any]) -> bytes:
 
 
 class SimControl:
-    """Client of a running simulated robot, by its directory.
+    """Client of a running simulated robot, by its directory or control socket.
 
     Every command of commands.COMMANDS is a method with keyword arguments:
-    `sim.fault(bus="main.follower", kind="late", ms=60)`. ValueError when it is refused.
+    `sim.brown_out(bus="main.follower")`. ValueError when it is refused.
     """
 
     def __init__(self, directory: Path | str, timeout_s: float = 5.0) -> None:
-        self.directory = Path(directory)
+        path = Path(directory)
+        self.directory = path.parent if path.name == SOCKET_NAME else path
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.settimeout(timeout_s)
         self._poses: PoseHistory | None = None
@@ -126,6 +127,10 @@ class SimControl:
         if not answer.pop("ok"):
             raise ValueError(f"{cmd}: {answer['error']}")
         return answer
+
+    def fault(self, bus: str, kind: str, **arguments: Any) -> dict[str, Any]:
+        """Inject a fault, see commands.fault: `sim.fault("main.follower", "late", ms=60)`."""
+        return self.call("fault", bus=bus, kind=kind, **arguments)
 
     def __getattr__(self, name: str) -> Any:
         if name not in COMMANDS:

@@ -17,8 +17,9 @@ BEAT_NS = 100_000_000
 def run(ctx: WorkerContext) -> int:
     """Serve simulated devices until told to stop; 1 when the cameras' process is lost.
 
-    Reports with `ready`: endpoints {bus: path}, calibrations {bus: LeRobot file}, serials {bus:
-    text}, cameras {name: url}, control and camera_control (socket paths), pose (file).
+    Reports with `ready`: buses {bus: path of its port}, the same as `endpoints`, calibrations
+    {bus: LeRobot file}, serials {bus: text}, cameras {name: url}, control and camera_control
+    (socket paths), pose (file).
     """
     scene = read_scene(ctx.config, ctx.robot, ctx.spec.runtime_dir)
     control = ControlServer(scene.directory)
@@ -93,6 +94,7 @@ class _Life:
         robot = self._robot
         self._ctx.status.beat("running")
         self._ctx.ready(
+            buses=robot.endpoints,
             endpoints=robot.endpoints,
             calibrations=robot.calibrations,
             serials={name: arm.port.serial for name, arm in robot.arms.items()},

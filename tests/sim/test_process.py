@@ -237,7 +237,9 @@ def test_faults_of_servos_show_on_the_wire(sim, host):
     assert [host.read1(ident, 63)[1] for ident in range(1, 6)] == [0, 0x04, 0x01, 0x20, 0x08]
     assert host.read1(2, 40)[0] == 0
 
-    control.clear(bus="follower")
+    with SimControl(sim.directory / "control.sock") as other:
+        other.fault("follower", "clear")
+    assert host.read1(5, 63)[1] == 0
     control.missing(bus="follower", ident=1)
     host.port.setPacketTimeout = lambda _: host.port.setPacketTimeoutMillis(60)
     assert host.packets.ping(host.port, 1)[1] == scs.COMM_RX_TIMEOUT

@@ -10,6 +10,8 @@ from recd.clients.recctl.output import duration, size, table
 Told = Mapping[str, Any]
 
 LEVEL_COLOURS = {"good": "green", "check": "yellow", "bad": "red"}
+ARM_LOSSES = ("overruns", "no_reply", "late_reply", "reconnects")
+CAMERA_LOSSES = ("device_lost", "corrupt", "frozen", "late", "reconnects", "wrong_size")
 STATE_COLOURS = {"RECORDING": "red", "READY": "green", "FAULT": "red", "FINALIZING": "yellow"}
 
 
@@ -104,21 +106,22 @@ def _motion_line(pair: str, said: Told) -> str:
 def status(told: Told) -> list[str]:
     """Everything an operator asks for at a glance."""
     state = told["state"]
+    flags = "".join(f", {flag}" for flag, on in told.get("flags", {}).items() if on)
     lines = [
-        f"{told['robot']['name']}: {click.style(state, fg=STATE_COLOURS.get(state), bold=True)}"
-        + "".join(f", {flag}" for flag, on in told.get("flags", {}).items() if on)
+        f"{told['robot']}: {click.style(state, fg=STATE_COLOURS.get(state), bold=True)}{flags}"
     ]
     if told.get("fault"):
-        lines.append(f"  fault: {told['fault']}")
+        lines.append(f"  fault: {told['fault']} (recctl reset, once it is mended)")
     if told.get("waiting_for"):
         lines.append(f"  waiting for: {', '.join(told['waiting_for'])}")
-    if take := told.get("take"):
+    if take := told.get("episode"):
         lines.append(f"  recording {take['uid'][:8]}: {take['rows']} rows, task: {take['task']}")
-    lines += [f"  arms {line}" for line in motion(told)]
-    lines += [f"  {line}" for line in _dataset(told)]
-    if plan := told.get("plan"):
+    if (plan := told.get("plan")) and plan.get("active"):
         lines.append(f"  plan: {plan_line(plan)}")
-    lines += [f"  {line}" for line in _processes(told.get("processes", []))]
+    lines += [f"  {line}" for line in _dataset(told)]
+    lines += [f"  {line}" for line in _arms(told.get("arms", {}))]
+    lines += [f"  {line}" for line in _cameras(told.get("cameras", {}))]
+    lines += [f"  {line}" for line in _troubles(told.get("processes", {}))]
     return lines
 
 
@@ -128,16 +131,42 @@ def _dataset(told: Told) -> Iterable[str]:
         yield f"dataset {dataset['root']}: {dataset['episodes']} episodes, {dataset['rows']} rows"
     if disk:
         left = disk.get("seconds_left")
-        room = f", room for {duration(left)}" if left is not None else ""
+        room = f", room for {duration(left)} of recording" if left is not None else ""
         yield f"disk: {size(disk['free_bytes'])} free{room}"
 
 
-def _processes(processes: Iterable[Told]) -> list[str]:
-    rows = [
-        (p["name"], p["state"], p.get("pid"), p.get("restarts", 0), p.get("error", ""))
-        for p in processes
+def _arms(arms: Told) -> list[str]:
+    return [
+        f"arms {_motion_line(pair, arm.get('motion', {}))}, "
+        + ", ".join(
+            f"{side} {arm[side]['hz'] or 0:.0f} Hz{_losses(arm[side], ARM_LOSSES)}"
+            for side in ("leader", "follower")
+            if side in arm
+        )
+        for pair, arm in arms.items()
     ]
-    return table(("process", "state", "pid", "restarts", "last error"), rows) if rows else []
+
+
+def _cameras(cameras: Told) -> list[str]:
+    return [
+        f"camera {name}: {camera['state']}, {camera['fps'] or 0:.1f} fps"
+        f"{_losses(camera, CAMERA_LOSSES)}"
+        for name, camera in cameras.items()
+    ]
+
+
+def _losses(counters: Told, names: Iterable[str]) -> str:
+    told = [f"{counters[name]} {name.replace('_', ' ')}" for name in names if counters.get(name)]
+    return f" ({', '.join(told)})" if told else ""
+
+
+def _troubles(processes: Told) -> Iterable[str]:
+    for name, process in processes.items():
+        if process.get("restarts") or process.get("error"):
+            reason = process.get("error", {}).get("message") or process.get("error", {}).get(
+                "reason"
+            )
+            yield f"{name}: {process['phase']}, {process['restarts']} restarts: {reason or 'ended'}"
 
 
 def plan_line(plan: Told) -> str:
@@ -180,27 +209,23 @@ def rings(told: Told) -> list[str]:
 
 def top(before: Told, now: Told, _: object = None) -> list[str]:
     """Processes with CPU since `before`, lateness, work and counters (two statuses)."""
-    old = {p["name"]: p for p in before.get("processes", [])}
+    passed_s = max(1e-9, (now["t_ns"] - before["t_ns"]) / 1e9)
     rows = []
-    for p in now.get("processes", []):
-        was = old.get(p["name"], p)
-        passed_s = max(1e-9, (now["t_ns"] - before["t_ns"]) / 1e9)
-        cpu = 100 * (p.get("cpu_s", 0) - was.get("cpu_s", 0)) / passed_s
+    for name, process in now.get("processes", {}).items():
+        was = before.get("processes", {}).get(name, process)
+        cpu = 100 * (process.get("cpu_s", 0) - was.get("cpu_s", 0)) / passed_s
         rows.append(
-            (p["name"], p.get("pid"), f"{cpu:.1f}", size(p.get("pss_bytes", 0)),
-             _us(p.get("lateness_ns")), _us(p.get("work_ns")), _counters(p.get("counters", {})))
+            (name, process.get("pid"), process["state"] or process["phase"], f"{cpu:.0f}",
+             size(process.get("rss_bytes", 0)), _us(process.get("lateness")),
+             _us(process.get("work")), process["restarts"])
         )  # fmt: skip
-    head = ("process", "pid", "CPU %", "memory", "late p99 us", "work p99 us", "counters")
+    head = ("process", "pid", "state", "CPU %", "memory", "late p99 us", "work p99 us", "restarts")
     return table(head, rows)
 
 
 def _us(histogram: Told | None) -> str:
-    p99 = (histogram or {}).get("p99")
+    p99 = (histogram or {}).get("p99_ns")
     return "" if p99 is None else f"{p99 / 1000:.0f}"
-
-
-def _counters(counters: Told) -> str:
-    return " ".join(f"{name}={n}" for name, n in counters.items() if n)
 
 
 def devices(told: Told) -> list[str]:

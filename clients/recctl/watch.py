@@ -49,8 +49,8 @@ def snapshot(output: Output, camera: str | None, output_dir: Path) -> None:
     told = output.call("snapshot", camera=camera)
     output_dir.mkdir(parents=True, exist_ok=True)
     written = {}
-    for name, picture in told["pictures"].items():
-        source = Path(picture["path"])
+    for picture in told["pictures"]:
+        name, source = picture["camera"], Path(picture["path"])
         target = output_dir / f"{name}{source.suffix}"
         target.write_bytes(source.read_bytes())
         written[name] = {**picture, "path": str(target)}

@@ -77,9 +77,10 @@ def apply(request: RealtimeRequest) -> RealtimeReport:
             f"nice {request.nice}", _try((os.setpriority, os.PRIO_PROCESS, 0, request.nice))
         )
     if request.priority:
+        policy = os.SCHED_FIFO | os.SCHED_RESET_ON_FORK  # children and helpers stay ordinary
         report.attempt(
             f"SCHED_FIFO {request.priority}",
-            _try((os.sched_setscheduler, 0, os.SCHED_FIFO, os.sched_param(request.priority))),
+            _try((os.sched_setscheduler, 0, policy, os.sched_param(request.priority))),
             "set LimitRTPRIO=80 in the unit or rtprio in /etc/security/limits.d",
         )
     if request.lock_memory:

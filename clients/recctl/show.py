@@ -28,7 +28,7 @@ def episode(told: Told) -> list[str]:
     if told.get("durable_s") is not None:
         head += f", durable {told['durable_s'] * 1000:.0f} ms after stop"
     lines = [head]
-    lines += [f"  {reason['text']}" for reason in told["verdict"].get("reasons", [])]
+    lines += [f"  {reason['words']}" for reason in told["verdict"].get("reasons", [])]
     return lines + _streams(told.get("summary") or {})
 
 

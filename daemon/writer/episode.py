@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recd.config.streams import TICK_DTYPE
+from recd.daemon.dataset.draft import OWN_FOLDER
 from recd.daemon.writer.sidelog import SideLog
 from recd.daemon.writer.streams import RecordStream
 from recd.shm.clock import NS_PER_S, ClockPair, clock_pair, now_ns, tick_ns
@@ -72,14 +73,14 @@ class Episode:
         self.clocks: list[ClockPair] = [clock_pair()]
         self._durable = durable
         self._synced_ns = now_ns()
-        self.staging.mkdir(parents=True, exist_ok=True)
+        (self.staging / OWN_FOLDER).mkdir(parents=True, exist_ok=True)
         self.tracks = {stream.name: self._track(stream) for stream in (*arms, *telemetry, *cameras)}
         self.cameras = [stream.name for stream in cameras]
         for stream in (*arms, *telemetry):
             self._take_up(stream)
 
     def _track(self, stream: RecordStream) -> Track:
-        path = self.staging / f"{stream.name}.arrows"
+        path = self.staging / OWN_FOLDER / f"{stream.name}.arrows"
         log = SideLog(path, stream.dtype, metadata={"recd.uid": self.uid})
         return Track(stream, log, lost_before=stream.lost)
 

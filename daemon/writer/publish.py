@@ -94,6 +94,7 @@ class Publisher:
             self._rows(episode, ticks, pairs),
             self._videos(episode),
             manifest=manifest,
+            sides=[Path(p) for c in episode.seal["cameras"].values() for p in c["thumbnails"]],
         )
         return {
             "uid": episode.uid,

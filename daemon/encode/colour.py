@@ -81,8 +81,11 @@ class _Planes:
 class Converter:
     """Turns payloads of one format into dataset pictures. Not for more than one thread."""
 
-    def __init__(self, picture: PictureFormat) -> None:
-        """Raise RecdError for a payload kind or size that cannot be encoded."""
+    def __init__(self, picture: PictureFormat, *, scale: bool = False) -> None:
+        """scale: bring JPEGs of another size to `picture`'s instead of refusing them.
+
+        Raises RecdError for a payload kind or size that cannot be encoded.
+        """
         if picture.payload not in _UNPACKERS:
             raise RecdError(
                 f"camera payload: expected one of {', '.join(sorted(_UNPACKERS))}, "
@@ -97,6 +100,8 @@ class Converter:
             )
         self.picture = picture
         self._unpack = _UNPACKERS[picture.payload](picture)
+        if isinstance(self._unpack, _Mjpeg):
+            self._unpack.scale = scale
         self._wide = np.empty((picture.height, picture.width), np.uint16)
         self._turns = picture.rotation // 90
 
@@ -188,6 +193,7 @@ class _Mjpeg:
         self._decoder = _jpeg_decoder(_STRICT)
         self._seen = self._refused = 0
         self.lenient = False
+        self.scale = False
 
     def __call__(self, payload: Payload) -> _Planes:
         if not len(payload):  # the decoder would take an empty packet for the end of its stream
@@ -201,7 +207,7 @@ class _Mjpeg:
         self._seen += 1
         if not frames:
             raise PictureError(f"JPEG of {packet.size} bytes holds no picture")
-        return _planes_of(frames[0], self._picture)
+        return _planes_of(frames[0], self._picture, scale=self.scale)
 
     def _note_refusal(self, packet: av.Packet) -> None:
         if self._seen >= _LENIENT_AFTER:
@@ -227,10 +233,14 @@ def _jpeg_decoder(options: dict[str, str]) -> Any:
 _EIGHT_BIT_YUV = ("420p", "422p", "444p", "440p", "411p")
 
 
-def _planes_of(frame: av.VideoFrame, picture: PictureFormat) -> _Planes:
+def _planes_of(frame: av.VideoFrame, picture: PictureFormat, *, scale: bool) -> _Planes:
     if (frame.width, frame.height) != (picture.width, picture.height):
-        raise PictureError(
-            f"expected {picture.width}x{picture.height}, found {frame.width}x{frame.height}"
+        if not scale:
+            raise PictureError(
+                f"expected {picture.width}x{picture.height}, found {frame.width}x{frame.height}"
+            )
+        frame = _swscale.reformat(
+            frame, width=picture.width, height=picture.height, format="yuvj444p", **_ONE_THREAD
         )
     name = frame.format.name
     if name.startswith("gray"):

@@ -5,8 +5,9 @@ its length and CRC. PNG level 1: level 6 takes six times as long for 15 % less.
 """
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from struct import Struct
 from typing import Any
@@ -78,6 +79,9 @@ class ImageSink:
     def discard(self) -> None:
         self._file.remove()
 
+    def abandon(self) -> None:
+        self._file.release()
+
 
 def read_pictures(path: Path) -> Iterator[bytes]:
     """PNG bytes of row 0, 1, 2 ... up to the first torn record. RecdError for another file."""
@@ -101,3 +105,23 @@ def read_pictures(path: Path) -> Iterator[bytes]:
             last = last if nbytes == _SAME else data
             yield last
             row += 1
+
+
+def join_pictures(parts: Sequence[tuple[Path, int]], target: Path) -> str:
+    """Copy the first so many rows of each part into a new, durable file; its sha256.
+
+    Raises SinkError when a part has fewer rows, OSError from the disk.
+    """
+    out = StreamFile(sync=False)
+    out.bind(target)
+    out.write(_HEAD.pack(_MAGIC, PICTURES_VERSION, 0))
+    row = 0
+    for path, wanted in parts:
+        first = row
+        for data in islice(read_pictures(path), wanted):
+            out.write(_RECORD.pack(row, len(data), zlib.crc32(data)) + data)
+            row += 1
+        if row - first < wanted:
+            out.remove()
+            raise SinkError(f"{path}: {row - first} pictures, {wanted} wanted")
+    return out.settle()

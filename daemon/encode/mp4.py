@@ -124,8 +124,16 @@ class Mp4Sink:
         )
 
     def discard(self) -> None:
+        self._shut()
+        self._file.remove()
+
+    def abandon(self) -> None:
+        self._shut()
+        self._file.release()
+
+    def _shut(self) -> None:
         # SVT-AV1 crashes the process when it is freed before it was told the end of its stream.
+        # What the disk says to the rest of this file is of no interest any more.
         with contextlib.suppress(av.FFmpegError, OSError):
             self._stream.encode(None)
             self._container.close()
-        self._file.remove()

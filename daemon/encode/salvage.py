@@ -5,7 +5,7 @@ demuxer. The source is never changed; the result is an ordinary mp4 on the same 
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -46,83 +46,124 @@ class _Layout:
     finished: bool
 
 
-def salvage(path: Path) -> Salvage:
-    """Decode `path` from its start and count the good pictures. A torn file raises nothing."""
-    frames, rate, reason = 0, Fraction(0), ""
+def salvage(
+    path: Path,
+    *,
+    rate: Fraction | None = None,
+    look: Callable[[Any, int], None] | None = None,
+) -> Salvage:
+    """Decode `path` from its start and count the good pictures. A torn file raises nothing.
+
+    rate: rows per second where known, else read from the file (FFmpeg may guess wrongly from a
+    live file of one or two pictures). look: called with every good picture and its row.
+    """
+    frames, seen_rate, reason, finished = 0, rate or Fraction(0), "", False
     with path.open("rb") as file:
         layout = _layout(file)
         try:
             with av.open(_Prefix(file, layout.end)) as container:
                 stream = container.streams.video[0]
-                rate = Fraction(stream.average_rate or 0)
-                step = _ticks_per_row(stream)
-                for pts in _good_pictures(container, stream):
-                    if pts != frames * step:
-                        reason = f"picture {frames}: pts {pts}, expected {frames * step}"
+                for picture, step in _good_pictures(container, stream, rate):
+                    seen_rate = 1 / (stream.time_base * step)
+                    if picture.pts != frames * step:
+                        reason = f"picture {frames}: pts {picture.pts}, expected {frames * step}"
                         break
+                    if look is not None:
+                        look(picture, frames)
                     frames += 1
                 finished = layout.finished and frames == stream.frames > 0
         except (av.FFmpegError, OSError, IndexError) as error:
-            reason = f"after {frames} pictures: {error}"
-            finished = False
+            reason, finished = f"after {frames} pictures: {error}", False
     if not finished and not reason:
         reason = f"cut off after {frames} pictures" if frames else "holds no picture"
-    return Salvage(path, frames, finished and not reason, rate, reason)
+    return Salvage(path, frames, finished and not reason, seen_rate, reason)
 
 
-def remux_prefix(source: Path, target: Path, *, frames: int) -> str:
-    """Copy the first `frames` packets to a new, durable mp4 without coding again; its sha256.
+def whole_packets(path: Path) -> int:
+    """Packets of a torn or finished file that are there to their last byte. Decodes nothing."""
+    count = 0
+    with path.open("rb") as file:
+        try:
+            with av.open(_Prefix(file, _layout(file).end)) as container:
+                for packet in container.demux(container.streams.video[0]):
+                    if packet.is_corrupt:
+                        break
+                    count += packet.size > 0
+        except (av.FFmpegError, IndexError):
+            return count
+    return count
 
-    Stamps become k / rate exactly. Raises SalvageError when the source has fewer packets; `target`
+
+def join(parts: Sequence[tuple[Path, int]], target: Path, *, rate: Fraction | None = None) -> str:
+    """Copy packets, without coding again, into a new, durable mp4; its sha256.
+
+    parts: (file, its first so many packets) in order; same codec and size. Stamps become k / rate
+    exactly (rate: as in `salvage`). Raises SalvageError when a part has fewer packets; `target`
     must not exist and is removed on failure. OSError as from any write.
     """
     out = StreamFile(sync=False)
     out.bind(target)
     try:
-        with source.open("rb") as file:
-            _copy_packets(_Prefix(file, _layout(file).end), out, frames)
+        _join_into(out, [(path, frames) for path, frames in parts if frames], rate)
     except (av.FFmpegError, OSError, IndexError, SalvageError) as error:
         out.remove()
         if isinstance(error, OSError) and not isinstance(error, av.FFmpegError):
             raise
-        raise SalvageError(f"{source}: {error}") from error
+        raise SalvageError(str(error)) from error
     return out.settle()
 
 
-def _copy_packets(source: "_Prefix", target: StreamFile, frames: int) -> None:
-    with av.open(source) as container, av.open(target, "w", format="mp4") as out:
-        stream = container.streams.video[0]
-        copy: Any = out.add_stream_from_template(stream, opaque=True)
-        copy.time_base = stream.time_base
-        step = _ticks_per_row(stream)
-        copied = 0
-        for packet in container.demux(stream):
-            if copied == frames or packet.size == 0:
-                break
-            packet.stream = copy
-            packet.pts = packet.dts = copied * step
-            packet.duration = step
-            out.mux(packet)
-            copied += 1
-        if copied < frames:
-            raise SalvageError(f"{copied} packets, {frames} wanted")
+def remux_prefix(source: Path, target: Path, *, frames: int, rate: Fraction | None = None) -> str:
+    """`join` of one file: its first `frames` packets."""
+    return join([(source, frames)], target, rate=rate)
 
 
-def _ticks_per_row(stream: Any) -> int:
-    return int(1 / (stream.time_base * Fraction(stream.average_rate or 1)))
+def _join_into(
+    target: StreamFile, parts: Sequence[tuple[Path, int]], rate: Fraction | None
+) -> None:
+    copied, copy = 0, None
+    with av.open(target, "w", format="mp4") as out:
+        for path, frames in parts:
+            with path.open("rb") as file, av.open(_Prefix(file, _layout(file).end)) as source:
+                stream = source.streams.video[0]
+                if copy is None:
+                    copy = out.add_stream_from_template(stream, opaque=True)
+                    copy.time_base = stream.time_base
+                first, step = copied, 0
+                for packet in source.demux(stream):
+                    if copied - first == frames or packet.size == 0:
+                        break
+                    step = step or _row_ticks(stream, packet, rate)
+                    packet.stream = copy
+                    packet.pts = packet.dts = copied * step
+                    packet.duration = step
+                    out.mux(packet)
+                    copied += 1
+                if copied - first < frames:
+                    raise SalvageError(f"{path}: {copied - first} packets, {frames} wanted")
 
 
-def _good_pictures(container: Any, stream: Any) -> Iterator[int]:
-    """pts of each picture up to the first that is not beyond doubt."""
+def _row_ticks(stream: Any, packet: Any, rate: Fraction | None) -> int:
+    """Length of a row in the stream's time base, from the best source there is."""
+    if rate is not None:
+        return int(1 / (stream.time_base * rate))
+    # FFmpeg 7.1 reads no durations from AV1 fragments; then its guess is all there is.
+    return packet.duration or int(1 / (stream.time_base * (stream.average_rate or 1)))
+
+
+def _good_pictures(container: Any, stream: Any, rate: Fraction | None) -> Iterator[tuple[Any, int]]:
+    """(picture, ticks of its time base per row), up to the first that is not beyond doubt."""
     stream.codec_context.thread_count = 1  # so that an error belongs to its own picture
     stream.codec_context.options = {"err_detect": "explode"}
+    step = 0
     for packet in container.demux(stream):
         if packet.is_corrupt:  # shorter than its index says: concealment would hide it
             return
+        step = step or _row_ticks(stream, packet, rate)
         for picture in packet.decode():
             if picture.is_corrupt:
                 return
-            yield picture.pts
+            yield picture, step
 
 
 class _Prefix:

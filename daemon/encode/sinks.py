@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -55,7 +54,6 @@ class PictureSink(Protocol):
         """Delete what was written; legal at any time before `settle`."""
         ...
 
-
-def row_rate(rate_num: int, rate_den: int) -> Fraction:
-    """Rows per second as a fraction."""
-    return Fraction(rate_num, rate_den)
+    def abandon(self) -> None:
+        """Let go of the file and leave what it holds for recovery. Raises nothing."""
+        ...

@@ -96,12 +96,16 @@ class StreamFile:
             fsync_folder(self._path.parent)
         return digest
 
-    def remove(self) -> None:
-        """Close and delete what was written; nothing of it is wanted."""
+    def release(self) -> None:
+        """Close the file as it is; patches are dropped, so that it stays what it was."""
         self._end_sync()
         if self._fd != -1:
             os.close(self._fd)
             self._fd = -1
+
+    def remove(self) -> None:
+        """Close and delete what was written; nothing of it is wanted."""
+        self.release()
         if self._path is not None:
             self._path.unlink(missing_ok=True)
             self._path = None

@@ -7,7 +7,13 @@ import pytest
 from recd.daemon.encode.codecs import CodecSettings
 from recd.daemon.encode.colour import plane_view
 from recd.daemon.encode.mp4 import Mp4Sink
-from recd.daemon.encode.salvage import SalvageError, remux_prefix, salvage
+from recd.daemon.encode.salvage import (
+    SalvageError,
+    join,
+    remux_prefix,
+    salvage,
+    whole_packets,
+)
 
 ROWS = 20
 
@@ -36,7 +42,7 @@ def test_wherever_a_file_is_cut_only_true_pictures_are_salvaged(vcodec, moving_p
     reference = luma(whole)
     counts = []
 
-    for i, cut in enumerate(range(8, len(data), len(data) // 60)):
+    for i, cut in enumerate(range(8, len(data), len(data) // 25)):
         torn, mended = tmp_path / f"torn{i}.mp4", tmp_path / f"mended{i}.mp4"
         torn.write_bytes(data[:cut])
         left = salvage(torn)
@@ -49,6 +55,7 @@ def test_wherever_a_file_is_cut_only_true_pictures_are_salvaged(vcodec, moving_p
             assert len(pictures) == left.frames
             assert all((a == b).all() for a, b in zip(pictures, reference, strict=False))
             assert salvage(mended).whole
+            assert salvage(mended).rate == 30
 
     assert counts == sorted(counts)
     assert counts[0] == 0
@@ -78,6 +85,21 @@ def test_a_prefix_has_the_exact_grid_of_the_source(moving_picture, tmp_path):
         assert (stream.time_base, stream.average_rate) == (Fraction(1, 15360), 30)
         assert stream.codec_context.color_range == 1
     assert packets == [(k * 512, k * 512) for k in range(7)]
+
+
+def test_parts_of_a_restarted_recording_become_one_file(moving_picture, tmp_path):
+    first, second = tmp_path / "a.mp4", tmp_path / "b.mp4"
+    first.write_bytes(live_file(tmp_path / "live.mp4", moving_picture, "h264")[:-100])
+    second.write_bytes(live_file(tmp_path / "live.mp4", moving_picture, "h264"))
+    kept = whole_packets(first)
+
+    join([(first, kept), (second, 2)], tmp_path / "c.mp4")
+
+    pictures = luma(tmp_path / "c.mp4")
+    assert kept == salvage(first).frames >= ROWS - 3
+    assert salvage(tmp_path / "c.mp4").whole
+    assert len(pictures) == kept + 2
+    assert (pictures[kept] == luma(second)[0]).all()
 
 
 def test_more_pictures_than_there_are_is_refused_and_leaves_nothing(moving_picture, tmp_path):

@@ -1,0 +1,78 @@
+"""Which codec a session uses: the dataset's own, else the configured one, else what a probe finds.
+
+A dataset that has video pins its codec, size and options in meta/info.json; nothing configured may
+change them. Several encoder processes that choose at the same time choose the same.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recd.config.errors import RecdError
+from recd.daemon.encode.codecs import CodecSettings, pinned_settings
+from recd.daemon.encode.probe import CodecChoice, probe
+
+
+@dataclass(frozen=True, slots=True)
+class CodecPolicy:
+    """What decides about the codec of one camera. robot: the whole configuration, plain."""
+
+    robot: Mapping[str, Any]
+    key: str
+    size: tuple[int, int]
+
+    @property
+    def makes_video(self) -> bool:
+        """False for LeRobot's `image` features."""
+        return bool(self.robot["dataset"].get("video", True))
+
+    def pinned(self, wanted: CodecSettings) -> CodecSettings | None:
+        """Settings that the dataset demands; None while it has no video of this camera.
+
+        Raises RecdError when its video has another size or a codec that recd does not write.
+        """
+        info = self._stored_info()
+        if not info.get("video.codec"):
+            return None
+        stored = (info.get("video.width"), info.get("video.height"))
+        if None not in stored and stored != self.size:
+            raise RecdError(
+                f"{self.key}: the dataset has {stored[0]}x{stored[1]}, this camera gives "
+                f"{self.size[0]}x{self.size[1]}",
+                mend="set the camera to the dataset's size, or record into a new dataset folder",
+                code="dataset",
+            )
+        return pinned_settings(info, wanted)
+
+    def _stored_info(self) -> dict[str, Any]:
+        path = Path(self.robot["dataset"]["root"]).expanduser() / "meta" / "info.json"
+        try:
+            features = json.loads(path.read_text())["features"]
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        except (OSError, ValueError, KeyError) as error:
+            raise RecdError(
+                f"{path}: not readable as a dataset's info: {error}",
+                mend="recctl verify tells what is wrong with the dataset",
+                code="dataset",
+            ) from error
+        return dict(features.get(self.key, {}).get("info") or {})
+
+    def choose(self, wanted: CodecSettings) -> tuple[CodecSettings, CodecChoice | None]:
+        """(settings, figures of the probe if there was one). May take seconds. Raises RecdError."""
+        pinned = self.pinned(wanted)
+        if pinned is not None:
+            return pinned, None
+        if wanted.vcodec != "auto":
+            return wanted, None
+        choice = probe(self._all_sizes(), fps=self.robot["dataset"]["fps"], wanted=wanted)
+        return choice.settings, choice
+
+    def _all_sizes(self) -> list[tuple[int, int]]:
+        sizes = []
+        for camera in self.robot["cameras"].values():
+            size = (camera["width"], camera["height"])
+            sizes.append(size if camera.get("rotation", 0) in (0, 180) else size[::-1])
+        return sizes

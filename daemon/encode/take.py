@@ -1,0 +1,271 @@
+"""One episode of one camera: every decided tick becomes exactly one picture and one record.
+
+Rows, pictures in the file and records in the tick ring grow together, or the take has failed. It
+knows no link and no process; the worker feeds it frames and time.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recd.config.streams import TICK_DTYPE, FrameFlag, TickFlag
+from recd.daemon.align.cameras import CameraAligner, CameraRule, Decision, FrameRule, StepAligner
+from recd.daemon.align.grid import Grid
+from recd.daemon.encode.colour import black_picture
+from recd.daemon.encode.pictures import Fate, Pictures
+from recd.daemon.encode.sinks import PictureSink
+from recd.daemon.encode.statistics import CameraStatistics
+from recd.daemon.encode.thumbnails import Thumbnails
+from recd.shm import RingWriter, Slot
+from recd.shm.clock import NS_PER_S, now_ns
+
+STEP_PATIENCE_NS = NS_PER_S
+"""A step source that owes rows of an ended take is waited for this long; then rows repeat."""
+
+_NEVER_NS = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class TakeSpec:
+    """One episode as `begin` describes it.
+
+    t0_ns: time of row 0; step: rows follow the source's own steps; first_row: row that this process
+    begins with (0 unless it was restarted); source: what the camera said about its device.
+    """
+
+    uid: str
+    staging: Path
+    grid: Grid
+    step: bool = False
+    first_row: int = 0
+    source: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_begin(cls, message: Mapping[str, Any], *, first_row: int = 0) -> "TakeSpec":
+        """From the supervisor's `begin`."""
+        grid = Grid(int(message["t0_ns"]), int(message["rate_num"]), int(message["rate_den"]))
+        return cls(
+            uid=str(message["uid"]),
+            staging=Path(message["staging"]),
+            grid=grid,
+            step=message.get("grid") == "step",
+            first_row=first_row,
+            source=message.get("source") or {},
+        )
+
+    @property
+    def rate(self) -> Fraction:
+        """Rows per second."""
+        return Fraction(self.grid.rate_num, self.grid.rate_den)
+
+    @property
+    def owner(self) -> int:
+        """Number that marks this take's records in the tick ring (`aux`): 60 bits of the uid."""
+        return int(self.uid[:15], 16)
+
+
+@dataclass(slots=True)
+class Counts:
+    """Rows and frames of one take. kept: rows with a frame of their own; the flags of streams.py
+    otherwise. lost: frames that the device dropped or the ring overwrote.
+    """
+
+    kept: int = 0
+    repeated: int = 0
+    expected: int = 0
+    missing: int = 0
+    late: int = 0
+    corrupt: int = 0
+    lost: int = 0
+
+    def add(self, flags: TickFlag) -> None:
+        """Count one row."""
+        self.kept += not flags & (TickFlag.REPEAT | TickFlag.MISSING)
+        self.expected += bool(flags & TickFlag.EXPECTED)
+        self.repeated += bool(flags & TickFlag.REPEAT and not flags & TickFlag.EXPECTED)
+        self.missing += bool(flags & TickFlag.MISSING)
+        self.late += bool(flags & TickFlag.LATE)
+        self.corrupt += bool(flags & TickFlag.CORRUPT)
+
+    def plain(self) -> dict[str, int]:
+        """Name -> count."""
+        return asdict(self)
+
+
+def make_aligner(
+    spec: TakeSpec, *, camera_period_ns: int, rule: str
+) -> CameraAligner | StepAligner:
+    """The aligner of a take. rule: `hysteresis` or `previous`."""
+    if spec.step:
+        return StepAligner()
+    grid = spec.grid
+    if spec.first_row:
+        grid = Grid(grid.tick_ns(spec.first_row), grid.rate_num, grid.rate_den)
+    kind = FrameRule[rule.upper()]
+    return CameraAligner(grid, CameraRule.of(grid, period_ns=camera_period_ns, kind=kind))
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """The last good picture and the slot it came from."""
+
+    frame: Any
+    slot: Slot
+
+
+class Take:
+    """Rows of one take, from `begin` to the last one."""
+
+    def __init__(
+        self,
+        spec: TakeSpec,
+        *,
+        aligner: CameraAligner | StepAligner,
+        sink: PictureSink,
+        pictures: Pictures,
+        ticks: RingWriter,
+    ) -> None:
+        size = pictures.converter.picture.size
+        self.spec = spec
+        self.sink = sink
+        self.size = size
+        self.statistics = CameraStatistics(size=size)
+        self.thumbnails = Thumbnails()
+        self.counts = Counts()
+        self.limit: int | None = None
+        self.row = spec.first_row
+        """The next row to be decided."""
+        self.first_capture_ns = self.last_capture_ns = 0
+        self._ended_ns = 0
+        self._aligner = aligner
+        self._pictures = pictures
+        self._ticks = ticks
+        self._slots: dict[int, Slot] = {}
+        self._shown: _Shown | None = None
+        self._black = black_picture(*size)
+        self._passed_over = False
+        self._record = np.zeros(1, TICK_DTYPE)
+        self._last_seq = self._last_index = -1
+
+    # ------------------------------------------------------------------ frames in
+
+    def push(self, slot: Slot) -> None:
+        """A frame came. Its payload stays in the ring until a row wants it."""
+        self._count_gap(slot)
+        if self._aligner.push(slot.index, slot.t_capture_ns, slot.t_publish_ns):
+            self._slots[slot.index] = slot
+
+    def _count_gap(self, slot: Slot) -> None:
+        """Frames that the device dropped: gaps in its numbers that the ring does not explain."""
+        if min(slot.source_seq, self._last_seq) >= 0:
+            by_device = slot.source_seq - self._last_seq - 1
+            by_ring = slot.index - self._last_index - 1
+            self.counts.lost += max(0, by_device - by_ring)
+        self._last_seq, self._last_index = slot.source_seq, slot.index
+
+    # ------------------------------------------------------------------ rows out
+
+    def advance(self, horizon_ns: int) -> int:
+        """Encode the rows that can be decided when every frame published until `horizon_ns` has
+        been pushed. Returns how many. Raises SinkError.
+        """
+        before = self.row
+        while not self.complete and (decision := self._aligner.decide(horizon_ns)) is not None:
+            self._encode(decision)
+        if self._owes_steps(horizon_ns):
+            self._encode(Decision(0, 0, -1, 0, 0, TickFlag.MISSING | TickFlag.LATE))
+        return self.row - before
+
+    def _owes_steps(self, now: int) -> bool:
+        if not self.spec.step or self.limit is None or self.complete:
+            return False
+        return now > self._ended_ns + STEP_PATIENCE_NS
+
+    def end(self, ticks: int) -> None:
+        """The episode has `ticks` rows: rows 0 to ticks - 1."""
+        self.limit = ticks
+        self._ended_ns = now_ns()
+
+    @property
+    def complete(self) -> bool:
+        """True once every row of an ended take is in the file."""
+        return self.limit is not None and self.row >= self.limit
+
+    @property
+    def deadline_ns(self) -> int:
+        """When `advance` is due even without another frame (CLOCK_MONOTONIC)."""
+        if self.spec.step and self.limit is not None:
+            return self._ended_ns + STEP_PATIENCE_NS + 1
+        return min(self._aligner.deadline_ns, _NEVER_NS)
+
+    def _encode(self, decision: Decision) -> None:
+        tick_ns = decision.tick_ns if self.spec.step else self.spec.grid.tick_ns(self.row)
+        frame, flags = self._picture(decision)
+        nbytes = self.sink.encode(frame, self.row - self.spec.first_row)
+        self._publish(tick_ns, flags, nbytes)
+        self.counts.add(flags)
+        self.statistics.add(frame, self.row)
+        self.thumbnails.add(frame, self.row)
+        self.row += 1
+        self._let_go()
+
+    def _picture(self, decision: Decision) -> tuple[Any, TickFlag]:
+        """What row `decision` shows, and its flags."""
+        flags = decision.flags
+        slot = self._slots.get(decision.source_index)
+        if slot is not None and self._shown is not None and slot.index == self._shown.slot.index:
+            return self._shown.frame, flags | _frozen(slot)
+        frame, fate = (None, Fate.LOST) if slot is None else self._pictures.of(slot)
+        if fate is Fate.GOOD:
+            assert slot is not None
+            if self._passed_over:
+                flags |= TickFlag.SKIP_BEFORE
+            self._shown, self._passed_over = _Shown(frame, slot), False
+            return frame, flags | _frozen(slot)
+        self._passed_over = slot is not None
+        flags |= TickFlag.CORRUPT if fate is Fate.CORRUPT else TickFlag.MISSING
+        if self._shown is None:
+            return self._black, flags | TickFlag.MISSING
+        return self._shown.frame, flags & ~TickFlag.SKIP_BEFORE | TickFlag.REPEAT
+
+    def _publish(self, tick_ns: int, flags: TickFlag, nbytes: int) -> None:
+        encoded_ns = now_ns()
+        shown = self._shown.slot if self._shown else None
+        self._record[0] = (
+            self.row,
+            tick_ns,
+            shown.index if shown else -1,
+            shown.source_seq if shown else -1,
+            shown.t_capture_ns if shown else 0,
+            shown.t_arrival_ns if shown else 0,
+            shown.t_capture_ns - tick_ns if shown else 0,
+            encoded_ns,
+            nbytes,
+            int(flags),
+        )
+        if shown is not None:
+            self.first_capture_ns = self.first_capture_ns or shown.t_capture_ns
+            self.last_capture_ns = shown.t_capture_ns
+        self._ticks.write(
+            self._record,
+            t_capture_ns=tick_ns,
+            t_arrival_ns=encoded_ns,
+            source_seq=self.row,
+            flags=int(flags),
+            aux=self.spec.owner,
+        )
+
+    def _let_go(self) -> None:
+        oldest = self._aligner.needed_from
+        if oldest < 0:
+            self._slots.clear()
+        for index in [i for i in self._slots if i < oldest]:
+            del self._slots[index]
+
+
+def _frozen(slot: Slot) -> TickFlag:
+    return TickFlag.FROZEN if slot.flags & FrameFlag.FROZEN else TickFlag(0)

@@ -1,0 +1,385 @@
+"""Process of one encoder: ring `cam.<camera>` in, one picture per row and one tick record out.
+
+One thread encodes; others wait for the disk, once a second and at the end of a take. The ring holds
+what this process has not done yet; it never makes a camera wait.
+"""
+
+import os
+import queue
+import select
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recd.config.errors import RecdError
+from recd.config.streams import TICK_DTYPE
+from recd.daemon.encode.choice import CodecPolicy
+from recd.daemon.encode.closing import Closed, Closing, failure
+from recd.daemon.encode.codecs import CodecSettings
+from recd.daemon.encode.colour import Converter, PictureFormat
+from recd.daemon.encode.images import ImageSink
+from recd.daemon.encode.mp4 import Mp4Sink
+from recd.daemon.encode.parts import Part, earlier_parts, next_part
+from recd.daemon.encode.pictures import Pictures
+from recd.daemon.encode.sinks import PictureSink, SinkError
+from recd.daemon.encode.take import Take, TakeSpec, make_aligner
+from recd.daemon.worker import WorkerContext
+from recd.shm import OBSERVER, Doorbell, ReaderPolicy, RingReader, Segment, Slot
+from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns
+
+BEAT_NS = 100 * NS_PER_MS
+"""Longest time between two heartbeats while nothing else happens."""
+
+LAG_WARN, LAG_OVER = 0.5, 0.25
+"""Shares of the ring waiting to be encoded: above the first the operator is told, below the second
+that it is over."""
+
+RECENT = 16
+"""Frames from before `begin` that are looked at again: its row 0 may lie a little back."""
+
+
+def run(ctx: WorkerContext) -> int:
+    """Life of an encoder process; 0 when asked to end. RecdError ends it with exit 2."""
+    import av
+
+    av.logging.set_level(av.logging.PANIC)  # damaged JPEGs are counted, not printed
+    os.environ.setdefault("SVT_LOG", "1")  # errors only
+    worker = EncoderWorker(ctx)
+    try:
+        return worker.run()
+    finally:
+        worker.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Open:
+    """A take being encoded. final: its file; earlier: parts of encoders that died before."""
+
+    take: Take
+    final: Path
+    earlier: tuple[Part, ...]
+    lost_before: int
+
+
+class EncoderWorker:
+    """State of one encoder process."""
+
+    def __init__(self, ctx: WorkerContext) -> None:
+        self._ctx = ctx
+        self._camera = str(ctx.config["camera"])
+        self._key = f"observation.images.{self._camera}"
+        self._reader = ctx.ring_reader(f"cam.{self._camera}")
+        self._ticks = ctx.ring_writer(f"ticks.{self._camera}")
+        self._format = PictureFormat.from_ring(self._reader.spec.meta)
+        self._holds_steps = bool(self._reader.spec.meta.get("step"))
+        self._policy = CodecPolicy(ctx.robot, self._key, self._format.size)
+        self._pictures = self._new_pictures({})
+        self._settings = CodecSettings.from_plain(ctx.config.get("encoder", {}))
+        self._sync = ctx.robot["dataset"].get("durability", "resilient") == "resilient"
+        self._open: dict[str, _Open] = {}
+        self._recent: deque[Slot] = deque(maxlen=min(RECENT, self._reader.spec.slots // 4 or 1))
+        self._spare: PictureSink | None = None
+        self._closing: dict[str, threading.Thread] = {}
+        self._closed: queue.SimpleQueue[Closed] = queue.SimpleQueue()
+        self._closed_bell = Doorbell.create()
+        self._next_beat_ns = 0
+        self._lagging = self._told_lenient = False
+
+    # ------------------------------------------------------------------ life
+
+    def run(self) -> int:
+        """Prepare an encoder, then serve until asked to end."""
+        facts: dict[str, Any] = {"camera": self._camera, "key": self._key}
+        if self._policy.makes_video:
+            self._settings, choice = self._policy.choose(self._settings)
+            facts["codec"] = self._settings.plain()
+            facts["probe"] = choice.plain() if choice else {}
+        self._open_spare()
+        self._ctx.ready(**facts)
+        poller = select.poll()
+        bells = [bell for bell in (self._closed_bell, self._reader.doorbell) if bell is not None]
+        for fd in (self._ctx.link.fd, *(bell.fd for bell in bells)):
+            poller.register(fd, select.POLLIN)
+        while not self._ctx.stopping:
+            self._pump()
+            if not self._ctx.stopping:
+                poller.poll(self._sleep_ms())
+                for bell in bells:
+                    bell.drain()
+        return 0
+
+    def close(self) -> None:
+        """Leave: takes that are still open stay in staging as they are, for recovery."""
+        for uid, opened in self._open.items():
+            self._ctx.log.warning("take abandoned", episode=uid, rows=opened.take.row)
+            opened.take.sink.abandon()
+        if self._spare is not None:
+            self._spare.discard()
+        for thread in self._closing.values():
+            thread.join()
+        self._tell_closed()
+        self._reader.close()
+        self._ticks.close()
+
+    def _sleep_ms(self) -> int:
+        due = [self._next_beat_ns, *(opened.take.deadline_ns for opened in self._open.values())]
+        if self._reader.doorbell is None:
+            due.append(now_ns() + 5 * NS_PER_MS)
+        return max(0, -(-(min(due) - now_ns()) // NS_PER_MS))
+
+    # ------------------------------------------------------------------ one round
+
+    def _pump(self) -> None:
+        """Everything that can be done now: messages, frames in order, rows, reports."""
+        while not self._ctx.stopping:
+            for message in self._ctx.messages():
+                self._handle(message)
+            # Every frame published before this moment was taken before or is taken next.
+            horizon_ns = now_ns()
+            slot = self._next_slot()
+            if slot is not None:
+                horizon_ns = slot.t_publish_ns
+                self._recent.append(slot)
+                for opened in self._open.values():
+                    opened.take.push(slot)
+            for opened in list(self._open.values()):
+                self._advance(opened, horizon_ns)
+            self._tell_closed()
+            self._report()
+            if slot is None:
+                break
+
+    def _next_slot(self) -> Slot | None:
+        # Steps wait in the ring for their take; a device's frames go by.
+        if self._holds_steps and not self._open:
+            return None
+        return self._reader.take()
+
+    def _advance(self, opened: _Open, horizon_ns: int) -> None:
+        take = opened.take
+        try:
+            rows = take.advance(horizon_ns)
+            if take.complete:
+                take.sink.finish()
+        except SinkError as error:
+            self._fail(opened, error)
+            return
+        if rows:
+            self._count(take, rows)
+        if take.complete:
+            self._close(opened)
+
+    def _fail(self, opened: _Open, error: Exception) -> None:
+        """The take cannot go on. What its file holds stays for recovery."""
+        uid = opened.take.spec.uid
+        del self._open[uid]
+        opened.take.sink.abandon()
+        fields = failure(opened.take, self._camera, opened.final, error)
+        self._ctx.log.error("take failed", episode=uid, reason=fields["reason"])
+        self._ctx.link.send("failed", **fields)
+
+    def _close(self, opened: _Open) -> None:
+        """Hand a complete take to a thread that waits for the disk."""
+        take = opened.take
+        uid = take.spec.uid
+        del self._open[uid]
+        take.counts.lost += self._reader.lost - opened.lost_before
+        closing = Closing(take, self._camera, self._key, opened.final, opened.earlier)
+        self._closing[uid] = closing.start(self._closed_from_thread)
+
+    def _closed_from_thread(self, closed: Closed) -> None:
+        self._closed.put(closed)
+        self._closed_bell.ring()
+
+    def _tell_closed(self) -> None:
+        while not self._closed.empty():
+            closed = self._closed.get()
+            self._closing.pop(closed.uid).join()
+            if not closed.ok:
+                self._ctx.log.error("take failed", episode=closed.uid, **closed.message)
+            self._ctx.link.send("closed" if closed.ok else "failed", **closed.message)
+            self._open_spare()
+
+    # ------------------------------------------------------------------ messages
+
+    def _handle(self, message: Mapping[str, Any]) -> None:
+        handlers: dict[str, Callable[[Mapping[str, Any]], None]] = {
+            "begin": self._begin,
+            "end": self._end,
+            "discard": self._discard,
+        }
+        handler = handlers.get(str(message["ty"]))
+        if handler is not None:
+            handler(message)
+
+    def _begin(self, message: Mapping[str, Any]) -> None:
+        uid = str(message["uid"])
+        if uid in self._open or uid in self._closing:
+            return
+        try:
+            self._open_take(message)
+        except (RecdError, OSError) as error:
+            reason = error.message if isinstance(error, RecdError) else str(error)
+            self._ctx.log.error("take not begun", episode=uid, reason=reason)
+            self._ctx.link.send("failed", uid=uid, camera=self._camera, reason=reason, rows=0)
+            return
+        self._ctx.link.send("opened", uid=uid, camera=self._camera)
+
+    def _open_take(self, message: Mapping[str, Any]) -> None:
+        suffix = Mp4Sink.suffix if self._policy.makes_video else ImageSink.suffix
+        final = Path(message["staging"]) / f"{self._key}{suffix}"
+        earlier = earlier_parts(final) if message.get("resume") else ()
+        spec = TakeSpec.from_begin(message, first_row=sum(part.rows for part in earlier))
+        sink = self._sink_for(message, spec)
+        try:
+            final.parent.mkdir(parents=True, exist_ok=True)
+            sink.bind(next_part(final, earlier))
+        except OSError:
+            sink.discard()
+            raise
+        self._pictures = self._new_pictures(spec.source)
+        aligner = make_aligner(
+            spec,
+            camera_period_ns=self._camera_period_ns(spec.source),
+            rule=str(self._ctx.config.get("alignment", "hysteresis")),
+        )
+        take = Take(spec, aligner=aligner, sink=sink, pictures=self._pictures, ticks=self._ticks)
+        self._open[spec.uid] = _Open(take, final, earlier, self._reader.lost)
+        if spec.first_row:
+            self._go_back(spec)
+        elif not spec.step:
+            for slot in self._recent:
+                take.push(slot)
+
+    def _end(self, message: Mapping[str, Any]) -> None:
+        opened = self._open.get(str(message["uid"]))
+        if opened is not None:
+            opened.take.end(int(message["ticks"]))
+
+    def _discard(self, message: Mapping[str, Any]) -> None:
+        """Delete a take altogether. A take that shall come to the trash is ended, not discarded."""
+        opened = self._open.pop(str(message["uid"]), None)
+        if opened is None:
+            return
+        opened.take.sink.discard()
+        for part in opened.earlier:
+            part.path.unlink(missing_ok=True)
+        self._ctx.link.send("discarded", uid=opened.take.spec.uid, camera=self._camera)
+        self._open_spare()
+
+    # ------------------------------------------------------------------ preparing takes
+
+    def _new_pictures(self, source: Mapping[str, Any]) -> Pictures:
+        """source: what the camera found out about its device since the ring was made."""
+        full_range = source.get("range", "full" if self._format.full_range else "limited") == "full"
+        picture = replace(self._format, full_range=full_range)
+        scale = bool(self._ctx.config.get("accept_mismatch"))
+        return Pictures(Converter(picture, scale=scale))
+
+    def _camera_period_ns(self, source: Mapping[str, Any]) -> int:
+        num, den = int(source.get("fps_num") or 0), int(source.get("fps_den") or 1)
+        if not num:
+            meta = self._reader.spec.meta
+            num, den = int(meta.get("fps_num", 0)), int(meta.get("fps_den", 1))
+        return NS_PER_S * den // num if num else 0
+
+    def _sink_for(self, message: Mapping[str, Any], spec: TakeSpec) -> PictureSink:
+        """The encoder that was opened ahead if it fits, else a new one. Raises RecdError."""
+        settings = self._settings_for(message.get("codec") or {})
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            if settings == self._settings and spec.rate == self._dataset_rate():
+                return spare
+            spare.discard()
+        self._settings = settings
+        return self._new_sink(spec.rate)
+
+    def _settings_for(self, codec: Mapping[str, Any]) -> CodecSettings:
+        wanted = CodecSettings.from_plain({**self._settings.plain(), **codec})
+        if wanted.vcodec == "auto":  # chosen at the start of this process
+            return self._settings
+        return self._policy.pinned(wanted) or wanted
+
+    def _dataset_rate(self) -> Fraction:
+        return Fraction(self._ctx.robot["dataset"]["fps"])
+
+    def _new_sink(self, rate: Fraction) -> PictureSink:
+        size = self._format.size
+        if not self._policy.makes_video:
+            return ImageSink(size=size, rate=rate, sync=self._sync)
+        return Mp4Sink(self._settings, size=size, rate=rate, sync=self._sync)
+
+    def _open_spare(self) -> None:
+        """Open the next take's encoder ahead, so that its row 0 need not wait for it."""
+        if self._spare is None and not self._open:
+            self._spare = self._new_sink(self._dataset_rate())
+
+    def _go_back(self, spec: TakeSpec) -> None:
+        """After a restart: take up again what the ring still holds of rows not in the file."""
+        oldest = max(0, self._reader.peek_head() - self._reader.spec.slots + 2)
+        if spec.step and (told := self._last_row_told()) is not None:
+            row, index = told
+            oldest = max(oldest, index - (row - spec.first_row))
+        self._reader.seek(oldest)
+
+    def _last_row_told(self) -> tuple[int, int] | None:
+        """(row, ring index of its frame) of the newest record in the tick ring."""
+        fd = os.dup(self._ctx.spec.rings[f"ticks.{self._camera}"].fd)
+        reader = RingReader(Segment.attach(fd), OBSERVER, policy=ReaderPolicy.BEST_EFFORT)
+        reader.seek(reader.peek_head() - 2)  # the newest may have been left unfinished
+        newest = None
+        while (slot := reader.take()) is not None:
+            record = np.array(slot.payload).view(TICK_DTYPE)[0]
+            newest = (int(record["k"]), int(record["source_index"]))
+        return newest
+
+    # ------------------------------------------------------------------ reports
+
+    def _count(self, take: Take, rows: int) -> None:
+        status = self._ctx.status
+        status.count("rows", rows)
+        for name in ("repeated", "expected", "missing", "late", "corrupt"):
+            status.set(name, getattr(take.counts, name))
+        status.set("bytes", take.sink.nbytes)
+        self._beat()
+
+    def _report(self) -> None:
+        if self._pictures.converter.lenient and not self._told_lenient:
+            self._told_lenient = True
+            self._ctx.event(
+                "encoder.flawed_jpegs", level="warning", camera=self._camera,
+                reason="most JPEGs of this camera end early; damage can no longer be told",
+            )  # fmt: skip
+        if now_ns() >= self._next_beat_ns:
+            self._beat()
+
+    def _beat(self) -> None:
+        self._next_beat_ns = now_ns() + BEAT_NS
+        status = self._ctx.status
+        status.set("ring_lost", self._reader.lost)
+        status.set("lag_frames", self._lag())
+        state = "recording" if self._open else "closing" if self._closing else "ready"
+        status.beat(state, progress=int(status.counters[0]))
+
+    def _lag(self) -> int:
+        """Frames waiting in the ring; crossing half of it is told once."""
+        lag = self._reader.peek_head() - self._reader.cursor
+        if self._holds_steps:
+            return lag  # steps wait because they can
+        share = lag / self._reader.spec.slots
+        if share > LAG_WARN and not self._lagging:
+            self._lagging = True
+            self._ctx.event(
+                "encoder.lag", level="warning", camera=self._camera, frames=lag,
+                reason="encoding is slower than the camera; frames are lost when the ring is full",
+            )  # fmt: skip
+        elif share < LAG_OVER and self._lagging:
+            self._lagging = False
+            self._ctx.event("encoder.lag_over", camera=self._camera, frames=lag)
+        return lag

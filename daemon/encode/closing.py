@@ -11,7 +11,7 @@ from typing import Any
 
 import av
 
-from recd.daemon.encode.images import ImageSink
+from recd.daemon.encode.images import ImageSink, look_at_pictures
 from recd.daemon.encode.parts import Part, join_parts
 from recd.daemon.encode.salvage import SalvageError, salvage
 from recd.daemon.encode.sinks import SinkError, SinkFacts
@@ -62,9 +62,10 @@ class Closing:
         statistics, thumbnails = take.statistics, take.thumbnails
         if self.earlier or take.row > rows:
             facts = self._rewritten(facts, rows)
-        if self.earlier and self.final.suffix == ".mp4":
+        if self.earlier:
             statistics, thumbnails = self._seen_again(rows)
         count, histogram = statistics.result(rows)
+        first_capture_ns, last_capture_ns = take.captures()
         thumbs = write_thumbnails(
             thumbnails.choose(rows), take.spec.staging / THUMBNAIL_FOLDER, camera=self.camera
         )
@@ -79,9 +80,10 @@ class Closing:
             "sha256": facts.sha256,
             "info": dict(facts.info),
             "pins": pins_of(facts.info),
-            "counts": take.counts.plain(),
-            "first_capture_ns": take.first_capture_ns,
-            "last_capture_ns": take.last_capture_ns,
+            "counts": take.counts().plain(),
+            "counts_from_row": take.spec.first_row,
+            "first_capture_ns": first_capture_ns,
+            "last_capture_ns": last_capture_ns,
             "statistics": {"count": count, "hist": histogram.tobytes()},
             "thumbnails": [str(path) for path in thumbs],
             "device": dict(take.spec.source),
@@ -108,9 +110,13 @@ class Closing:
             statistics.add(frame, k)
             thumbnails.add(frame, k)
 
-        found = salvage(self.final, rate=self.take.spec.rate, look=look)
-        if found.frames != rows:
-            raise SalvageError(f"{self.final}: {found.frames} of {rows} rows: {found.reason}")
+        if isinstance(self.take.sink, ImageSink):
+            found, reason = look_at_pictures(self.final, look), "torn"
+        else:
+            salvaged = salvage(self.final, rate=self.take.spec.rate, look=look)
+            found, reason = salvaged.frames, salvaged.reason
+        if found != rows:
+            raise SalvageError(f"{self.final}: {found} of {rows} rows: {reason}")
         return statistics, thumbnails
 
 
@@ -122,7 +128,7 @@ def failure(take: Take, camera: str, path: Path, error: Exception) -> dict[str, 
         "reason": str(error) or type(error).__name__,
         "path": str(path),
         "rows": take.row,
-        "counts": take.counts.plain(),
+        "counts": take.counts().plain(),
     }
 
 

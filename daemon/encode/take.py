@@ -4,7 +4,7 @@ Rows, pictures in the file and records in the tick ring grow together, or the ta
 knows no link and no process; the worker feeds it frames and time.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -68,28 +68,36 @@ class TakeSpec:
         return int(self.uid[:15], 16)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Counts:
-    """Rows and frames of one take. kept: rows with a frame of their own; the flags of streams.py
-    otherwise. lost: frames that the device dropped or the ring overwrote.
+    """Rows and frames of one take. kept: rows with a frame of their own; else as TickFlag says.
+    lost: frames that the device dropped or the ring overwrote.
     """
 
-    kept: int = 0
-    repeated: int = 0
-    expected: int = 0
-    missing: int = 0
-    late: int = 0
-    corrupt: int = 0
-    lost: int = 0
+    kept: int
+    repeated: int
+    expected: int
+    missing: int
+    late: int
+    corrupt: int
+    lost: int
 
-    def add(self, flags: TickFlag) -> None:
-        """Count one row."""
-        self.kept += not flags & (TickFlag.REPEAT | TickFlag.MISSING)
-        self.expected += bool(flags & TickFlag.EXPECTED)
-        self.repeated += bool(flags & TickFlag.REPEAT and not flags & TickFlag.EXPECTED)
-        self.missing += bool(flags & TickFlag.MISSING)
-        self.late += bool(flags & TickFlag.LATE)
-        self.corrupt += bool(flags & TickFlag.CORRUPT)
+    @classmethod
+    def of(cls, flags: Sequence[TickFlag], *, lost: int = 0) -> "Counts":
+        """Count the rows that have these flags."""
+
+        def rows(wanted: TickFlag, unless: TickFlag = TickFlag(0)) -> int:  # noqa: B008
+            return sum(1 for row in flags if row & wanted and not row & unless)
+
+        return cls(
+            kept=len(flags) - rows(TickFlag.REPEAT | TickFlag.MISSING),
+            repeated=rows(TickFlag.REPEAT, TickFlag.EXPECTED),
+            expected=rows(TickFlag.EXPECTED),
+            missing=rows(TickFlag.MISSING),
+            late=rows(TickFlag.LATE),
+            corrupt=rows(TickFlag.CORRUPT),
+            lost=lost,
+        )
 
     def plain(self) -> dict[str, int]:
         """Name -> count."""
@@ -135,11 +143,13 @@ class Take:
         self.size = size
         self.statistics = CameraStatistics(size=size)
         self.thumbnails = Thumbnails()
-        self.counts = Counts()
+        self.lost = 0
+        """Frames of this take that the device dropped; the worker adds what the ring lost."""
         self.limit: int | None = None
         self.row = spec.first_row
         """The next row to be decided."""
-        self.first_capture_ns = self.last_capture_ns = 0
+        self._flags: list[TickFlag] = []
+        self._captures: list[int] = []
         self._ended_ns = 0
         self._aligner = aligner
         self._pictures = pictures
@@ -161,24 +171,25 @@ class Take:
 
     def _count_gap(self, slot: Slot) -> None:
         """Frames that the device dropped: gaps in its numbers that the ring does not explain."""
-        if min(slot.source_seq, self._last_seq) >= 0:
+        inside = self.spec.step or slot.t_capture_ns > self.spec.grid.t0_ns
+        if inside and min(slot.source_seq, self._last_seq) >= 0:
             by_device = slot.source_seq - self._last_seq - 1
             by_ring = slot.index - self._last_index - 1
-            self.counts.lost += max(0, by_device - by_ring)
+            self.lost += max(0, by_device - by_ring)
         self._last_seq, self._last_index = slot.source_seq, slot.index
 
     # ------------------------------------------------------------------ rows out
 
-    def advance(self, horizon_ns: int) -> int:
+    def advance(self, horizon_ns: int) -> Sequence[TickFlag]:
         """Encode the rows that can be decided when every frame published until `horizon_ns` has
-        been pushed. Returns how many. Raises SinkError.
+        been pushed. Returns their flags. Raises SinkError.
         """
-        before = self.row
+        before = len(self._flags)
         while not self.complete and (decision := self._aligner.decide(horizon_ns)) is not None:
             self._encode(decision)
         if self._owes_steps(horizon_ns):
             self._encode(Decision(0, 0, -1, 0, 0, TickFlag.MISSING | TickFlag.LATE))
-        return self.row - before
+        return self._flags[before:]
 
     def _owes_steps(self, now: int) -> bool:
         if not self.spec.step or self.limit is None or self.complete:
@@ -195,6 +206,19 @@ class Take:
         """True once every row of an ended take is in the file."""
         return self.limit is not None and self.row >= self.limit
 
+    def counts(self) -> Counts:
+        """Of the rows that this process encoded and the episode keeps."""
+        return Counts.of(self._flags[: self._kept_rows()], lost=self.lost)
+
+    def captures(self) -> tuple[int, int]:
+        """(first, last) capture time (ns) among those rows; 0 for none."""
+        seen = [at for at in self._captures[: self._kept_rows()] if at]
+        return (seen[0], seen[-1]) if seen else (0, 0)
+
+    def _kept_rows(self) -> int:
+        end = self.row if self.limit is None else min(self.row, self.limit)
+        return max(0, end - self.spec.first_row)
+
     @property
     def deadline_ns(self) -> int:
         """When `advance` is due even without another frame (CLOCK_MONOTONIC)."""
@@ -207,7 +231,7 @@ class Take:
         frame, flags = self._picture(decision)
         nbytes = self.sink.encode(frame, self.row - self.spec.first_row)
         self._publish(tick_ns, flags, nbytes)
-        self.counts.add(flags)
+        self._flags.append(flags)
         self.statistics.add(frame, self.row)
         self.thumbnails.add(frame, self.row)
         self.row += 1
@@ -247,9 +271,7 @@ class Take:
             nbytes,
             int(flags),
         )
-        if shown is not None:
-            self.first_capture_ns = self.first_capture_ns or shown.t_capture_ns
-            self.last_capture_ns = shown.t_capture_ns
+        self._captures.append(shown.t_capture_ns if shown else 0)
         self._ticks.write(
             self._record,
             t_capture_ns=tick_ns,

@@ -9,7 +9,7 @@ import queue
 import select
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from recd.config.errors import RecdError
-from recd.config.streams import TICK_DTYPE
+from recd.config.streams import TICK_DTYPE, TickFlag
 from recd.daemon.encode.choice import CodecPolicy
 from recd.daemon.encode.closing import Closed, Closing, failure
 from recd.daemon.encode.codecs import CodecSettings
@@ -28,7 +28,7 @@ from recd.daemon.encode.mp4 import Mp4Sink
 from recd.daemon.encode.parts import Part, earlier_parts, next_part
 from recd.daemon.encode.pictures import Pictures
 from recd.daemon.encode.sinks import PictureSink, SinkError
-from recd.daemon.encode.take import Take, TakeSpec, make_aligner
+from recd.daemon.encode.take import Counts, Take, TakeSpec, make_aligner
 from recd.daemon.worker import WorkerContext
 from recd.shm import OBSERVER, Doorbell, ReaderPolicy, RingReader, Segment, Slot
 from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns
@@ -164,14 +164,14 @@ class EncoderWorker:
     def _advance(self, opened: _Open, horizon_ns: int) -> None:
         take = opened.take
         try:
-            rows = take.advance(horizon_ns)
+            flags = take.advance(horizon_ns)
             if take.complete:
                 take.sink.finish()
         except SinkError as error:
             self._fail(opened, error)
             return
-        if rows:
-            self._count(take, rows)
+        if flags:
+            self._count(take, flags)
         if take.complete:
             self._close(opened)
 
@@ -189,7 +189,7 @@ class EncoderWorker:
         take = opened.take
         uid = take.spec.uid
         del self._open[uid]
-        take.counts.lost += self._reader.lost - opened.lost_before
+        take.lost += self._reader.lost - opened.lost_before
         closing = Closing(take, self._camera, self._key, opened.final, opened.earlier)
         self._closing[uid] = closing.start(self._closed_from_thread)
 
@@ -341,11 +341,11 @@ class EncoderWorker:
 
     # ------------------------------------------------------------------ reports
 
-    def _count(self, take: Take, rows: int) -> None:
-        status = self._ctx.status
-        status.count("rows", rows)
+    def _count(self, take: Take, flags: Sequence[TickFlag]) -> None:
+        status, counts = self._ctx.status, Counts.of(flags)
+        status.count("rows", len(flags))
         for name in ("repeated", "expected", "missing", "late", "corrupt"):
-            status.set(name, getattr(take.counts, name))
+            status.count(name, getattr(counts, name))
         status.set("bytes", take.sink.nbytes)
         self._beat()
 

@@ -105,14 +105,6 @@ def test_settings_travel_as_a_plain_map():
     assert CodecSettings.from_plain(settings.plain() | {"unknown": 1}) == settings
 
 
-def test_auto_ends_at_a_codec_that_really_encoded_and_decoded():
-    choice = probe([(320, 240)] * 2, fps=30, wanted=CodecSettings("auto"))
-
-    assert choice.chosen.cpu_ms > 0
-    assert all(trial.refused for trial in choice.trials[:-1])
-    assert CodecChoice.from_plain(choice.plain()) == choice
-
-
 def test_av1_is_probed_at_zero_delay():
     choice = probe([(320, 240)], fps=30, wanted=CodecSettings("av1"))
 
@@ -141,3 +133,6 @@ def test_a_codec_that_would_take_the_machine_is_passed_over_with_its_load():
     refused = [t.refused for t in choice.trials if t.vcodec == "h264" and t.refused]
     assert "takes" in refused[0]
     assert not choice.comfortable
+    assert choice.chosen.cpu_ms > 0
+    assert all(trial.refused for trial in choice.trials[:-1])
+    assert CodecChoice.from_plain(choice.plain()) == choice

@@ -67,9 +67,11 @@ def event_endpoint(directory: Path) -> str:
 
 def running_instances() -> list[str]:
     """Names of instances whose control socket exists below the default runtime folders."""
-    bases = {runtime_base(), Path("/run/recd")}
-    if session := os.environ.get("XDG_RUNTIME_DIR"):
-        bases.add(Path(session) / "recd")
+    bases = {runtime_base()}
+    if "RECD_RUNTIME_DIR" not in os.environ:
+        bases.add(Path("/run/recd"))
+        if session := os.environ.get("XDG_RUNTIME_DIR"):
+            bases.add(Path(session) / "recd")
     found = set()
     for base in bases:
         try:

@@ -111,7 +111,10 @@ def _sim(robot: RobotConfig) -> list[Process]:
     if not robot.uses_simulation():
         return []
     config = robot.simulation.model_dump(mode="json")
-    return [Process("sim", "sim", MANNERS["sim"], Required.ALL, config)]
+    # Above the arms: a servo answers in its own time, however busy the computer is.
+    priority = min(99, robot.realtime.arm_priority + 10) if robot.realtime.enabled else 0
+    realtime = {"priority": priority, "timer_slack_ns": 1}
+    return [Process("sim", "sim", MANNERS["sim"], Required.ALL, config, realtime=realtime)]
 
 
 def _cameras(robot: RobotConfig) -> list[Process]:

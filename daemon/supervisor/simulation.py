@@ -13,7 +13,7 @@ from recd.config.errors import RecdError
 def resolve(kind: str, config: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
     """`config` of a process with every `sim` replaced by what the sim worker reported.
 
-    facts: its `ready` message: `buses` {bus: serial path}, `cameras` {name: URL}, `calibrations`
+    facts: its `ready` message: `endpoints` {bus: serial path}, `cameras` {name: URL}, `calibrations`
     {bus: file}. RecdError when something configured is not simulated.
     """
     match kind:
@@ -43,9 +43,9 @@ def _arm(config: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
         if not section or section.get("port") != "sim":
             continue
         bus = f"{config['pair']}.{side}"
-        port = facts.get("buses", {}).get(bus)
+        port = facts.get("endpoints", {}).get(bus)
         if not port:
-            raise _missing(f"bus {bus}", facts.get("buses", {}))
+            raise _missing(f"bus {bus}", facts.get("endpoints", {}))
         calibration = section.get("calibration") or facts.get("calibrations", {}).get(bus)
         resolved[side] = {**section, "port": str(port), "calibration": calibration}
     return resolved

@@ -38,7 +38,7 @@ def _facts(ctx: WorkerContext) -> dict[str, Any]:
             for pair in ctx.robot["arms"]
             for side in ("leader", "follower")
         }
-        return {"cameras": cameras, "buses": buses, "config": ctx.config}
+        return {"cameras": cameras, "endpoints": buses, "config": ctx.config}
     if ctx.kind == "writer":
         return {"totals": {"episodes": ctx.config["manners"].get("episodes", 0)}}
     return {"config": ctx.config}

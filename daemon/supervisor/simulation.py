@@ -13,7 +13,7 @@ from recd.config.errors import RecdError
 def resolve(kind: str, config: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
     """`config` of a process with every `sim` replaced by what the sim worker reported.
 
-    facts: its `ready` message: `endpoints` {bus: serial path}, `cameras` {name: URL}, `calibrations`
+    facts: its `ready` message: `endpoints` {bus: path}, `cameras` {name: URL}, `calibrations`
     {bus: file}. RecdError when something configured is not simulated.
     """
     match kind:

@@ -28,7 +28,7 @@ TRUN_FIELDS = ((0x100, "duration"), (0x200, "size"), (0x400, "flags"), (0x800, "
 NOT_A_KEYFRAME = 0x10000
 
 
-class BrokenVideoError(ValueError):
+class BrokenVideoError(Exception):
     """The file is no readable mp4 with one video track; the text says what is wrong."""
 
 
@@ -36,9 +36,10 @@ class BrokenVideoError(ValueError):
 class VideoTrack:
     """One video track, samples in file order.
 
-    timescale: ticks per second; dts, pts: int64 [N] ticks, pts after the edit list; offset, size:
-    int64 [N] bytes; keyframe: bool [N]; whole: leading samples whose bytes are all in the file;
-    complete: nothing is cut off at the end.
+    timescale: ticks per second; dts, pts, duration: int64 [N] ticks, pts after the edit list;
+    offset, size: int64 [N] bytes; keyframe: bool [N]; whole: leading samples whose bytes are all in
+    the file; complete: nothing is cut off at the end; delay: ticks by which the first dts lies
+    before the first picture (decoders that reorder need it).
     """
 
     codec: str
@@ -47,6 +48,7 @@ class VideoTrack:
     timescale: int
     dts: NDArray[np.int64]
     pts: NDArray[np.int64]
+    duration: NDArray[np.int64]
     offset: NDArray[np.int64]
     size: NDArray[np.int64]
     keyframe: NDArray[np.bool_]
@@ -54,6 +56,13 @@ class VideoTrack:
     complete: bool
     fragmented: bool
     has_audio: bool
+    delay: int
+
+    @property
+    def average_rate(self) -> float:
+        """Pictures per second over the whole track, as decoders state it."""
+        ticks = int(self.duration.sum())
+        return len(self.duration) * self.timescale / ticks if ticks else 0.0
 
 
 @dataclass(slots=True)
@@ -315,6 +324,13 @@ def read_track(path: Path) -> VideoTrack:
 
     BrokenVideoError when there is no movie header or not exactly one video track.
     """
+    try:
+        return _read(path)
+    except (struct.error, KeyError, IndexError, OverflowError) as broken:
+        raise BrokenVideoError(f"its index is damaged: {broken}") from broken
+
+
+def _read(path: Path) -> VideoTrack:
     length = path.stat().st_size
     samples = _Samples()
     tracks: list[_Track] = []
@@ -367,6 +383,7 @@ def _as_track(
         timescale=video.timescale,
         dts=dts,
         pts=dts + _joined(samples.shift) - video.media_shift + start,
+        duration=_joined(samples.duration),
         offset=offset,
         size=size,
         keyframe=np.concatenate(samples.keyframe) if samples.keyframe else np.zeros(0, np.bool_),
@@ -374,6 +391,7 @@ def _as_track(
         complete=complete and whole == len(dts),
         fragmented=fragmented,
         has_audio=any(track.handler == b"soun" for track in tracks),
+        delay=video.media_shift - start,
     )
 
 

@@ -23,7 +23,7 @@ from recd.daemon.dataset.schema import (
     Features,
     unused_column,
 )
-from recd.daemon.dataset.stats import STAT_KEYS, CameraHistogram
+from recd.daemon.dataset.stats import STAT_KEYS, CameraHistogram, FeatureStats
 
 ROWS_PER_EPISODES_FILE = 50
 """An episodes file is rewritten whole at each save until it has this many rows: cost stays flat."""
@@ -36,10 +36,10 @@ ARROW_TYPES: Mapping[str, pa.DataType] = {"string": pa.string(), "bool": pa.bool
 @dataclass(frozen=True, slots=True)
 class Pictures:
     """The pictures of one camera of a dataset without video: PNG or JPEG bytes, one a row,
-    consumed once; histogram: sampled pixels, for the statistics."""
+    consumed once; histogram: sampled pixels, or the statistics themselves."""
 
     encoded: Iterable[bytes]
-    histogram: CameraHistogram
+    histogram: CameraHistogram | FeatureStats
 
 
 @dataclass(frozen=True, slots=True)

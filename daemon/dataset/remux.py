@@ -9,8 +9,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from recd.daemon.dataset.boxes import read_track
-
 MIN_FRAGMENTED = 3
 """FFmpeg guesses a wrong rate from a fragmented file of one or two pictures (60 or 15360 for 30),
 and lerobot then refuses to join it: such files are made plain."""
@@ -62,12 +60,6 @@ def join(clips: Sequence[Clip], target: Path, *, fps: int) -> int:
                         f"{clip.path.name}: {written - before} pictures, expected {clip.pictures}"
                     )
     return written
-
-
-def reorders(path: Path) -> bool:
-    """True when the file stores pictures in another order than they are shown (B-frames)."""
-    track = read_track(path)
-    return bool((track.pts[1:] < track.pts[:-1]).any())
 
 
 def make_plain(path: Path, *, fps: int, pictures: int) -> None:

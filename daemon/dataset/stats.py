@@ -51,12 +51,14 @@ def picture_stride(height: int, width: int) -> int:
     return int((width if width > height else height) / SAMPLED_SIDE)
 
 
-def camera_stats(histogram: CameraHistogram) -> FeatureStats:
-    """Statistics of a camera in 0..1, shapes (C,1,1), from its histogram.
+def camera_stats(source: "CameraHistogram | FeatureStats") -> FeatureStats:
+    """Statistics of a camera in 0..1, shapes (C,1,1), from its histogram; ready ones pass through.
 
     ValueError when the histogram is empty: an episode without a sampled picture has none.
     """
-    hist = np.asarray(histogram.hist, dtype=np.float64)
+    if isinstance(source, dict):
+        return source
+    hist = np.asarray(source.hist, dtype=np.float64)
     totals = hist.sum(axis=1, keepdims=True)
     if hist.ndim != 2 or hist.shape[1] != 256 or not (totals > 0).all():
         raise ValueError(f"picture histogram of shape {hist.shape} holds no sample")
@@ -74,7 +76,7 @@ def camera_stats(histogram: CameraHistogram) -> FeatureStats:
     for key, quantile in QUANTILES.items():
         stats[key] = levels[(cumulated >= quantile * totals).argmax(axis=1)]
     shaped: FeatureStats = {key: value.reshape(-1, 1, 1) for key, value in stats.items()}
-    shaped["count"] = np.array([histogram.count], dtype=np.int64)
+    shaped["count"] = np.array([source.count], dtype=np.int64)
     return {key: shaped[key] for key in STAT_KEYS}
 
 

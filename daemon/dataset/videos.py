@@ -12,7 +12,7 @@ from typing import Any
 from recd.config.errors import DatasetError
 from recd.daemon.dataset.boxes import BrokenVideoError, VideoTrack, pictures_on_grid, read_track
 from recd.daemon.dataset.schema import Feature
-from recd.daemon.dataset.stats import CameraHistogram
+from recd.daemon.dataset.stats import CameraHistogram, FeatureStats
 
 CANONICAL_CODECS = {
     "libx264": "h264",
@@ -72,13 +72,13 @@ class VideoFile:
     """One camera's finished mp4 of an episode, as its encoder reports it.
 
     path: in staging; packets: pictures written; pins: how it was encoded; histogram: sampled
-    pixels, for the statistics; sha256: hex digest, computed when empty.
+    pixels (or the statistics themselves); sha256: hex digest, computed when empty.
     """
 
     path: Path
     packets: int
     pins: CodecPins
-    histogram: CameraHistogram
+    histogram: CameraHistogram | FeatureStats
     sha256: str = ""
 
 

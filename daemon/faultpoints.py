@@ -40,7 +40,8 @@ def _pass_by(name: str) -> None:
     """Nothing is armed: the promise of no cost."""
 
 
-def _watching(text: str) -> Callable[[str], None]:
+def watching(text: str) -> Callable[[str], None]:
+    """A `fault_point` armed with `text`, for processes that tests make of themselves."""
     armed = {name: _Armed(action, nth) for name, (action, nth) in parse_faults(text).items()}
 
     def act(name: str) -> None:
@@ -61,6 +62,6 @@ def _watching(text: str) -> Callable[[str], None]:
 
 
 fault_point: Callable[[str], None] = (
-    _watching(os.environ[ENVIRONMENT_KEY]) if os.environ.get(ENVIRONMENT_KEY) else _pass_by
+    watching(os.environ[ENVIRONMENT_KEY]) if os.environ.get(ENVIRONMENT_KEY) else _pass_by
 )
 """Pass a named place; acts only when `RECD_FAULT` names it."""

@@ -24,6 +24,10 @@ CODEC_OF_ENTRY = {
     b"mp4v": "mpeg4",
     b"mjpg": "mjpeg",
 }
+SETUP_BOXES = (b"avcC", b"av1C", b"hvcC", b"vpcC")
+ENTRY_HEADER = 8 + 8 + 78
+"""Bytes of stsd before the boxes inside its first (visual) sample entry."""
+
 TRUN_FIELDS = ((0x100, "duration"), (0x200, "size"), (0x400, "flags"), (0x800, "shift"))
 NOT_A_KEYFRAME = 0x10000
 
@@ -39,7 +43,8 @@ class VideoTrack:
     timescale: ticks per second; dts, pts, duration: int64 [N] ticks, pts after the edit list;
     offset, size: int64 [N] bytes; keyframe: bool [N]; whole: leading samples whose bytes are all in
     the file; complete: nothing is cut off at the end; delay: ticks by which the first dts lies
-    before the first picture (decoders that reorder need it).
+    before the first picture (decoders that reorder need it); setup: the decoder configuration
+    (avcC, av1C, hvcC), equal in files that can share one track.
     """
 
     codec: str
@@ -57,6 +62,7 @@ class VideoTrack:
     fragmented: bool
     has_audio: bool
     delay: int
+    setup: bytes
 
     @property
     def average_rate(self) -> float:
@@ -80,6 +86,7 @@ class _Track:
     id: int = 0
     handler: bytes = b""
     codec: str = ""
+    setup: bytes = b""
     width: int = 0
     height: int = 0
     timescale: int = 0
@@ -131,6 +138,9 @@ def _read_header(track: _Track, kind: bytes, body: bytes, movie_timescale: int) 
         entry = body[12:16]
         track.codec = CODEC_OF_ENTRY.get(entry, entry.decode("latin-1"))
         track.width, track.height = struct.unpack_from(">HH", body, 8 + 8 + 24)
+        for name, part in _boxes(body, ENTRY_HEADER):
+            if name in SETUP_BOXES:
+                track.setup = part
     elif kind == b"elst":
         count = struct.unpack_from(">I", body, 4)[0]
         wide = body[0] == 1
@@ -392,6 +402,7 @@ def _as_track(
         fragmented=fragmented,
         has_audio=any(track.handler == b"soun" for track in tracks),
         delay=video.media_shift - start,
+        setup=video.setup,
     )
 
 

@@ -18,8 +18,8 @@ from recd.daemon.dataset.journal import Journal, read_journal
 from recd.daemon.dataset.layout import Layout
 from recd.daemon.dataset.ledger import COMPACT_ABOVE_BYTES, Ledger, replay
 from recd.daemon.dataset.schema import DatasetSchema, lerobot_type, without_info
-from recd.daemon.dataset.state import DatasetState, load_state, read_info
-from recd.daemon.dataset.transaction import Rolled, roll
+from recd.daemon.dataset.state import DatasetState, files_in_use, load_state, read_info
+from recd.daemon.dataset.transaction import Rolled, roll, withdraw
 from recd.daemon.dataset.videos import CodecPins, pins_of_feature
 
 FORMAT_VERSION = 1
@@ -172,10 +172,13 @@ def _pin_problems(key: str, wanted: CodecPins, feature: dict[str, Any] | None) -
     ]
 
 
-def open_handle(root: Path, schema: DatasetSchema | None, *, repo_id: str = "") -> Handle:
+def open_handle(
+    root: Path, schema: DatasetSchema | None, *, repo_id: str = "", set_aside: bool = False
+) -> Handle:
     """Open a dataset folder; with `schema` create it where there is none, without only existing.
 
-    Finishes what a crash left pending before anything is read. DatasetError as in the parts above.
+    Finishes what a crash left pending before anything is read. set_aside: where others have written
+    since that crash, take ours back instead of refusing. DatasetError as in the parts above.
     """
     layout = Layout(root.absolute())
     check_folder(layout)
@@ -189,7 +192,7 @@ def open_handle(root: Path, schema: DatasetSchema | None, *, repo_id: str = "") 
     sync_all(changed)
     lock_fd = lock(layout)
     try:
-        return _opened(layout, schema, identity, lock_fd, repo_id=repo_id)
+        return _opened(layout, schema, identity, lock_fd, repo_id=repo_id, set_aside=set_aside)
     except BaseException:
         os.close(lock_fd)
         raise
@@ -202,12 +205,17 @@ def _opened(
     lock_fd: int,
     *,
     repo_id: str,
+    set_aside: bool,
 ) -> Handle:
     content = read_journal(layout.journal) if layout.journal.exists() else None
     ledger = replay(content.records if content else [])
     journal = Journal(layout.journal)
     try:
         rolled = roll(layout.root, journal=journal, ledger=ledger)
+        if rolled is not None and rolled.outcome == "foreign" and set_aside:
+            used = files_in_use(layout)
+            withdraw(layout.root, journal=journal, ledger=ledger, in_use=used.__contains__)
+            rolled = replace(rolled, outcome="aside")
         refuse_foreign(layout, rolled)
         if content and content.good_bytes > COMPACT_ABOVE_BYTES:
             journal.rewrite(ledger.checkpoint())

@@ -9,9 +9,10 @@ from typing import Any
 
 from recd.daemon.dataset.journal import Record
 
-BEGIN, DISCARD, PREPARE, DONE, ABORT, CHECKPOINT = (
+BEGIN, DISCARD, QUARANTINE, PREPARE, DONE, ABORT, CHECKPOINT = (
     "begin",
     "discard",
+    "quarantine",
     "prepare",
     "done",
     "abort",
@@ -26,7 +27,8 @@ class Move:
     """One rename of a transaction, paths relative to the dataset folder.
 
     digest: sha256 of what is moved ("dir" for a folder); before: sha256 of what the target held,
-    "" nothing; keep: where a copy of that lies, "" nowhere; label: its fault point.
+    "" nothing; keep: where a copy of that lies, "" nowhere; label: its fault point; swap: two
+    folders change places (digests are `tree_digest`s).
     """
 
     src: str
@@ -35,6 +37,7 @@ class Move:
     before: str = ""
     keep: str = ""
     label: str = ""
+    swap: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +108,12 @@ class Ledger:
         match record:
             case {"ty": "begin", "uid": uid, "facts": facts}:
                 self.begun[uid] = facts
+                self.trashed.pop(uid, None)
             case {"ty": "discard", "uid": uid}:
                 self.begun.pop(uid, None)
                 self.trashed[uid] = None
+            case {"ty": "quarantine", "uid": uid}:
+                self.begun.pop(uid, None)
             case {"ty": "prepare"}:
                 self.pending = Transaction.from_record(record)
             case {"ty": "done"}:

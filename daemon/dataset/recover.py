@@ -19,7 +19,8 @@ from recd.daemon.dataset.draft import OWN_FOLDER
 from recd.daemon.dataset.durable import make_folders, remove_tree, sha256_of, sync_all, write_json
 from recd.daemon.dataset.handle import Handle
 from recd.daemon.dataset.layout import Layout
-from recd.daemon.dataset.ledger import DISCARD
+from recd.daemon.dataset.ledger import QUARANTINE
+from recd.daemon.dataset.pack import PACKING, clean
 from recd.daemon.dataset.parquet import EpisodeRows, Pictures
 from recd.daemon.dataset.schema import DatasetSchema, Feature
 from recd.daemon.dataset.sides import ROWS_FILE, cut_rows, read_rows
@@ -104,6 +105,9 @@ def recover(handle: Handle, *, min_rows: int = 1) -> RecoveryReport:
             _salvage_or_put_aside(handle, uid, report, min_rows=min_rows)
         fault_point("recover.end")
     _clean_trash(handle, report)
+    if (layout.own / PACKING).exists():
+        clean(handle)
+        report.cleaned.append(PACKING)
     return report
 
 
@@ -302,7 +306,6 @@ def quarantine(handle: Handle, uid: str, reason: str) -> None:
     source.replace(target)
     sync_all([source.parent, target.parent])
     if uid in handle.ledger.begun:
-        record = {"ty": DISCARD, "uid": uid}
+        record = {"ty": QUARANTINE, "uid": uid}
         handle.journal.append(record)
         handle.ledger.apply(record)
-        handle.ledger.trashed.pop(uid, None)

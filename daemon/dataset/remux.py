@@ -1,6 +1,6 @@
 """Copy video packets into a new mp4 without decoding: cut to length, join, or just made plain.
 
-Every picture gets its exact place k / fps in the result. Needs PyAV, imported on first use.
+Every picture keeps its exact place k / fps. Needs PyAV, imported on first use.
 """
 
 from collections.abc import Iterator, Sequence
@@ -33,7 +33,8 @@ def join(clips: Sequence[Clip], target: Path, *, fps: int) -> int:
     """Write `clips` one after the other into a plain mp4 with its index in front.
 
     Returns the number of pictures; ValueError when a clip is shorter than asked. The clips must
-    share codec, size and pixel format, and store pictures in the order they are shown.
+    share their decoder configuration and time base, lie exactly on the grid of 1 / fps, and one
+    that is cut must store its pictures in the order they are shown.
     """
     import av
 
@@ -46,13 +47,12 @@ def join(clips: Sequence[Clip], target: Path, *, fps: int) -> int:
                 if stream is None:
                     stream = output.add_stream_from_template(video, opaque=True)
                     stream.time_base = video.time_base
-                step = Fraction(1, fps) / stream.time_base
+                start = round(written * Fraction(1, fps) / stream.time_base)
                 before = written
                 for packet in _packets(source, video, clip.pictures):
                     packet.stream = stream
-                    packet.time_base = stream.time_base
-                    packet.pts = packet.dts = round(written * step)
-                    packet.duration = round((written + 1) * step) - packet.pts
+                    packet.pts += start
+                    packet.dts += start
                     output.mux(packet)
                     written += 1
                 if written - before != clip.pictures:

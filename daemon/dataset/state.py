@@ -169,6 +169,22 @@ def read_episodes(root: Path, columns: list[str] | None = None) -> pa.Table | No
     return pa.concat_tables(parts, promote_options="permissive") if parts else None
 
 
+def files_in_use(layout: Layout) -> set[str]:
+    """Data files and mp4s that the episodes counted by info.json name."""
+    if not layout.info.exists():
+        return set()
+    info = read_info(layout.info)
+    table = read_episodes(layout.root)
+    used: set[str] = set()
+    for row in table.to_pylist()[: int(info["total_episodes"])] if table is not None else ():
+        used.add(data_name(FileIndex(row["data/chunk_index"], row["data/file_index"])))
+        for key, feature in info["features"].items():
+            if feature["dtype"] == "video":
+                place = FileIndex(row[f"videos/{key}/chunk_index"], row[f"videos/{key}/file_index"])
+                used.add(video_name(key, place))
+    return used
+
+
 def load_state(layout: Layout, features: Features, after: Mapping[str, str]) -> DatasetState:
     """Read a dataset's state from its files.
 

@@ -1,4 +1,4 @@
-"""The dataset as the writer sees it: stage an episode, commit it, take it back.
+"""The dataset as the writer sees it: stage an episode, commit it, take it back, recover.
 
 One store per folder and process; every method is durable when it returns.
 """
@@ -9,13 +9,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from recd.config.errors import RecdError
 from recd.daemon.dataset.commit import CommitResult, commit
 from recd.daemon.dataset.draft import OWN_FOLDER
 from recd.daemon.dataset.durable import make_folders, sync_all
 from recd.daemon.dataset.handle import Handle, open_handle
 from recd.daemon.dataset.ledger import BEGIN
+from recd.daemon.dataset.manifest import note
+from recd.daemon.dataset.pack import PackReport, pack
 from recd.daemon.dataset.parquet import EpisodeRows
+from recd.daemon.dataset.recover import RecoveryReport, recover, salvage_episode
 from recd.daemon.dataset.schema import DatasetSchema
+from recd.daemon.dataset.survey import EpisodeFacts, list_episodes
+from recd.daemon.dataset.trash import TrashEntry, discard, list_trash, purge, undelete, undo_last
 from recd.daemon.dataset.videos import CodecPins, VideoFile
 
 
@@ -44,9 +50,13 @@ class DatasetStore:
         return cls(open_handle(root, schema, repo_id=repo_id))
 
     @classmethod
-    def open(cls, root: Path) -> Self:
-        """Open an existing dataset with the schema it tells of (for tools)."""
-        return cls(open_handle(root, None))
+    def open(cls, root: Path, *, set_aside: bool = False) -> Self:
+        """Open an existing dataset with the schema it tells of (for tools).
+
+        set_aside: where a crash interrupted a commit and others have written since, put the
+        unfinished episode back into staging instead of refusing.
+        """
+        return cls(open_handle(root, None, set_aside=set_aside))
 
     def __enter__(self) -> Self:
         return self
@@ -96,6 +106,10 @@ class DatasetStore:
         self._handle.ledger.apply(record)
         return folder
 
+    def discard(self, uid: str, *, rows: int = 0) -> TrashEntry:
+        """Throw a staged take away: whole into the trash, nothing of it in the dataset."""
+        return discard(self._handle, uid, rows=rows)
+
     def commit(
         self,
         uid: str,
@@ -107,3 +121,68 @@ class DatasetStore:
     ) -> CommitResult:
         """Publish a staged episode; see `recd.daemon.dataset.commit.commit`."""
         return commit(self._handle, uid, rows=rows, videos=videos, facts=manifest, sides=sides)
+
+    def undo(self, uid: str) -> TrashEntry:
+        """Take the last published episode out again; metadata as before it, byte for byte.
+
+        DatasetError when it is not the last one, or others have written since.
+        """
+        return undo_last(self._handle, uid)
+
+    def undelete(self, uid: str) -> CommitResult:
+        """Bring an undone or discarded episode back from the trash, durably.
+
+        Exactly as it was when nothing was published meanwhile, else as the newest episode.
+        DatasetError when it is not in the trash, or a discarded take has no usable rows.
+        """
+        result = undelete(self._handle, uid)
+        if result is not None:
+            return result
+        try:
+            salvage_episode(self._handle, uid)
+        except RecdError:
+            discard(self._handle, uid)
+            raise
+        entry, state = self._handle.ledger.published[uid], self._handle.state
+        return CommitResult(
+            uid=uid,
+            episode_index=entry.episode_index,
+            rows=entry.length,
+            first_row=entry.first_row,
+            episodes=state.episodes,
+            total_rows=state.rows,
+            duration_ns=0,
+            steps_ns={},
+        )
+
+    def recover(self, *, min_rows: int = 1) -> RecoveryReport:
+        """Publish or put aside what a crash left in staging. Call before anything is staged."""
+        return recover(self._handle, min_rows=min_rows)
+
+    def pack(self) -> PackReport:
+        """Join the per-episode files to LeRobot's sizes, atomically; no episode may be running."""
+        return pack(self._handle)
+
+    def trash(self) -> list[TrashEntry]:
+        """What could be brought back, oldest first."""
+        return list_trash(self._handle.layout)
+
+    def purge(self, uid: str) -> int:
+        """Remove an episode from the trash for good; returns the bytes freed."""
+        return purge(self._handle.layout, uid)
+
+    def note(self, uid: str, facts: Mapping[str, Any]) -> None:
+        """Add facts to a published episode's manifest: the result of a later check, say."""
+        note(self._handle.layout.episode(uid), facts)
+
+    @property
+    def last_uid(self) -> str | None:
+        """The episode `undo` would take back; None when the last one is not recd's."""
+        ledger = self._handle.ledger
+        entry = ledger.published.get(ledger.last_uid or "")
+        last = self._handle.state.episodes - 1
+        return entry.uid if entry and entry.episode_index == last else None
+
+    def episodes(self) -> list[EpisodeFacts]:
+        """All episodes in order, with uid and manifest where they are recd's own."""
+        return list_episodes(self._handle.layout, self._handle.ledger)

@@ -5,6 +5,10 @@ sides, so that whoever comes after a crash can finish it, take it back, or see t
 has written meanwhile and keep off.
 """
 
+import ctypes
+import errno
+import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -17,6 +21,17 @@ from recd.daemon.dataset.ledger import ABORT, DONE, Ledger, Move, Transaction
 from recd.daemon.faultpoints import fault_point
 
 FOLDER = "dir"
+AT_FDCWD = -100
+RENAME_EXCHANGE = 2
+
+_renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+_renameat2.argtypes = (
+    ctypes.c_int,
+    ctypes.c_char_p,
+    ctypes.c_int,
+    ctypes.c_char_p,
+    ctypes.c_uint,
+)
 
 
 def digest_of(path: Path) -> str:
@@ -24,6 +39,33 @@ def digest_of(path: Path) -> str:
     if path.is_dir():
         return FOLDER
     return sha256_of(path) if path.exists() else ""
+
+
+def tree_digest(folder: Path) -> str:
+    """Digest of a folder's file names, sizes and times, not contents; "" where there is none."""
+    if not folder.is_dir():
+        return ""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            found = path.stat()
+            name = path.relative_to(folder).as_posix()
+            digest.update(f"{name}\0{found.st_size}\0{found.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def exchange(one: Path, other: Path) -> None:
+    """Two folders change places, in one step where the file system can (renameat2)."""
+    if _renameat2(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE) == 0:
+        return
+    number = ctypes.get_errno()
+    if number not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+        raise OSError(number, os.strerror(number), str(one))
+    between = one.with_name(one.name + ".swap")
+    if not between.exists():
+        other.replace(between)
+    one.replace(other)
+    between.replace(one)
 
 
 class MoveState(Enum):
@@ -37,6 +79,8 @@ class MoveState(Enum):
 
 def state_of(root: Path, move: Move) -> MoveState:
     """Decide from the digests of both ends."""
+    if move.swap:
+        return _state_of_swap(root, move)
     source, target = digest_of(root / move.src), digest_of(root / move.dst)
     if source == move.digest and target == move.before:
         return MoveState.WAITING
@@ -44,6 +88,15 @@ def state_of(root: Path, move: Move) -> MoveState:
         return MoveState.DONE
     if target == move.before:
         return MoveState.LOST
+    return MoveState.FOREIGN
+
+
+def _state_of_swap(root: Path, move: Move) -> MoveState:
+    source, target = tree_digest(root / move.src), tree_digest(root / move.dst)
+    if target == move.digest:
+        return MoveState.DONE
+    if target in (move.before, ""):
+        return MoveState.WAITING if source == move.digest else MoveState.LOST
     return MoveState.FOREIGN
 
 
@@ -76,9 +129,12 @@ def finish(root: Path, transaction: Transaction, *, journal: Journal, ledger: Le
     """Do every rename that is not done yet, make them durable, write DONE."""
     kind = transaction.kind
     for move in transaction.moves:
-        source = root / move.src
-        if source.exists():
-            source.replace(root / move.dst)
+        source, target = root / move.src, root / move.dst
+        if move.swap:
+            if _state_of_swap(root, move) is MoveState.WAITING:
+                exchange(source, target)
+        elif source.exists():
+            source.replace(target)
         fault_point(f"{kind}.moved.{move.label}")
     sync_all(folders_of(root, transaction))
     fault_point(f"{kind}.folders_synced")
@@ -95,7 +151,8 @@ def folders_of(root: Path, transaction: Transaction) -> list[Path]:
 
 @dataclass(frozen=True, slots=True)
 class Rolled:
-    """What became of a pending transaction. outcome: forward, back, or foreign (untouched)."""
+    """What became of a pending transaction. outcome: forward, back, foreign (untouched),
+    or aside (taken back because of foreign writes)."""
 
     kind: str
     uid: str
@@ -127,6 +184,36 @@ def roll(root: Path, *, journal: Journal, ledger: Ledger) -> Rolled | None:
     return Rolled(pending.kind, pending.uid, "back", "lost: " + ", ".join(lost))
 
 
+def withdraw(
+    root: Path, *, journal: Journal, ledger: Ledger, in_use: Callable[[str], bool]
+) -> None:
+    """Give up a pending transaction that somebody else has written over: take back what is ours.
+
+    in_use: whether the dataset as it is now names a file; such a one stays. Metadata of ours goes
+    back to what it was before. What others wrote is not touched. Idempotent.
+    """
+    pending = ledger.pending
+    if pending is None:
+        return
+    for move in reversed(pending.moves):
+        source, target = root / move.src, root / move.dst
+        if state_of(root, move) is not MoveState.DONE or in_use(move.dst):
+            continue
+        fault_point("recover.withdrawing")
+        make_folders(source.parent)
+        if move.swap:
+            exchange(source, target)
+        elif move.before and digest_of(root / move.keep) == move.before:
+            keep_copy(target, source)
+            restore(root / move.keep, target)
+        elif not move.before:
+            target.replace(source)
+    sync_all(folders_of(root, pending))
+    record = {"ty": ABORT, "kind": pending.kind, "uid": pending.uid}
+    journal.append(record)
+    ledger.apply(record)
+
+
 def take_back(
     root: Path,
     pending: Transaction,
@@ -139,6 +226,8 @@ def take_back(
     """
     done = [m for m, s in zip(pending.moves, states, strict=True) if s is MoveState.DONE]
     for move in done:
+        if move.swap:
+            continue
         if move.before and not (move.keep and digest_of(root / move.keep) == move.before):
             raise DatasetError(
                 f"unfinished {pending.kind} of {pending.uid}: the earlier {move.dst} was not kept",
@@ -147,7 +236,9 @@ def take_back(
     for move in reversed(done):
         source, target = root / move.src, root / move.dst
         make_folders(source.parent)
-        if not move.before:
+        if move.swap:
+            exchange(source, target)
+        elif not move.before:
             target.replace(source)
         else:
             keep_copy(target, source)

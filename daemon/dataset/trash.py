@@ -19,7 +19,7 @@ from recd.daemon.dataset.draft import OWN_FOLDER
 from recd.daemon.dataset.durable import keep_copy, make_folders, remove_tree, sync_all, write_json
 from recd.daemon.dataset.handle import Handle, refresh
 from recd.daemon.dataset.layout import TASKS, Layout
-from recd.daemon.dataset.ledger import DISCARD, LedgerEntry, Move, Transaction
+from recd.daemon.dataset.ledger import BEGIN, DISCARD, LedgerEntry, Move, Transaction
 from recd.daemon.dataset.manifest import MANIFEST, read_manifest
 from recd.daemon.dataset.parquet import EpisodeRows, Pictures
 from recd.daemon.dataset.schema import ACTION, BOOKKEEPING, STATE
@@ -139,10 +139,12 @@ def _put_back(layout: Layout, done: Move, trash: Path) -> Move:
     )
 
 
-def _note(trash: Path, uid: str, *, kind: str, rows: int) -> None:
+def _note(
+    trash: Path, uid: str, *, kind: str, rows: int, facts: Mapping[str, Any] | None = None
+) -> None:
     at = clock.clock_pair().real_ns
     note = {"uid": uid, "kind": kind, "at": clock.wall_iso(at), "real_ns": at, "rows": rows}
-    write_json(trash / TRASH_NOTE, note)
+    write_json(trash / TRASH_NOTE, {**note, "facts": dict(facts or {})})
 
 
 def discard(handle: Handle, uid: str, *, rows: int = 0) -> TrashEntry:
@@ -151,7 +153,8 @@ def discard(handle: Handle, uid: str, *, rows: int = 0) -> TrashEntry:
     staging = layout.staging(uid)
     if not staging.is_dir():
         raise DatasetError(f"no running episode {uid}")
-    _note(staging, uid, kind="discarded", rows=rows)
+    facts = handle.ledger.begun.get(uid)
+    _note(staging, uid, kind="discarded", rows=rows, facts=facts)
     record = {"ty": DISCARD, "uid": uid}
     handle.journal.append(record)
     handle.ledger.apply(record)
@@ -194,14 +197,15 @@ def undelete(handle: Handle, uid: str) -> CommitResult | None:
 
 
 def _back_to_staging(handle: Handle, uid: str) -> None:
+    """A discarded take becomes a begun one. Until the journal says so, recovery undoes this."""
     layout = handle.layout
-    record = {"ty": "begin", "uid": uid, "facts": {"undeleted": True}}
-    handle.journal.append(record)
-    handle.ledger.apply(record)
-    handle.ledger.trashed.pop(uid, None)
-    (layout.trash(uid) / TRASH_NOTE).unlink()
+    note = json.loads((layout.trash(uid) / TRASH_NOTE).read_text(encoding="utf-8"))
     layout.trash(uid).replace(layout.staging(uid))
     sync_all([layout.own / "trash", layout.own / "staging"])
+    record = {"ty": BEGIN, "uid": uid, "facts": note.get("facts", {})}
+    handle.journal.append(record)
+    handle.ledger.apply(record)
+    (layout.staging(uid) / TRASH_NOTE).unlink()
 
 
 def _undelete_exactly(handle: Handle, uid: str, record: Transaction) -> CommitResult:

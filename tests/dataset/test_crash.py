@@ -1,0 +1,276 @@
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import crash_child
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from crash_child import forked
+from studio import Studio
+
+from recd.config.errors import DatasetError
+from recd.daemon.dataset import DatasetStore, RowBlock, RowLog, new_uid
+from recd.daemon.dataset.boxes import read_track
+from recd.daemon.dataset.commit import FAULT_POINTS as COMMIT_POINTS
+from recd.daemon.dataset.recover import ExitCode
+from recd.daemon.dataset.trash import FAULT_POINTS as UNDO_POINTS
+from recd.daemon.dataset.verify import verify_dataset
+
+KILLED = -9
+LENGTHS = (5, 4)
+NEXT = 6
+
+
+def run_child(root: Path, action: str, uid: str, count: int = 0, *, fault: str = "") -> int:
+    code = forked(root, action, uid, count, fault=fault)
+    assert fault or code == 0
+    return code
+
+
+def lerobot_files(root: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and ".recd" not in path.parts
+    }
+
+
+def log_rows(studio: Studio, store: DatasetStore, uid: str, count: int, *, batch: int = 2) -> None:
+    """The row stream as the writer keeps it, ended."""
+    rows = studio.rows(store.totals.episodes, count, ("a new task",))
+    log = RowLog(store.root / ".recd/staging" / uid / "own", store.schema, uid=uid)
+    for first in range(0, count, batch):
+        last = min(first + batch, count)
+        log.append(
+            RowBlock(
+                first=first,
+                tick_ns=[k * 33_333_333 for k in range(first, last)],
+                state=rows.state[first:last],
+                action=rows.action[first:last],
+                task=rows.task[first:last],
+                extra={},
+            )
+        )
+    log.close()
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    """Two episodes published and a third whole in staging, each of a new task; with the uids."""
+    studio = Studio(tmp_path_factory.mktemp("recorded"))
+    store = studio.open()
+    uids = [studio.record(store, length, tasks=(f"task {length}",)).uid for length in LENGTHS]
+    staged = new_uid()
+    studio.stage(store, NEXT, len(LENGTHS), staged)
+    log_rows(studio, store, staged, NEXT)
+    studio.close()
+    return studio.root, [*uids, staged]
+
+
+@pytest.fixture
+def dataset(recorded, tmp_path):
+    root = tmp_path / "dataset"
+    shutil.copytree(recorded[0], root)
+    return root, recorded[1]
+
+
+def whole_episodes(root: Path) -> int:
+    """How many episodes a loader sees, each proven whole: rows, tasks, pictures."""
+    info = json.loads((root / "meta/info.json").read_text())
+    total, rows = info["total_episodes"], info["total_frames"]
+    files = sorted((root / "meta/episodes").glob("*/*.parquet"))
+    episodes = pa.concat_tables(pq.read_table(file) for file in files).to_pylist()[:total]
+    data = pa.concat_tables(pq.read_table(f) for f in sorted((root / "data").glob("*/*.parquet")))
+    data = data.slice(0, rows)
+    tasks = pq.read_table(root / "meta/tasks.parquet")["task"].to_pylist()
+    assert data["index"].to_pylist() == list(range(rows))
+    assert sum(row["length"] for row in episodes) == rows
+    assert max(data["task_index"].to_pylist()) < len(tasks)
+    for row in episodes:
+        held = data.slice(row["dataset_from_index"], row["length"])
+        assert held["episode_index"].to_pylist() == [row["episode_index"]] * row["length"]
+        for key in ("observation.images.front", "observation.images.wrist"):
+            track = read_track(root / f"videos/{key}/chunk-000/file-{row['episode_index']:03d}.mp4")
+            assert (len(track.pts), track.complete) == (row["length"], True)
+    return total
+
+
+@pytest.mark.parametrize("point", COMMIT_POINTS)
+def test_killed_in_a_commit_n_or_n_plus_1_episodes_are_there_and_none_is_lost(dataset, point):
+    root, uids = dataset
+    assert run_child(root, "commit", uids[-1], NEXT, fault=f"{point}:kill") == KILLED
+    assert whole_episodes(root) in (2, 3)
+    run_child(root, "recover", "-")
+    report = verify_dataset(root)
+    assert report.good, report.findings
+    assert (report.episodes, report.rows) == (3, sum(LENGTHS) + NEXT)
+    assert dict(report.attached) == {uid: number for number, uid in enumerate(uids)}
+    assert list((root / ".recd/staging").iterdir()) == []
+
+
+@pytest.mark.parametrize("point", UNDO_POINTS)
+def test_killed_in_an_undo_n_or_n_minus_1_episodes_are_there_and_it_can_end(dataset, point):
+    root, uids = dataset
+    shutil.rmtree(root / ".recd/staging" / uids[-1])
+    assert run_child(root, "undo", uids[1], fault=f"{point}:kill") == KILLED
+    assert whole_episodes(root) in (1, 2)
+    run_child(root, "recover", "-")
+    report = verify_dataset(root)
+    assert report.good, report.findings
+    with DatasetStore.open(root) as store:
+        if report.episodes == 2:
+            store.undo(uids[1])
+        assert [entry.uid for entry in store.trash()] == [uids[1]]
+        store.undelete(uids[1])
+    assert verify_dataset(root).episodes == 2
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        "recover.begin",
+        "recover.measured",
+        "recover.cut",
+        "commit.prepared",
+        "commit.moved.data",
+        "commit.done",
+        "recover.end",
+    ],
+)
+def test_recovery_killed_anywhere_and_run_again_gives_the_same_dataset(dataset, point):
+    root, uids = dataset
+    tear(root / ".recd/staging" / uids[-1] / "observation.images.front.mp4", 0.75)
+    assert run_child(root, "recover", "-", fault=f"{point}:kill") == KILLED
+    run_child(root, "recover", "-")
+    report = verify_dataset(root)
+    assert report.good, report.findings
+    assert report.episodes == 3
+    assert sum(LENGTHS) < report.rows < sum(LENGTHS) + NEXT
+    assert list((root / ".recd/staging").iterdir()) == []
+
+
+@pytest.mark.parametrize("point", ["commit.prepared", "commit.moved.data", "commit.moved.stats"])
+def test_rolling_forward_killed_again_still_ends_whole(dataset, point):
+    root, uids = dataset
+    run_child(root, "commit", uids[-1], NEXT, fault=f"{point}:kill")
+    assert run_child(root, "recover", "-", fault="recover.before_roll:kill") == KILLED
+    run_child(root, "recover", "-", fault="commit.moved.episodes:kill")
+    run_child(root, "recover", "-")
+    assert verify_dataset(root).good
+
+
+def test_an_input_output_error_before_the_renames_leaves_the_store_usable(dataset):
+    root, uids = dataset
+    assert run_child(root, "commit", uids[-1], NEXT, fault="commit.synced:error") == 70
+    assert whole_episodes(root) == 2
+    run_child(root, "commit", uids[-1], NEXT)
+    assert verify_dataset(root).episodes == 3
+
+
+def tear(path: Path, keep: float) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * keep)])
+
+
+def test_a_torn_episode_is_cut_to_what_all_its_streams_hold(dataset):
+    root, uids = dataset
+    staging = root / ".recd/staging" / uids[-1]
+    tear(staging / "observation.images.front.mp4", 0.75)
+    with DatasetStore.open(root) as store:
+        report = store.recover()
+    (episode,) = report.recovered
+    assert report.exit_code == ExitCode.LOST
+    assert 0 < episode.rows < NEXT
+    assert episode.had["rows"] == NEXT
+    assert episode.lost == NEXT - episode.rows
+    manifest = json.loads((root / ".recd/episodes" / uids[-1] / "manifest.json").read_text())
+    assert manifest["recovered"] is True
+    assert manifest["recovered_from"]["observation.images.wrist"] == NEXT
+    assert verify_dataset(root).good
+
+
+def test_an_untorn_staged_episode_is_published_with_nothing_lost(dataset):
+    root, uids = dataset
+    with DatasetStore.open(root) as store:
+        report = store.recover()
+        assert (report.exit_code, report.recovered[0].lost) == (ExitCode.NOTHING_LOST, 0)
+        assert store.last_uid == uids[-1]
+        assert store.recover().recovered == []
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda folder: (folder / "own/rows.arrows").unlink(), "no row of the episode is known"),
+        (lambda folder: tear(folder / "own/rows.arrows", 0.1), "holds no whole row"),
+        (lambda folder: (folder / "observation.images.front.mp4").unlink(), "is not there"),
+        (lambda folder: tear(folder / "observation.images.front.mp4", 0.1), "holds 0 whole rows"),
+    ],
+)
+def test_what_cannot_be_proven_is_put_aside_whole_with_the_reason(dataset, damage, words):
+    root, uids = dataset
+    damage(root / ".recd/staging" / uids[-1])
+    with DatasetStore.open(root) as store:
+        report = store.recover()
+    assert report.exit_code == ExitCode.NOTHING_RECOVERABLE
+    assert words in report.quarantined[0].reason
+    aside = root / ".recd/quarantine" / uids[-1]
+    assert words in json.loads((aside / "reason.json").read_text())["reason"]
+    assert (aside / "observation.images.wrist.mp4").exists()
+    report = verify_dataset(root)
+    assert (report.good, report.episodes) == (True, 2)
+
+
+def test_a_foreign_write_after_the_crash_is_noticed_and_nothing_rolled_over(dataset):
+    root, uids = dataset
+    run_child(root, "commit", uids[-1], NEXT, fault="commit.moved.data:kill")
+    info = root / "meta/info.json"
+    info.write_text(json.dumps(json.loads(info.read_text()) | {"theirs": True}))
+    before = lerobot_files(root)
+    with pytest.raises(DatasetError, match=r"another program has written meta/info.json"):
+        DatasetStore.open(root)
+    assert lerobot_files(root) == before
+
+
+def test_setting_aside_takes_ours_back_and_publishes_it_after_theirs(dataset):
+    root, uids = dataset
+    run_child(root, "commit", uids[-1], NEXT, fault="commit.moved.data:kill")
+    info = root / "meta/info.json"
+    info.write_text(json.dumps(json.loads(info.read_text()) | {"theirs": True}))
+    with DatasetStore.open(root, set_aside=True) as store:
+        assert store.totals.episodes == 2
+        assert store.recover().recovered[0].rows == NEXT
+    assert json.loads(info.read_text())["theirs"] is True
+    assert verify_dataset(root).good
+
+
+def test_staged_file_lost_after_the_crash_rolls_the_commit_back(dataset):
+    root, uids = dataset
+    before = lerobot_files(root)
+    run_child(root, "commit", uids[-1], NEXT, fault="commit.moved.episodes:kill")
+    (root / ".recd/staging" / uids[-1] / "new/stats.json").unlink()
+    with DatasetStore.open(root) as store:
+        assert store.totals.episodes == 2
+        assert lerobot_files(root) == before
+        assert store.recover().recovered[0].rows == NEXT
+    assert verify_dataset(root).good
+
+
+def test_a_commit_paused_between_two_renames_is_not_disturbed_by_a_second_process(dataset):
+    root, uids = dataset
+    environment = os.environ | {"RECD_FAULT": "commit.moved.data:pause"}
+    command = [sys.executable, crash_child.__file__, str(root), "commit", uids[-1], str(NEXT)]
+    child = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    try:
+        os.waitid(os.P_PID, child.pid, os.WSTOPPED)
+        with pytest.raises(DatasetError, match=f"pid {child.pid}"):
+            DatasetStore.open(root)
+        assert whole_episodes(root) == 2
+    finally:
+        os.kill(child.pid, 18)
+        assert child.wait(timeout=30) == 0
+    assert verify_dataset(root).episodes == 3

@@ -24,8 +24,15 @@ from recd.shm.clock import NS_PER_S, now_ns
 OPEN_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 1.0
 
-OPTIONS = {"rtsp_transport": "tcp", "fflags": "nobuffer", "flags": "low_delay"}
-"""TCP: a lost UDP packet would damage pictures up to the next key frame."""
+OPTIONS = {
+    "rtsp_transport": "tcp",
+    "fflags": "nobuffer",
+    "flags": "low_delay",
+    "analyzeduration": "300000",
+    "fpsprobesize": "2",
+}
+"""TCP: a lost UDP packet would damage pictures up to the next key frame. nobuffer: what was read to
+find out about the stream (0.3 s) is old by then and thrown away."""
 
 
 class StreamSource:

@@ -50,7 +50,7 @@ class OpenCvSource:
 
     def __init__(self, request: CameraRequest) -> None:
         self._request = request
-        self._is_device = request.device.isdigit() or request.device.startswith("/dev/")
+        self._is_device = "://" not in request.device
         self._target = device_path(request.device) if self._is_device else request.device
         self._capture: Any = None
         self._cv2: Any = None

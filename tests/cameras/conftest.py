@@ -3,6 +3,7 @@
 import json
 import os
 import select
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -155,6 +156,15 @@ class Rig:
             self.reader.wait(100_000_000)
         return taken
 
+    def each(self, count: int, look: Callable[[Slot], Any]) -> list[Any]:
+        """`look` at each of the next frames while its slot is still its own."""
+        seen = []
+        for _ in range(count):
+            slot = self.frames(1)[0]
+            seen.append(look(slot))
+            assert slot.intact()
+        return seen
+
     def until(self, promise: Callable[[Slot], bool]) -> Slot:
         deadline_ns = now_ns() + PATIENCE_NS
         while now_ns() < deadline_ns:
@@ -163,12 +173,18 @@ class Rig:
                 return slot
         raise AssertionError("no such frame came")
 
-    def status(self) -> dict[str, Any]:
+    def status_or_none(self) -> dict[str, Any] | None:
         read = CellReader(self.cell).read()
-        assert read is not None
+        if read is None:
+            return None
         _, record = read
         counters = zip(STATUS_COUNTER_NAMES["camera"], record["counters"].tolist(), strict=False)
         return {"state": STATUS_STATES["camera"][int(record["state"])], **dict(counters)}
+
+    def status(self) -> dict[str, Any]:
+        status = self.status_or_none()
+        assert status is not None
+        return status
 
     def stop(self) -> int:
         self.link.send("stop")
@@ -194,6 +210,46 @@ def rig() -> Iterator[Callable[..., Rig]]:
             made = Rig({**CAMERA, **camera}, **options)
             stack.callback(made.close)
             return made
+
+        yield make
+
+
+class SimCamera:
+    """The simulated camera that recd ships, in its own process, with its control socket."""
+
+    def __init__(self, spec: str, folder: Path) -> None:
+        self._control = folder / f"sim-{spec.partition(':')[0]}.sock"
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "recd.daemon.sim.camera", "--camera", spec,
+             "--control", str(self._control)],
+            stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert self.process.stdout is not None
+        self.name, told = next(iter(json.loads(self.process.stdout.readline())["cameras"].items()))
+        self.url: str = told["url"]
+
+    def fault(self, fault: str, *, frames: int, value: float = 0.0) -> None:
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(str(self._control))
+            request = {"camera": self.name, "fault": fault, "frames": frames}
+            sock.sendall(json.dumps({**request, "value": value}).encode() + b"\n")
+            assert json.loads(sock.makefile().readline())["ok"]
+
+    def close(self) -> None:
+        self.process.terminate()
+        self.process.wait(timeout=10)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+@pytest.fixture
+def sim_camera(tmp_path: Path) -> Iterator[Callable[[str], SimCamera]]:
+    with ExitStack() as stack:
+
+        def make(spec: str) -> SimCamera:
+            camera = SimCamera(spec, tmp_path)
+            stack.callback(camera.close)
+            return camera
 
         yield make
 

@@ -1,0 +1,122 @@
+import signal
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from recd.shm.clock import NS_PER_MS, now_ns, sleep_until_ns
+
+FRAMES, WIDTH, HEIGHT = 60, 320, 240
+RAW = WIDTH * HEIGHT * 3 // 2
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory):
+    """60 frames at 30 fps; the luma of each is 3 times its number. Its clock pauses 2 s at 30."""
+    import av
+
+    path = tmp_path_factory.mktemp("film") / "film.mkv"
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264", rate=30, options={"qp": "0", "preset": "ultrafast"})
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 30)
+        for k in range(FRAMES):
+            planes = np.full((HEIGHT * 3 // 2, WIDTH), 128, np.uint8)
+            planes[:HEIGHT] = 16 + 3 * k
+            frame = av.VideoFrame.from_ndarray(planes, format="yuv420p")
+            frame.pts, frame.time_base = k + (60 if k >= 30 else 0), Fraction(1, 30)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    return path
+
+
+def film_rig(rig, film, **camera):
+    options = {name: camera.pop(name) for name in ("slots", "join") if name in camera}
+    asked = {"source": "file", "device": str(film), "width": WIDTH, "height": HEIGHT, **camera}
+    return rig({"accept_mismatch": True, **asked}, payload="yuv420p", slot_bytes=RAW, **options)
+
+
+def number(slot):
+    return (int(slot.payload[0]) - 16) // 3
+
+
+def test_a_step_source_at_three_times_real_time_loses_nothing_though_readers_are_slow(rig, film):
+    worker = film_rig(rig, film, step=True, speed=3.0, slots=8)
+
+    def slowly(slot):
+        sleep_until_ns(now_ns() + 15 * NS_PER_MS)  # slower than the film: the ring is always full
+        return number(slot), slot.source_seq, slot.t_capture_ns, slot.nbytes
+
+    taken = worker.each(FRAMES, slowly)
+    worker.await_message("event", "camera.ended")
+    assert [drawn for drawn, *_ in taken] == list(range(FRAMES))
+    assert [seq for _, seq, *_ in taken] == list(range(FRAMES))
+    assert {nbytes for *_, nbytes in taken} == {RAW}
+    assert worker.reader.lost == 0
+    steps = np.diff([capture for _, _, capture, _ in taken])
+    # The film's own time is kept, its pause of two seconds included.
+    assert np.abs(np.delete(steps, 29) - 33_333_333).max() < 1_000_000
+    assert steps[29] == pytest.approx(61 * 33_333_333, abs=2_000_000)
+    assert worker.stop() == 0
+
+
+def test_a_step_source_waits_for_a_reader_that_stands_still(rig, film):
+    worker = film_rig(rig, film, step=True, speed=100.0, slots=8)
+    first = worker.each(1, number)
+    # Nobody takes anything until the ring is as full as its credit allows.
+    deadline_ns = now_ns() + 10**10
+    while worker.reader.peek_head() < 6 and now_ns() < deadline_ns:
+        sleep_until_ns(now_ns() + 5 * NS_PER_MS)
+    sleep_until_ns(now_ns() + 300 * NS_PER_MS)
+    stood_at = worker.reader.peek_head()
+    rest = worker.each(FRAMES - 1, number)
+    assert stood_at <= 8
+    assert first + rest == list(range(FRAMES))
+    assert worker.reader.lost == 0
+
+
+def test_a_step_source_holds_its_first_frame_until_somebody_must_keep_it(rig, film):
+    worker = film_rig(rig, film, step=True, speed=100.0, join=False)
+    deadline_ns = now_ns() + 10**10
+    while worker.status_or_none() is None and now_ns() < deadline_ns:
+        sleep_until_ns(now_ns() + 5 * NS_PER_MS)
+    reader = worker.join()
+    assert reader.peek_head() == 0
+    assert worker.each(FRAMES, number) == list(range(FRAMES))
+
+
+def test_a_stopped_and_continued_worker_repeats_and_loses_no_step(rig, film):
+    worker = film_rig(rig, film, step=True, speed=3.0, slots=8)
+    first = worker.each(10, number)
+    worker.process.send_signal(signal.SIGSTOP)
+    sleep_until_ns(now_ns() + 200 * NS_PER_MS)
+    worker.process.send_signal(signal.SIGCONT)
+    assert first + worker.each(FRAMES - 10, number) == list(range(FRAMES))
+
+
+def test_a_paced_film_is_stamped_when_each_frame_was_due(rig, film):
+    worker = film_rig(rig, film, speed=4.0)
+    assert worker.await_message("ready")["source"]["stamp"] == "device"
+    slots = worker.frames(20)
+    periods = np.diff([slot.t_capture_ns for slot in slots])
+    assert np.abs(periods - 33_333_333 / 4).max() < 300_000
+    assert all(slot.t_arrival_ns >= slot.t_capture_ns for slot in slots)
+
+
+@pytest.mark.parametrize(
+    ("camera", "code"),
+    [({"width": 160, "height": 120}, "size"), ({"fps": 25.0}, "rate")],
+)
+def test_a_film_of_another_size_or_rate_is_refused(rig, film, camera, code):
+    worker = film_rig(rig, film, accept_mismatch=False, **camera)
+    assert worker.await_message("refused")["code"] == code
+    assert worker.process.wait(timeout=10) == 2
+
+
+def test_files_that_are_not_there_or_no_film_are_named(read_source, tmp_path):
+    text = tmp_path / "notes.mp4"
+    text.write_text("no film")
+    for path, code in ((tmp_path / "none.mp4", "missing"), (text, "format")):
+        error = read_source({"source": "file", "device": str(path)}, frames=1)[0]
+        assert (error["ty"], error["code"]) == ("error", code)
+        assert str(path) in error["text"]

@@ -1,0 +1,180 @@
+import subprocess
+import sys
+
+import pytest
+
+from recd.config.streams import FrameFlag
+from recd.daemon.sim.v4l2shim.pictures import number_of
+from recd.daemon.sim.v4l2shim.spec import V4l2Fault, VirtualCamera, VirtualFormat, VirtualSize
+from recd.shm.dump import describe_ring
+
+
+def v4l2_rig(rig, cam, **camera):
+    return rig({"device": str(cam.path), **camera}, env=cam.environment)
+
+
+def drawn(slot):
+    return number_of(slot.payload)
+
+
+def test_frames_of_a_device_reach_the_ring_with_their_numbers_and_stamps(webcam, rig):
+    cam = webcam()
+    worker = v4l2_rig(rig, cam, exposure=100)
+    ready = worker.await_message("ready")
+    source = ready["source"]
+    assert (source["payload"], source["stamp"], source["frame_ids"]) == ("mjpeg", "kernel", True)
+    assert (source["width"], source["height"], source["fps_num"]) == (640, 480, 30)
+    assert source["facts"]["controls"]["exposure"]["value"] == 100
+    slots = worker.frames(20)
+    assert [slot.source_seq for slot in slots] == list(range(20))
+    assert [drawn(slot) for slot in slots] == list(range(20))
+    assert not any(slot.flags & ~FrameFlag.LATE for slot in slots)
+    assert all(s.t_capture_ns < s.t_arrival_ns <= s.t_publish_ns for s in slots)
+    status = worker.status()
+    assert status["state"] == "running"
+    assert status["frames"] >= 20
+    assert worker.stop() == 0
+
+
+def test_every_loss_and_fault_is_counted_and_flagged(webcam, rig):
+    cam = webcam()
+    worker = v4l2_rig(rig, cam)
+    worker.frames(5)
+    cam.server.inject(V4l2Fault.DROP, frames=4)
+    gap = worker.until(lambda slot: slot.flags & FrameFlag.GAP_BEFORE)
+    cam.server.inject(V4l2Fault.SHORT, frames=2)
+    cut = worker.until(lambda slot: slot.flags & FrameFlag.CORRUPT)
+    worker.until(lambda slot: not slot.flags & FrameFlag.CORRUPT)
+    cam.server.inject(V4l2Fault.FREEZE, frames=9)
+    frozen = worker.until(lambda slot: slot.flags & FrameFlag.FROZEN)
+    moving = worker.until(lambda slot: not slot.flags & FrameFlag.FROZEN)
+    assert worker.stop() == 0
+
+    assert gap.source_seq >= 9
+    assert cut.nbytes < gap.nbytes
+    assert moving.source_seq - frozen.source_seq == 5
+    status = worker.status()
+    assert (status["device_lost"], status["corrupt"], status["frozen"]) == (4, 2, 5)
+    assert describe_ring(worker.segment)["dropped"] == 4
+    worker.await_message("event", "camera.frozen")
+    worker.await_message("event", "camera.moving")
+
+
+def test_an_unplugged_camera_comes_back_inside_the_same_ring(webcam, rig):
+    cam = webcam()
+    worker = v4l2_rig(rig, cam)
+    before = worker.frames(5)[-1]
+    cam.server.unplug()
+    lost = worker.await_message("event", "camera.lost")
+    assert lost["fields"]["code"] == "unplugged"
+    cam.server.plug()
+    worker.await_message("event", "camera.back")
+    back = worker.until(lambda slot: slot.source_seq < before.source_seq)
+    assert back.flags & FrameFlag.GAP_BEFORE
+    assert back.epoch == before.epoch
+    assert back.t_capture_ns > before.t_capture_ns
+    status = worker.status()
+    assert (status["reconnects"], status["state"]) == (1, "running")
+    assert worker.stop() == 0
+
+
+def test_a_camera_that_is_missing_at_first_is_opened_when_it_comes(webcam, rig):
+    cam = webcam()
+    cam.server.unplug()
+    worker = v4l2_rig(rig, cam)
+    lost = worker.await_message("event", "camera.lost")
+    assert lost["fields"]["code"] == "missing"
+    assert "recctl devices" in lost["fields"]["mend"]
+    cam.server.plug()
+    worker.await_message("ready")
+    assert worker.frames(1)[0].source_seq == 0
+    assert worker.stop() == 0
+
+
+def test_a_camera_that_falls_silent_is_opened_again(webcam, rig):
+    cam = webcam()
+    worker = v4l2_rig(rig, cam)
+    worker.frames(3)
+    cam.server.inject(V4l2Fault.SILENT, frames=45)
+    lost = worker.await_message("event", "camera.lost")
+    assert lost["fields"]["code"] == "silent"
+    worker.await_message("event", "camera.back")
+    assert worker.stop() == 0
+
+
+def test_what_only_a_person_can_mend_ends_the_process_with_the_mend(webcam, rig):
+    cam = webcam()
+    worker = v4l2_rig(rig, cam, width=800, height=600)
+    refused = worker.await_message("refused")
+    assert refused["code"] == "size"
+    assert "cameras.front" in refused["message"]
+    assert worker.process.wait(timeout=10) == 2
+
+
+def test_a_device_without_mjpeg_is_told_which_word_to_write(webcam, rig):
+    camera = VirtualCamera(formats=(VirtualFormat("YUYV", (VirtualSize(640, 480),)),))
+    cam = webcam(camera)
+    worker = v4l2_rig(rig, cam)
+    refused = worker.await_message("refused")
+    assert "fourcc: yuyv" in refused["mend"]
+    assert worker.process.wait(timeout=10) == 2
+
+
+def test_a_worker_whose_supervisor_is_gone_ends(webcam, rig):
+    cam = webcam()
+    worker = v4l2_rig(rig, cam)
+    worker.frames(1)
+    worker.link.close()
+    assert worker.process.wait(timeout=10) == 0
+
+
+def test_a_sender_over_http_is_read_with_numbers_and_a_foreign_clock(sim_camera, rig):
+    camera = sim_camera("front:320x240@30")
+    worker = rig(
+        {"source": "http", "device": camera.url, "width": 320, "height": 240,
+         "stamp_header": "X-Timestamp-Ns"},
+    )  # fmt: skip
+    source = worker.await_message("ready")["source"]
+    assert (source["stamp"], source["frame_ids"]) == ("foreign", True)
+    slots = worker.frames(10)
+    seqs = [slot.source_seq for slot in slots]
+    assert seqs == list(range(seqs[0], seqs[0] + 10))
+    assert slots[0].flags & FrameFlag.STAMP_ARRIVAL
+    trusted = worker.until(lambda slot: not slot.flags & FrameFlag.STAMP_ARRIVAL)
+    assert 0 <= trusted.t_arrival_ns - trusted.t_capture_ns == trusted.aux
+    assert worker.stop() == 0
+
+
+def test_a_cut_connection_is_made_again(sim_camera, rig):
+    camera = sim_camera("front:320x240@30")
+    worker = rig({"source": "http", "device": camera.url, "width": 320, "height": 240})
+    before = worker.frames(3)[-1]
+    camera.fault("disconnect", frames=10)
+    worker.await_message("event", "camera.lost")
+    worker.await_message("event", "camera.back")
+    back = worker.until(lambda slot: slot.index > before.index)
+    assert back.source_seq > before.source_seq
+    assert worker.status()["reconnects"] == 1
+    assert worker.stop() == 0
+
+
+@pytest.mark.parametrize(("accept", "word"), [(False, "refused"), (True, "ready")])
+def test_a_stream_of_another_size_is_taken_only_when_accepted(sim_camera, rig, accept, word):
+    camera = sim_camera("front:320x240@30")
+    asked = {"width": 640, "height": 480, "accept_mismatch": accept}
+    worker = rig({"source": "http", "device": camera.url, **asked})
+    message = worker.await_message(word)
+    if not accept:
+        assert "320x240 instead of 640x480" in message["message"]
+
+
+def test_a_camera_process_carries_no_library_that_its_source_does_not_need():
+    program = (
+        "import sys, recd.daemon.cameras.worker, recd.daemon.cameras.v4l2, "
+        "recd.daemon.cameras.http\n"
+        "print(*sorted({'cv2', 'av', 'numba', 'pyarrow', 'zmq', 'pydantic'} & set(sys.modules)))"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert out.stdout.split() == []

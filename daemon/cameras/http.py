@@ -93,15 +93,15 @@ class HttpSource:
     def _open(self, idle: Idle, deadline_ns: int) -> CameraFormat:
         url = self._request.device
         for _ in range(_MOST_REDIRECTS + 1):
+            self._url = url
             answer = self._get(url, idle, deadline_ns)
             location = answer.headers.get("location")
             if answer.status not in (301, 302, 303, 307, 308) or not location:
                 break
             url = urljoin(url, location)
             self.close()
-        self._url = url
-        boundary = self._boundary(answer)
-        self._parts = PartReader(boundary, self._receive, f"{self._request.key} ({url})")
+        boundary, shown = self._boundary(answer), _without_password(url)
+        self._parts = PartReader(boundary, self._receive, f"{self._request.key}: {shown}")
         self._parts.push_back(answer.rest)
         while (part := self._parts.header()) is None:
             self._wait(select.POLLIN, idle, deadline_ns)
@@ -114,7 +114,7 @@ class HttpSource:
             fps_den=1,
             stamp="foreign" if self._stamp_header else "arrival",
             frame_ids=FRAME_NUMBER_HEADER in part.headers,
-            device=_without_password(url),
+            device=shown,
             facts={"server": answer.headers.get("server", ""), "stamp_header": self._stamp_header},
         )
 
@@ -122,7 +122,8 @@ class HttpSource:
         target = urlsplit(url)
         if target.scheme not in ("http", "https") or not target.hostname:
             raise DeviceError(
-                f"{self._request.key}.device: expected http://HOST[:PORT]/PATH, found {url}",
+                f"{self._request.key}.device: expected http://HOST[:PORT]/PATH, "
+                f"found {_without_password(url)}",
                 mend="Correct the address of the stream.",
                 code="url",
             )
@@ -132,16 +133,20 @@ class HttpSource:
         received = bytearray()
         while (end := received.find(b"\r\n\r\n")) < 0:
             if len(received) > HEADER_BYTES:
-                raise CameraLostError(f"{self._request.key}: {url} does not answer as HTTP does")
+                raise self._no_answer("does not answer as HTTP does")
             chunk = bytearray(4096)
             taken = self._receive(memoryview(chunk))
             if taken is None:
                 self._wait(select.POLLIN, idle, deadline_ns)
             elif taken == 0:
-                raise CameraLostError(f"{self._request.key}: {url} closed without an answer")
+                raise self._no_answer("closed without an answer")
             else:
                 received += chunk[:taken]
         return _parse_answer(bytes(received[:end]), bytes(received[end + 4 :]))
+
+    def _no_answer(self, what: str) -> CameraLostError:
+        shown = _without_password(self._url)
+        return CameraLostError(f"{self._request.key}: {shown} {what}", code="no_http")
 
     def _connect(self, target: SplitResult, idle: Idle, deadline_ns: int) -> None:
         port = target.port or (443 if target.scheme == "https" else 80)
@@ -172,7 +177,7 @@ class HttpSource:
         while not self._poll.poll(_IDLE_EVERY_MS):
             if not idle() or now_ns() > deadline_ns:
                 raise access.never_delivers(
-                    self._request.key, self._request.device, waited_ns=OPEN_WITHIN_NS
+                    self._request.key, _without_password(self._url), waited_ns=OPEN_WITHIN_NS
                 )
         self._poll.modify(self._sock, select.POLLIN)
 
@@ -184,10 +189,10 @@ class HttpSource:
             return None
 
     def _boundary(self, answer: _Answer) -> bytes:
-        key, url = self._request.key, self._url
+        key, url = self._request.key, _without_password(self._url)
         if answer.status == 401:
             raise DeviceError(
-                f"{key}.device: {_without_password(url)} asks for a user and password",
+                f"{key}.device: {url} asks for a user and password",
                 mend="Put them into the address: http://USER:PASSWORD@HOST/...",
                 code="permission",
             )
@@ -197,7 +202,7 @@ class HttpSource:
         if answer.status != 200 or not kind.lower().startswith("multipart/"):
             raise DeviceError(
                 f"{key}.device: expected an MJPEG stream (multipart/x-mixed-replace) at "
-                f"{_without_password(url)}, found {answer.status} {answer.reason}, "
+                f"{url}, found {answer.status} {answer.reason}, "
                 f"{kind or 'no content type'}",
                 mend="Correct the path; many cameras use /video, /stream.mjpg or /?action=stream.",
                 code="url",

@@ -267,12 +267,13 @@ class CameraWorker:
 
     def _wrong_rate(self, progress: _Progress) -> None:
         assert self._health is not None
+        assert self._format is not None
         rate, asked = self._health.rate_hz, float(self._request.fps)
         early = now_ns() - progress.opened_ns < RATE_PROBATION_NS
-        negotiated = self._format is not None and self._format.fps_num > 0
+        negotiated = self._format.fps_num > 0
         if early and not negotiated and not self._request.accept_mismatch:
             raise DeviceError(
-                f"{self._request.key}.fps: expected {asked:g}, {self._request.device} delivers "
+                f"{self._request.key}.fps: expected {asked:g}, {self._format.device} delivers "
                 f"{rate:.2f}",
                 mend=f"Set fps: {rate:.0f}, or 'accept_mismatch: true'.",
                 code="rate",
@@ -280,19 +281,20 @@ class CameraWorker:
         self._ctx.event("camera.rate", level="warning", asked=asked, measured=round(rate, 2))
 
     def _check_silence(self, progress: _Progress) -> None:
-        """Raise CameraLostError when a source keeps its deadlines but has nothing to give."""
+        """Raise CameraLostError when a source keeps its deadlines but has nothing to give.
+
+        A film may pause for as long as it was made to.
+        """
         now = now_ns()
-        key, device = self._request.key, self._request.device
+        assert self._format is not None
+        key, device = self._request.key, self._format.device
         if not progress.last_frame_ns:
             if now - progress.opened_ns > FIRST_FRAME_WITHIN_NS:
                 raise access.never_delivers(key, device, waited_ns=now - progress.opened_ns)
             return
         silent_ns = now - progress.last_frame_ns
-        if silent_ns > self._silent_ns and not self._paced_by_file():
+        if silent_ns > self._silent_ns and self._format.stamp != "device":
             raise access.silent(key, device, silent_ns=silent_ns)
-
-    def _paced_by_file(self) -> bool:
-        return self._format is not None and self._format.stamp == "device"
 
     # ------------------------------------------------------------------ living
 

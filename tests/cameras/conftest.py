@@ -72,19 +72,66 @@ def webcam(shim: Path, tmp_path: Path) -> Iterator[Callable[..., Webcam]]:
         yield make
 
 
+class SourceReader:
+    """A process that opens sources one after the other, under the preload library."""
+
+    def __init__(self, env: dict[str, str]) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, str(READER)], env={**os.environ, **env},
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def ask(self, request: dict[str, Any], *, frames: int, shim: str = "") -> None:
+        assert self.process.stdin is not None
+        fields = {"width": 640, "height": 480, "fps": "30", **request}
+        self.process.stdin.write(
+            json.dumps({"request": fields, "frames": frames, "shim": shim}) + "\n"
+        )
+        self.process.stdin.flush()
+
+    def line(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        text = self.process.stdout.readline()
+        assert text, "the reader of sources died"
+        return dict(json.loads(text))
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+@pytest.fixture(scope="session")
+def shared_reader(shim: Path) -> Iterator[list[SourceReader]]:
+    shared = [SourceReader({"LD_PRELOAD": str(shim)})]
+    yield shared
+    shared[0].close()
+
+
 @pytest.fixture
-def read_source() -> Callable[..., list[dict[str, Any]]]:
-    """Runs a source in a process of its own; returns what it said, line by line."""
+def new_reader() -> Iterator[Callable[[dict[str, str]], SourceReader]]:
+    with ExitStack() as stack:
+
+        def make(env: dict[str, str]) -> SourceReader:
+            reader = SourceReader(env)
+            stack.callback(reader.close)
+            return reader
+
+        yield make
+
+
+@pytest.fixture
+def read_source(shared_reader: list[SourceReader], shim: Path) -> Callable[..., Any]:
+    """Opens a source in another process and reads frames; returns what it said, line by line."""
 
     def read(request: dict[str, Any], *, frames: int, env: dict[str, str] | None = None) -> Any:
-        fields = {"width": 640, "height": 480, "fps": "30", **request}
-        result = subprocess.run(
-            [sys.executable, str(READER), json.dumps(fields), str(frames)],
-            env={**os.environ, **(env or {})}, capture_output=True, text=True, timeout=60,
-            check=False,
-        )  # fmt: skip
-        assert result.returncode == 0, result.stderr
-        return [json.loads(line) for line in result.stdout.splitlines()]
+        if shared_reader[0].process.poll() is not None:
+            shared_reader[0] = SourceReader({"LD_PRELOAD": str(shim)})
+        reader = shared_reader[0]
+        reader.ask(request, frames=frames, shim=(env or {}).get("RECD_V4L2_SHIM", ""))
+        said = [reader.line()]
+        while said[-1]["ty"] != "closed":
+            said.append(reader.line())
+        return said
 
     return read
 

@@ -1,9 +1,11 @@
-"""Opens one source in a process of its own and prints a JSON line per happening.
+"""Opens sources in a process of its own and prints a JSON line per happening.
 
-usage: python reader.py REQUEST_JSON FRAMES
+One JSON object a line on standard input: {"request": {...}, "frames": n, "shim": map of devices}.
+Every answer ends with a line {"ty": "closed"}.
 """
 
 import json
+import os
 import sys
 from fractions import Fraction
 
@@ -15,29 +17,29 @@ from recd.daemon.cameras.request import CameraRequest
 from recd.daemon.cameras.source import CameraEndedError
 from recd.shm.clock import NS_PER_S, now_ns
 
+MEMORY = np.zeros(4 << 20, np.uint8)
+
 
 def say(**fields: object) -> None:
     print(json.dumps(fields, default=str), flush=True)
 
 
-def main() -> None:
-    fields = json.loads(sys.argv[1])
-    fields["fps"] = Fraction(fields["fps"])
-    request = CameraRequest(name="front", **fields)
-    source = make_source(request)
-    memory = np.zeros(4 << 20, np.uint8)
+def read(fields: dict[str, object], frames: int) -> None:
+    source = make_source(
+        CameraRequest(**{"name": "front", **fields, "fps": Fraction(str(fields["fps"]))})
+    )
     try:
         got = source.open(lambda: True)
         say(
             ty="open", payload=got.payload, width=got.width, height=got.height, fps=got.fps,
             stamp=got.stamp, frame_ids=got.frame_ids, range=got.range, facts=dict(got.facts),
         )  # fmt: skip
-        for _ in range(int(sys.argv[2])):
-            info = source.next_frame(lambda: memory, now_ns() + 2 * NS_PER_S)
+        for _ in range(frames):
+            info = source.next_frame(lambda: MEMORY, now_ns() + 2 * NS_PER_S)
             if info is None:
                 say(ty="none")
                 continue
-            head = memory[: min(info.nbytes, 16)].tobytes().hex()
+            head = MEMORY[: min(info.nbytes, 16)].tobytes().hex()
             say(
                 ty="frame", nbytes=info.nbytes, capture=info.t_capture_ns, head=head,
                 arrival=info.t_arrival_ns, seq=info.source_seq, flags=info.flags,
@@ -52,4 +54,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    for line in sys.stdin:
+        asked = json.loads(line)
+        os.environ["RECD_V4L2_SHIM"] = asked["shim"]
+        read(asked["request"], asked["frames"])

@@ -1,10 +1,6 @@
 import errno
 import grp
 import itertools
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,8 +14,6 @@ from recd.daemon.sim.v4l2shim.spec import (
     VirtualFormat,
     VirtualSize,
 )
-
-READER = Path(__file__).with_name("reader.py")
 
 
 def frames_of(said):
@@ -262,16 +256,11 @@ def test_a_forbidden_device_names_the_group_to_join(webcam, read_source):
     assert f"usermod -aG {grp.getgrgid(cam.path.stat().st_gid).gr_name}" in error["text"]
 
 
-def test_a_busy_device_names_who_holds_it(webcam, read_source):
+def test_a_busy_device_names_who_holds_it(webcam, read_source, new_reader):
     cam = webcam()
-    request = {"width": 640, "height": 480, "fps": "30", **v4l2(cam)}
-    holder = subprocess.Popen(
-        [sys.executable, str(READER), json.dumps(request), "100000"],
-        env={**os.environ, **cam.environment}, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    with holder:
-        holder.stdout.readline()
-        error = read_source(v4l2(cam), frames=1, env=cam.environment)[0]
-        holder.kill()
+    holder = new_reader(cam.environment)
+    holder.ask(v4l2(cam), frames=100_000, shim=cam.environment["RECD_V4L2_SHIM"])
+    assert holder.line()["ty"] == "open"
+    error = read_source(v4l2(cam), frames=1, env=cam.environment)[0]
     assert error["code"] == "busy"
-    assert f"(pid {holder.pid})" in error["text"]
+    assert f"(pid {holder.process.pid})" in error["text"]

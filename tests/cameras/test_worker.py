@@ -30,10 +30,10 @@ def test_frames_of_a_device_reach_the_ring_with_their_numbers_and_stamps(webcam,
     assert [drawn(slot) for slot in slots] == list(range(20))
     assert not any(slot.flags & ~FrameFlag.LATE for slot in slots)
     assert all(s.t_capture_ns < s.t_arrival_ns <= s.t_publish_ns for s in slots)
+    assert worker.stop() == 0
     status = worker.status()
     assert status["state"] == "running"
     assert status["frames"] >= 20
-    assert worker.stop() == 0
 
 
 def test_every_loss_and_fault_is_counted_and_flagged(webcam, rig):

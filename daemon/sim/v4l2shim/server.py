@@ -24,8 +24,12 @@ _MOST_BYTES = 8192
 class VirtualCameraServer:
     """A device that is plugged in from `start` to `close`. Context manager."""
 
-    def __init__(self, path: Path, camera: VirtualCamera, pictures: Pictures) -> None:
+    def __init__(
+        self, path: Path, camera: VirtualCamera, pictures: Pictures, *, clocked: bool = True
+    ) -> None:
+        """clocked: exposes at its own rate; False: only when `expose` is called."""
         self.path = path
+        self._clocked = clocked
         self._device = VirtualDevice(camera, pictures)
         self._lock = threading.RLock()
         self._selector = selectors.DefaultSelector()
@@ -84,6 +88,13 @@ class VirtualCameraServer:
         with self._lock:
             edit(self._device.script)
 
+    def expose(self, at_ns: int, *, missed: int = 0) -> None:
+        """Take a picture stamped `at_ns`, after `missed` exposures that never were delivered."""
+        with self._lock:
+            if self._device.streaming:
+                self._device.sequence += missed
+            self._device.expose(at_ns)
+
     def unplug(self) -> None:
         """The cable comes out: every handle dies, the path answers nobody."""
         with self._lock:
@@ -119,12 +130,12 @@ class VirtualCameraServer:
         return tick_ns(self._clock_start_ns, self._exposures + 1, fps.numerator, fps.denominator)
 
     def _until_next_s(self) -> float | None:
-        if not self._device.streaming:
+        if not self._device.streaming or not self._clocked:
             return None
         return max(0.0, (self._due_ns() - now_ns()) / NS_PER_S)
 
     def _expose_due(self) -> None:
-        if not self._device.streaming:
+        if not self._device.streaming or not self._clocked:
             self._clock_start_ns = 0
             return
         if not self._clock_start_ns:

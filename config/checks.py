@@ -5,17 +5,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from recd.config.models import ArmPairConfig, CameraConfig, RobotConfig
+from recd.config.streams import RAW_PAYLOADS, frame_payload
 
 BYTE_US = 10
 """Time of one byte at 1 Mbaud, 8N1 (facts A10.1); scales with the line rate."""
 
 ADAPTER_US = 400
 """Adapter and servo delay of one transaction, the lower figure of facts A10.2."""
-
-RAW_BYTES_PER_PIXEL = {
-    "yuyv": 2.0, "nv12": 1.5, "yuv420p": 1.5, "grey": 1.0, "rgb24": 3.0, "bgr24": 3.0,
-}  # fmt: skip
-"""Ring slot size by pixel format; MJPEG gets one byte per pixel, far above any real JPEG."""
 
 SIM_RATES = (1.0, 240.0)
 
@@ -42,9 +38,12 @@ def bus_tick_us(joints: int, *, follower: bool, baud: int = 1_000_000) -> float:
 
 
 def frame_slot_bytes(camera: CameraConfig) -> int:
-    """Payload capacity of one slot of a camera's ring, in bytes."""
-    pixels = camera.width * camera.height
-    return max(int(pixels * RAW_BYTES_PER_PIXEL.get(camera.fourcc, 1.0)), 64 * 1024)
+    """Payload capacity of one slot of a camera's ring, in bytes.
+
+    MJPEG gets one byte per pixel, far above any real JPEG.
+    """
+    num, den = RAW_PAYLOADS.get(frame_payload(camera.source, camera.fourcc), (1, 1))
+    return max(camera.width * camera.height * num // den, 64 * 1024)
 
 
 def ring_slots(camera: CameraConfig) -> int:

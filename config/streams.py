@@ -22,6 +22,30 @@ class FrameFlag(IntFlag):
     STAMP_ARRIVAL = 16  # capture time is the arrival time: the device gave none worth trusting
 
 
+RAW_PAYLOADS: dict[str, tuple[int, int]] = {
+    "yuyv": (2, 1), "nv12": (3, 2), "yuv420p": (3, 2), "rgb24": (3, 1), "bgr24": (3, 1),
+    "gray8": (1, 1),
+}  # fmt: skip
+"""Raw payload kinds of a frame ring -> bytes per pixel as a fraction; rows are not padded. The one
+other kind is `mjpeg`, whose frames vary in length."""
+
+PAYLOAD_OF_FOURCC: dict[str, str] = {
+    "mjpeg": "mjpeg", "yuyv": "yuyv", "nv12": "nv12", "grey": "gray8", "rgb24": "rgb24",
+    "bgr24": "bgr24", "yuv420p": "yuv420p",
+}  # fmt: skip
+"""`fourcc` of a camera's configuration -> payload kind of its ring; `auto` has no row."""
+
+DECODING_SOURCES = ("file", "rtsp")
+"""Camera sources that hand over decoded pictures: their `auto` is yuv420p, others' is mjpeg."""
+
+
+def frame_payload(source: str, fourcc: str) -> str:
+    """Payload kind of the ring of a camera with this `source` and `fourcc` in its configuration."""
+    if fourcc in PAYLOAD_OF_FOURCC:
+        return PAYLOAD_OF_FOURCC[fourcc]
+    return "yuv420p" if source in DECODING_SOURCES else "mjpeg"
+
+
 class TickFlag(IntFlag):
     """What the picture of one dataset row is worth (`TICK_DTYPE.flags`)."""
 

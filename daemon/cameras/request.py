@@ -5,23 +5,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+from recd.config.streams import PAYLOAD_OF_FOURCC
 from recd.shm.clock import NS_PER_MS
 
-PAYLOAD_OF_FOURCC = {
-    "mjpeg": "mjpeg",
-    "yuyv": "yuyv",
-    "nv12": "nv12",
-    "grey": "gray8",
-    "rgb24": "rgb24",
-    "bgr24": "bgr24",
-    "yuv420p": "yuv420p",
-}
-"""Word in the configuration -> payload kind of the ring; `auto` has no row."""
-
 FOURCC_OF_PAYLOAD = {payload: word for word, payload in PAYLOAD_OF_FOURCC.items()}
-
-AUTO_PAYLOAD = {"file": "yuv420p", "rtsp": "yuv420p"}
-"""Sources whose `auto` is not MJPEG: their frames are decoded on the way in."""
 
 Setting = int | str | None
 """Value of a camera control: a number in the device's unit, `auto`, or None: leave it alone."""
@@ -84,13 +71,3 @@ _PASSED_ON = (
     "exposure", "gain", "focus", "white_balance", "accept_mismatch", "stamp_header", "step",
     "speed",
 )  # fmt: skip
-
-
-def ring_payload(config: Mapping[str, Any]) -> str:
-    """Payload kind that a camera section makes its ring hold, before the device was asked.
-
-    `auto` means MJPEG, except for sources that decode (files, RTSP). A device without MJPEG is
-    refused at open with the word to put into the configuration.
-    """
-    asked = PAYLOAD_OF_FOURCC.get(config.get("fourcc", "auto"))
-    return asked or AUTO_PAYLOAD.get(config["source"], "mjpeg")

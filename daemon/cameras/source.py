@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recd.config.errors import DeviceError
+from recd.config.streams import RAW_PAYLOADS
 
 Pixels = npt.NDArray[np.uint8]
 """Payload bytes of one frame: one-dimensional, contiguous."""
@@ -24,22 +25,12 @@ back until a frame was published."""
 Idle = Callable[[], bool]
 """Called at least every 100 ms while a source waits for its device. False: give up and return."""
 
-RAW_BYTES_PER_PIXEL: Mapping[str, tuple[int, int]] = {
-    "yuyv": (2, 1),
-    "nv12": (3, 2),
-    "yuv420p": (3, 2),
-    "rgb24": (3, 1),
-    "bgr24": (3, 1),
-    "gray8": (1, 1),
-}
-"""Payload kind -> bytes per pixel as a fraction; rows are packed without padding."""
-
 
 @dataclass(frozen=True, slots=True)
 class CameraFormat:
     """What a source delivers from now on: goes into `ready` facts, the manifest and ring checks.
 
-    payload: mjpeg or a key of RAW_BYTES_PER_PIXEL; width, height: pixels before rotation, 0 when
+    payload: mjpeg or a key of RAW_PAYLOADS; width, height: pixels before rotation, 0 when
     only the first frame will tell; fps_num/fps_den: the device's own rate, 0/1 unknown; stamp:
     where capture times come from (kernel, device, arrival, foreign); frame_ids: the device numbers
     its frames; range: full or limited, of YUV payloads; step: has its own step clock; device: the
@@ -70,7 +61,7 @@ class CameraFormat:
 
 def raw_frame_bytes(payload: str, *, width: int, height: int) -> int:
     """Bytes of one unpadded frame; 0 for MJPEG, whose frames vary."""
-    num, den = RAW_BYTES_PER_PIXEL.get(payload, (0, 1))
+    num, den = RAW_PAYLOADS.get(payload, (0, 1))
     return width * height * num // den
 
 

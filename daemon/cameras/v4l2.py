@@ -18,7 +18,7 @@ from recd.config.streams import FrameFlag
 from recd.daemon.cameras import access, v4l2_controls
 from recd.daemon.cameras import v4l2_abi as abi
 from recd.daemon.cameras.clockmap import ClockMap
-from recd.daemon.cameras.request import CameraRequest
+from recd.daemon.cameras.request import FOURCC_OF_PAYLOAD, CameraRequest
 from recd.daemon.cameras.source import (
     CameraFormat,
     CameraLostError,
@@ -198,7 +198,8 @@ class V4l2Source:
             raise DeviceError(
                 f"{key}: a {got.payload} frame of {got.width}x{got.height} has {needed} bytes, "
                 f"its ring has room for {room}",
-                mend=f"Set width: {got.width}, height: {got.height}, fourcc: {got.payload}.",
+                mend=f"Set width: {got.width}, height: {got.height}, "
+                f"fourcc: {FOURCC_OF_PAYLOAD[got.payload]}.",
                 code="size",
             )
 

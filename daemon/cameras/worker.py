@@ -14,7 +14,7 @@ from recd.config.streams import FrameFlag
 from recd.daemon.cameras import access
 from recd.daemon.cameras.health import Health, HealthSettings, Judgement
 from recd.daemon.cameras.registry import make_source
-from recd.daemon.cameras.request import CameraRequest
+from recd.daemon.cameras.request import FOURCC_OF_PAYLOAD, CameraRequest
 from recd.daemon.cameras.source import (
     CameraEndedError,
     CameraFormat,
@@ -101,7 +101,7 @@ class CameraWorker:
         self._state = _State.STARTING
         self._started_ns = now_ns()
         self._last_capture_ns = 0
-        self._ready_sent = False
+        self._facts: dict[str, Any] = {}
         self._silent_ns = max(SILENT_AT_LEAST_NS, SILENT_PERIODS * request.period_ns)
         self._told: str = ""
 
@@ -155,7 +155,7 @@ class CameraWorker:
             raise DeviceError(
                 f"{self._request.key}.fourcc: the ring holds {ring_payload}, {got.device} delivers "
                 f"{got.payload}",
-                mend=f"Set fourcc: {got.payload}.",
+                mend=f"Set fourcc: {FOURCC_OF_PAYLOAD[got.payload]}.",
                 code="format",
             )
         asked = (meta.get("width", got.width), meta.get("height", got.height))
@@ -174,9 +174,9 @@ class CameraWorker:
             self._health = None
         if self._state is _State.RUNNING:
             self._ctx.status.count("reconnects")
-        elif not self._ready_sent and now_ns() - self._started_ns > NEVER_READY_NS:
+        elif not self._facts and now_ns() - self._started_ns > NEVER_READY_NS:
             raise error
-        self._state = _State.RECONNECTING if self._ready_sent else _State.STARTING
+        self._state = _State.RECONNECTING if self._facts else _State.STARTING
         # One line per reason: a camera that stays away does not fill the log.
         if error.message != self._told:
             self._told = error.message
@@ -235,17 +235,16 @@ class CameraWorker:
     def _running(self) -> None:
         """The first whole picture since opening."""
         assert self._format is not None
-        back = self._ready_sent
         self._state, self._told = _State.RUNNING, ""
         self._beat()
         facts = source_facts(self._request, self._format)
-        if back:
-            self._ctx.event("camera.back", source=facts)
-        else:
-            self._ready_sent = True
-            self._ctx.ready(source=facts)
-            gc.collect()
-            gc.freeze()
+        if self._facts:
+            self._ctx.event("camera.back", device=self._format.device)
+        if facts != self._facts:
+            self._facts = facts
+            self._ctx.ready(**facts)
+        gc.collect()
+        gc.freeze()
 
     def _complain(self, judgement: Judgement, progress: _Progress) -> None:
         """Tell what lasts; refuse what the configuration does not accept."""

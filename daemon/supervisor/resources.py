@@ -17,6 +17,7 @@ from recd.config.streams import (
     STREAMS_VERSION,
     TICK_DTYPE,
     arm_sample_dtype,
+    frame_payload,
     leader_cell_dtype,
     telemetry_dtype,
 )
@@ -72,7 +73,7 @@ def _frame_rings(robot: RobotConfig) -> Iterable[RingPlan]:
         num, den = rate_fraction(camera.fps)
         meta = {
             "camera": name,
-            "payload": "mjpeg" if camera.fourcc == "auto" else camera.fourcc,
+            "payload": frame_payload(camera.source, camera.fourcc),
             "width": camera.width,
             "height": camera.height,
             "fps_num": num,

@@ -3,7 +3,6 @@
 import json
 import os
 import select
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 
 from recd.config.streams import STATUS_COUNTER_NAMES, STATUS_DTYPE, STATUS_STATES
+from recd.daemon.sim import camera_control
 from recd.daemon.sim.v4l2shim.build import build, compiler, environment
 from recd.daemon.sim.v4l2shim.pictures import numbered_card
 from recd.daemon.sim.v4l2shim.server import VirtualCameraServer
@@ -275,12 +275,8 @@ class SimCamera:
         self.name, told = next(iter(json.loads(self.process.stdout.readline())["cameras"].items()))
         self.url: str = told["url"]
 
-    def fault(self, fault: str, *, frames: int, value: float = 0.0) -> None:
-        with socket.socket(socket.AF_UNIX) as sock:
-            sock.connect(str(self._control))
-            request = {"camera": self.name, "fault": fault, "frames": frames}
-            sock.sendall(json.dumps({**request, "value": value}).encode() + b"\n")
-            assert json.loads(sock.makefile().readline())["ok"]
+    def fault(self, kind: str, *, frames: int) -> None:
+        camera_control.call(str(self._control), "fault", camera=self.name, kind=kind, frames=frames)
 
     def close(self) -> None:
         self.process.terminate()

@@ -33,7 +33,8 @@ def test_fallbacks_deliver_the_same_bytes_with_kernel_stamps_and_no_numbers(
     heads = [bytes.fromhex(frame["head"]) for frame in frames]
     at = 6 if payload == "mjpeg" else 0
     drawn = [int.from_bytes(head[at : at + 8], "little") for head in heads]
-    assert drawn == list(range(drawn[0], drawn[0] + 4))
+    # Without numbers a busy computer may miss some and nobody knows; none is torn or repeated.
+    assert drawn == sorted(set(drawn))
     for frame in frames:
         assert frame["arrival"] - frame["capture"] >= 0
         assert not frame["flags"] & FrameFlag.STAMP_ARRIVAL

@@ -96,7 +96,7 @@ def test_a_stopped_and_continued_worker_repeats_and_loses_no_step(rig, film):
 
 def test_a_paced_film_is_stamped_when_each_frame_was_due(rig, film):
     worker = film_rig(rig, film, speed=4.0)
-    assert worker.await_message("ready")["source"]["stamp"] == "device"
+    assert worker.await_message("ready")["stamp"] == "device"
     slots = worker.frames(20)
     periods = np.diff([slot.t_capture_ns for slot in slots])
     assert np.abs(periods - 33_333_333 / 4).max() < 300_000

@@ -20,8 +20,7 @@ def drawn(slot):
 def test_frames_of_a_device_reach_the_ring_with_their_numbers_and_stamps(webcam, rig):
     cam = webcam()
     worker = v4l2_rig(rig, cam, exposure=100)
-    ready = worker.await_message("ready")
-    source = ready["source"]
+    source = worker.await_message("ready")
     assert (source["payload"], source["stamp"], source["frame_ids"]) == ("mjpeg", "kernel", True)
     assert (source["width"], source["height"], source["fps_num"]) == (640, 480, 30)
     assert source["facts"]["controls"]["exposure"]["value"] == 100
@@ -134,7 +133,7 @@ def test_a_sender_over_http_is_read_with_numbers_and_a_foreign_clock(sim_camera,
         {"source": "http", "device": camera.url, "width": 320, "height": 240,
          "stamp_header": "X-Timestamp-Ns"},
     )  # fmt: skip
-    source = worker.await_message("ready")["source"]
+    source = worker.await_message("ready")
     assert (source["stamp"], source["frame_ids"]) == ("foreign", True)
     slots = worker.frames(10)
     seqs = [slot.source_seq for slot in slots]

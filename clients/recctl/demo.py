@@ -17,7 +17,7 @@ import click
 from recd.clients.client import NotRunningError, RecdClient
 from recd.clients.recctl import show
 from recd.clients.recctl.output import Output
-from recd.clients.recctl.record import LiveLine
+from recd.clients.recctl.record import LiveLine, Told
 from recd.config.errors import RecdError
 from recd.config.paths import running_instances
 from recd.shm.clock import NS_PER_S, now_ns
@@ -132,27 +132,27 @@ def _record(
 ) -> list[dict[str, Any]]:
     """Run the plan; press `redo` once in the second episode. Returns the saved episodes."""
     line = LiveLine(live=sys.stdout.isatty() and not output.as_json, bell=False)
-    told = client.call("plan.start", episodes=episodes, episode_s=episode_s, reset_s=reset_s,
-                       resume=True, client=CLIENT)  # fmt: skip
-    redone, shown = False, set()
-    while told["phase"] != "done":
+    client.call("plan.start", episodes=episodes, episode_s=episode_s, reset_s=reset_s,
+                resume=True, client=CLIENT)  # fmt: skip
+    told, redone, phase = Told(client), False, ""
+    while phase != "done":
         for _ in client.events("plan", "episode", timeout_s=0.2):
             break
-        told = client.call("plan.status", client=CLIENT)
+        plan, now = told.look(CLIENT)
+        phase = plan["phase"]
         if not output.as_json:
-            line.update(told)
-        if not redone and _in_second_take(told, episodes):
+            line.update(plan, now)
+        if not redone and _in_second_take(plan, episodes):
             client.call("plan.key", key="rerecord")
             line.say("  key ←: this take is thrown away and recorded again")
             redone = True
-        for episode in _saved(client):
-            if episode["uid"] not in shown:
-                shown.add(episode["uid"])
-                line.end()
-                if not output.as_json:
-                    output.show(episode, show.episode)
+        for episode in told.finished(plan):
+            line.end()
+            if not output.as_json:
+                output.show(episode, show.episode)
     line.end()
-    return _saved(client)
+    takes = client.call("episodes", limit=200)["episodes"]
+    return [take for take in takes if take["state"] == "saved"]
 
 
 def _in_second_take(told: dict[str, Any], episodes: int) -> bool:
@@ -161,10 +161,6 @@ def _in_second_take(told: dict[str, Any], episodes: int) -> bool:
         and told["episode"] == min(2, episodes)
         and told["elapsed_s"] > REDO_AFTER_S
     )
-
-
-def _saved(client: RecdClient) -> list[dict[str, Any]]:
-    return [e for e in client.call("episodes", limit=200)["episodes"] if e["state"] == "saved"]
 
 
 def _verify(root: Path) -> Any:

@@ -16,8 +16,10 @@ from recd.clients.recctl import show
 from recd.clients.recctl.keys import Pedal, Terminal, wait_for_action
 from recd.clients.recctl.output import Output
 from recd.config.errors import RecdError
+from recd.shm.clock import NS_PER_S, now_ns
 
 REFRESH_S = 0.2
+ENDED = ("saved", "failed", "discarded", "undone")
 PLAN_KEYS = ("next", "rerecord", "stop", "hold")
 READY_TIMEOUT_S = 60.0
 
@@ -86,13 +88,13 @@ def follow(
             sources.append(Pedal(pedal))
         if terminal.available and not output.as_json:
             line.say(KEY_HELP)
-        seen = 0
+        told = Told(client)
         while True:
-            plan = client.call("plan.status", client=name)
-            for episode in plan.get("finished", [])[seen:]:
-                seen += 1
-                output.show(episode, lambda told: _above(line, show.episode(told)))
-            line.update(plan)
+            plan, now = told.look(name)
+            for episode in told.finished(plan):
+                line.end()
+                output.show(episode, show.episode)
+            line.update(plan, now)
             if plan["phase"] == "done":
                 line.end()
                 output.show(plan, show.plan_end)
@@ -107,9 +109,35 @@ def follow(
                 _do(client, action, line.say)
 
 
-def _above(line: "LiveLine", lines: list[str]) -> list[str]:
-    line.end()
-    return lines
+class Told:
+    """What the daemon says of a plan, asked often, and of rates and losses, asked once a second."""
+
+    def __init__(self, client: RecdClient) -> None:
+        self._client = client
+        self._cameras: dict[str, Any] = {}
+        self._asked_ns = 0
+        self._shown: set[str] = set()
+
+    def look(self, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        """(the plan, the session now); shows the daemon that client `name` is still there."""
+        reply = self._client.call("plan.status", client=name)
+        if now_ns() - self._asked_ns > NS_PER_S:
+            self._asked_ns = now_ns()
+            self._cameras = self._client.status()["cameras"]
+        plan = reply["plan"]
+        if plan is None:
+            raise RecdError("no plan is running", mend="recctl record starts one", code="state")
+        return plan, {**reply, "cameras": self._cameras}
+
+    def finished(self, plan: dict[str, Any]) -> list[dict[str, Any]]:
+        """Episodes of the plan that were saved since the last call."""
+        open_uids = [uid for uid in plan["uids"] if uid not in self._shown]
+        if not open_uids:
+            return []
+        takes = self._client.call("episodes", limit=20)["episodes"]
+        ended = [take for take in takes if take["uid"] in open_uids and take["state"] in ENDED]
+        self._shown |= {take["uid"] for take in ended}
+        return [take for take in ended if take["state"] != "discarded"]
 
 
 def _do(client: RecdClient, action: str, say: Callable[[str], None]) -> None:
@@ -138,17 +166,17 @@ class LiveLine:
         self._phase: tuple[str, object] = ("", None)
         self._open = False
 
-    def update(self, plan: dict[str, Any]) -> None:
-        """Show `plan` as it is now."""
+    def update(self, plan: dict[str, Any], now: dict[str, Any]) -> None:
+        """Show `plan` as it is now; `now`: the session's status."""
         changed = (plan["phase"], plan.get("episode")) != self._phase
         self._phase = (plan["phase"], plan.get("episode"))
         if changed and self._bell and self._live and plan["phase"] in ("recording", "reset"):
             click.echo("\a", nl=False)
         if self._live:
-            click.echo(f"\r\x1b[2K{show.plan_line(plan)}", nl=False)
+            click.echo(f"\r\x1b[2K{show.plan_line(plan, now)}", nl=False)
             self._open = True
         elif changed:
-            click.echo(show.plan_line(plan), err=True)
+            click.echo(show.plan_line(plan, now), err=True)
 
     def say(self, text: str) -> None:
         """A line of its own, above the live one."""

@@ -169,21 +169,32 @@ def _troubles(processes: Told) -> Iterable[str]:
             yield f"{name}: {process['phase']}, {process['restarts']} restarts: {reason or 'ended'}"
 
 
-def plan_line(plan: Told) -> str:
-    """One line: where the plan is and how much time is left."""
-    phase = plan["phase"]
-    parts = [f"episode {plan['episode']}/{plan['episodes']}", phase]
+def plan_line(plan: Told, now: Told | None = None) -> str:
+    """One line: where the plan is, time left, rows, rates, losses, room on the disk.
+
+    now: the daemon's status (or its brief part); without it only the plan itself is told.
+    """
+    parts = [f"episode {plan['episode']}/{plan['episodes']}", plan["phase"]]
     if plan.get("held"):
         parts.append("HELD")
     if plan.get("phase_s"):
         parts.append(f"{plan['left_s']:.1f} s left")
-    if take := plan.get("take"):
+    now = now or {}
+    if take := now.get("episode"):
         parts.append(f"{take['rows']} rows")
-        parts += [f"{name} lost {n}" for name, n in take.get("lost", {}).items() if n]
+    rates = [f"{name} {c['fps'] or 0:.1f}" for name, c in now.get("cameras", {}).items()]
+    if rates:
+        parts.append(f"fps {' '.join(rates)}")
+    lost = sum(
+        camera.get(name, 0) for camera in now.get("cameras", {}).values()
+        for name in ("device_lost", "corrupt")
+    )  # fmt: skip
+    parts += [click.style(f"{lost} frames lost", fg="red")] if lost else []
     if plan.get("rerecorded"):
         parts.append(f"{plan['rerecorded']} re-recorded")
-    if (left := plan.get("disk_s")) is not None:
-        parts.append(f"disk {duration(left)}")
+    if disk := now.get("disk"):
+        left = disk.get("seconds_left")
+        parts.append(f"disk {duration(left) if left is not None else size(disk['free_bytes'])}")
     return "  ".join(parts)
 
 

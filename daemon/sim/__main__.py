@@ -25,7 +25,7 @@ from recd.daemon.sim.robot import SimRobot, arms_of_pairs
 @click.option("--hand", type=click.Choice(list(HANDS)), default="demo", help="What leads leaders.")
 @click.option("--seed", default=1, help="Of the demonstration.")
 @click.option("--log", "log_path", type=click.Path(path_type=Path), help="Copy of the servo log.")
-@click.option("--priority", default=0, help="SCHED_FIFO priority of the buses, 0 none.")
+@click.option("--priority", default=loop.DEVICE_PRIORITY, help="SCHED_FIFO, where allowed; 0 none.")
 @click.option("--attached", is_flag=True, help="End with the process that started it.")
 @click.option("--set", "settings", multiple=True, help="BUS.KEY=JSON, any setting of an arm.")
 def main(
@@ -64,7 +64,6 @@ def main(
     except RecdError as error:
         click.echo(str(error), err=True)
         sys.exit(2)
-    realtime.apply(realtime.RealtimeRequest(priority=priority))
     stops: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda got, _: stops.append(got))
@@ -73,7 +72,7 @@ def main(
             "dir": str(where), "endpoints": robot.endpoints, "calibrations": robot.calibrations,
         }  # fmt: skip
         click.echo(json.dumps(facts))
-        loop.run(robot, control, lambda: bool(stops))
+        loop.run(robot, control, lambda: bool(stops), priority=priority)
     finally:
         control.close()
         robot.close()

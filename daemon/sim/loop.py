@@ -12,21 +12,29 @@ from recd.daemon.sim.control import ControlServer
 from recd.daemon.sim.robot import SimRobot
 from recd.shm.clock import NS_PER_S, now_ns
 
+DEVICE_PRIORITY = 80
+"""SCHED_FIFO priority of the buses where it is allowed: no busy host keeps a real servo waiting.
+
+Above the arms' own; the loop needs a few percent of one core.
+"""
+
 
 def run(
     robot: SimRobot,
     control: ControlServer,
     stopping: Callable[[], bool],
     *,
+    priority: int = 0,
     listeners: Mapping[int, Callable[[], None]] | None = None,
     each_turn: Callable[[], None] | None = None,
 ) -> None:
     """Serve until `stopping()`.
 
+    priority: SCHED_FIFO to ask for, 0 none; without the right to it the robot runs all the same.
     listeners: further descriptors and what to do when readable; may change while running.
     each_turn: called at least every 4 ms.
     """
-    realtime.apply(realtime.RealtimeRequest(timer_slack_ns=1))
+    realtime.apply(realtime.RealtimeRequest(priority=priority, timer_slack_ns=1))
     # A full collection walks the whole servo log: milliseconds that a host would see as a late
     # reply. Young objects are collected every second instead.
     realtime.freeze_garbage()

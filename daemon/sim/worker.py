@@ -30,6 +30,7 @@ def run(ctx: WorkerContext) -> int:
             robot,
             control,
             lambda: ctx.stopping or life.failed,
+            priority=loop.DEVICE_PRIORITY if _wants_realtime(ctx) else 0,
             listeners=life.listeners,
             each_turn=life.beat,
         )
@@ -38,6 +39,10 @@ def run(ctx: WorkerContext) -> int:
         control.close()
         robot.close()
     return 1 if life.failed else 0
+
+
+def _wants_realtime(ctx: WorkerContext) -> bool:
+    return bool(ctx.robot.get("realtime", {}).get("enabled", True))
 
 
 class _Life:

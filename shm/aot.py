@@ -13,7 +13,6 @@ import json
 import mmap
 import os
 import platform
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -234,6 +233,8 @@ def _cache_error(folder: Path, error: OSError) -> RecdError:
 
 
 def _compile(module: str, file: Path) -> None:
+    import subprocess  # only here: the cache nearly always has it
+
     part = file.with_suffix(f".{os.getpid()}.part")
     environment = {k: v for k, v in os.environ.items() if not k.startswith("NUMBA_")}
     environment |= _NUMBA_SETTINGS

@@ -139,13 +139,13 @@ class CellReader:
 
     def refresh(self) -> int:
         """Bring `record` up to date without allocation. Returns its version, 0 before the first."""
-        return max(0, self._read(self._pointer))
+        return self._read(self._pointer)
 
     def read(self, out: npt.NDArray[Any] | None = None) -> tuple[int, Any] | None:
         """(version, record), None before the first write. The record is a fresh copy (np.void for
         structured dtypes), or `out` (array of one item) filled.
         """
-        version = self.refresh()
+        version = self._read(self._pointer)
         if version == 0:
             return None
         if out is None:

@@ -355,7 +355,7 @@ def cell_read(ctl):  # type: ignore[no-untyped-def]
         # pairs with store_release in cell_write
         head = load_acquire(base + HEAD)  # C4
         if head == 0:
-            return NOTHING
+            return 0
         slot = _slot(ctl, head - 1)
         # pairs with store_release in cell_write
         if load_acquire(slot) == 2 * head:  # C5

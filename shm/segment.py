@@ -23,8 +23,9 @@ _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 class Segment:
     """One memfd, mapped. Each object owns its descriptor and closes only that one.
 
-    `close()` gives up the descriptor; the memory stays mapped until the last view of it is gone,
-    so that a stale view reads old bytes instead of ending the process.
+    `close()` gives up the descriptor; the memory stays mapped (with the mapping's own duplicate of
+    the descriptor) until the last view of it is gone, so that a stale view reads old bytes instead
+    of ending the process.
     """
 
     def __init__(self, fd: int, *, readonly: bool = False) -> None:
@@ -40,6 +41,10 @@ class Segment:
     def create(cls, name: str, nbytes: int) -> "Segment":
         """New zeroed segment of `nbytes` (rounded up to whole pages). Raises RecdError (memory)."""
         size = -(-nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
+        if size > (available := _available_bytes()):
+            # asked before: a memfd has no limit of its own, posix_fallocate would take everything
+            # the machine has and the kernel would kill somebody
+            raise _no_memory(name, size, f"{available / 2**20:.0f} MiB available")
         fd = _memfd(name)
         try:
             # not ftruncate: a page that cannot be had must fail here, not as SIGBUS at a write
@@ -50,10 +55,7 @@ class Segment:
             os.close(fd)
             if error.errno not in (errno.ENOSPC, errno.ENOMEM):
                 raise
-            raise RecdError(
-                f"shared memory {name}: {size / 2**20:.1f} MiB asked, {error.strerror}",
-                mend="lower the slots of this ring, or free memory",
-            ) from error
+            raise _no_memory(name, size, error.strerror) from error
 
     @classmethod
     def attach(cls, fd: int, *, readonly: bool = False) -> "Segment":
@@ -117,3 +119,19 @@ def _memfd(name: str) -> int:
         if error.errno != errno.EINVAL:
             raise
         return os.memfd_create(name, flags)
+
+
+def _available_bytes() -> int:
+    """What the kernel thinks can be had without swapping (MemAvailable)."""
+    with open("/proc/meminfo") as lines:
+        for line in lines:
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    raise RecdError("/proc/meminfo has no MemAvailable", mend="a kernel of 3.14 or newer is needed")
+
+
+def _no_memory(name: str, size: int, reason: str) -> RecdError:
+    return RecdError(
+        f"shared memory {name}: {size / 2**20:.1f} MiB asked, {reason}",
+        mend="lower the slots of this ring, or free memory",
+    )

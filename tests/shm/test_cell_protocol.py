@@ -56,7 +56,7 @@ class Cell:
         before = 0
         for _ in range(reads):
             version = yield from me.run(self.kernels["cell_read"](0))
-            if version != layout.NOTHING:
+            if version:
                 words = {me.private[STAGE + layout.WORD * i] for i in range(WORDS)}
                 assert words == {self.written[version]}, f"torn version {version}"
                 assert version >= before

@@ -54,7 +54,10 @@ class Happening:
 
 @dataclass(slots=True)
 class Seat:
-    """One row of the process table and what sits in it now."""
+    """One row of the process table and what sits in it now.
+
+    was_ready: its process said so once; was_there: its device was, too, at least once.
+    """
 
     row: Process
     phase: Phase = Phase.WAITING
@@ -67,6 +70,7 @@ class Seat:
     killed_for: str = ""
     replacing: bool = False
     was_ready: bool = False
+    was_there: bool = False
     restarts: int = 0
     facts: Mapping[str, Any] = field(default_factory=dict)
     error: Mapping[str, str] = field(default_factory=dict)
@@ -286,6 +290,7 @@ class Fleet:
         words = STATUS_STATES.get(seat.row.kind, ())
         state = int(record["state"])
         seat.state_word = words[state] if state < len(words) else ""
+        seat.was_there = seat.was_there or (seat.phase is Phase.RUNNING and not _is_away(seat))
 
     def status_record(self, process: str) -> Any:
         """Newest record of a worker's status cell (STATUS_DTYPE), None before its first beat."""
@@ -337,6 +342,10 @@ def describe_exit(code: int) -> str:
         return f"killed by signal {-code}"
 
 
+def _is_away(seat: Seat) -> bool:
+    return seat.state_word in AWAY_STATES.get(seat.row.kind, ())
+
+
 def _absence(seat: Seat) -> Absence | None:
     def absent(loss: Loss, why: str) -> Absence:
         return Absence(seat.row.name, seat.row.kind, seat.row.required, loss, why)
@@ -344,13 +353,13 @@ def _absence(seat: Seat) -> Absence | None:
     error = seat.error.get("message", "")
     match seat.phase:
         case Phase.RUNNING:
-            if seat.state_word in AWAY_STATES.get(seat.row.kind, ()):
-                return absent(Loss.ABSENT, seat.state_word.lower())
-            return None
+            if not _is_away(seat):
+                return None
+            return absent(Loss.ABSENT if seat.was_there else Loss.STARTING, seat.state_word.lower())
         case Phase.GIVEN_UP:
             return absent(Loss.GIVEN_UP, error or "given up")
         case Phase.ENDED:
             return absent(Loss.GIVEN_UP, error or "has ended")
         case _:
-            loss = Loss.ABSENT if seat.was_ready or seat.error else Loss.STARTING
+            loss = Loss.ABSENT if seat.was_there or seat.error else Loss.STARTING
             return absent(loss, error or seat.phase.value)

@@ -5,10 +5,15 @@ The lock is the kernel's (flock): it is gone with its process, however that ende
 
 import fcntl
 import os
+import shutil
 from pathlib import Path
 
 from recd.config.errors import RecdError
 from recd.config.paths import make_private
+
+FILES = ("ctl.sock", "evt.sock", "recd.lock")
+FOLDERS = ("snapshots", "sim")
+"""What a daemon puts into its runtime folder; nothing else there is ever removed."""
 
 
 class InstanceTakenError(RecdError):
@@ -41,7 +46,9 @@ class InstanceLock:
         """Remove the runtime folder's files that are ours and let go of the lock. Idempotent."""
         if self._fd == -1:
             return
-        for name in ("ctl.sock", "evt.sock", "recd.lock"):
+        for name in FOLDERS:
+            shutil.rmtree(self.directory / name, ignore_errors=True)
+        for name in FILES:
             (self.directory / name).unlink(missing_ok=True)
         os.close(self._fd)
         self._fd = -1

@@ -92,13 +92,6 @@ class Looks:
         )
         return files[:-SNAPSHOTS_KEPT]
 
-    def clear(self) -> None:
-        """Remove all snapshot files. Idempotent."""
-        if self._directory.is_dir():
-            for path in self._directory.iterdir():
-                path.unlink(missing_ok=True)
-            self._directory.rmdir()
-
     def close(self) -> None:
         """Let go of the rings."""
         for reader in self._readers.values():

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from recd.config.errors import RecdError
-from recd.daemon.supervisor.recording import Post
+from recd.daemon.supervisor.takes import Post
 from recd.shm.clock import NS_PER_MS
 
 REPLY_AFTER_NS = 500 * NS_PER_MS

@@ -19,6 +19,10 @@ HOOK_OF: Mapping[tuple[str, str], str] = {
 NOT_LOGGED = frozenset({"summary", "event"})
 
 
+def _worth_saying(key: str, value: object) -> bool:
+    return key not in NOT_LOGGED and value is not None and value not in ("", [], {})
+
+
 class News:
     """The way out for events and for deferred replies; silent before the sockets are open."""
 
@@ -31,7 +35,7 @@ class News:
         """Publish on `topic`, log (unless a worker did already), run the hook."""
         if log_it:
             say = self._log.warning if topic == "fault" else self._log.info
-            say(event, **{key: fields[key] for key in fields.keys() - NOT_LOGGED})
+            say(event, **{key: value for key, value in fields.items() if _worth_saying(key, value)})
         if self.control is not None:
             self.control.publish(topic, event, fields)
         hook = "fault" if topic == "fault" else HOOK_OF.get((topic, event))

@@ -16,15 +16,23 @@ what came back. It never waits: answers arrive through `hear`, time through `wat
 """
 
 import secrets
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from recd.config.errors import RecdError
 from recd.daemon.session import machine
 from recd.daemon.session.machine import Session, State
-from recd.daemon.supervisor.takes import Fate, Grid, Take, first_tick_ns, rows_at_stop
+from recd.daemon.supervisor.takes import (
+    Fate,
+    Listener,
+    Post,
+    RecordingSpec,
+    Take,
+    first_tick_ns,
+    rows_at_stop,
+)
 from recd.shm.clock import NS_PER_S
 
 CLOSE_DEADLINE_NS = 30 * NS_PER_S
@@ -34,44 +42,6 @@ KEPT_EPISODES = 1000
 """Takes of this session that `recctl episodes` still shows."""
 
 TEXT_LIMIT = 300
-
-
-class Post(Protocol):
-    """Delivers messages to workers."""
-
-    def send(self, process: str, ty: str, **fields: Any) -> bool:
-        """False when the worker is not there."""
-
-    def of_kind(self, *kinds: str) -> list[str]:
-        """Names of the processes of these kinds."""
-
-
-class Listener(Protocol):
-    """Is told what becomes of takes and commands."""
-
-    def announce(self, topic: str, event: str, **fields: Any) -> None:
-        """Something an operator may want to know."""
-
-    def resolve(self, key: str, outcome: Mapping[str, Any] | RecdError) -> None:
-        """The outcome that deferred replies under `key` wait for."""
-
-
-@dataclass(frozen=True, slots=True)
-class RecordingSpec:
-    """What a recording is made of. encoders: camera -> process name; codec: the encoder section.
-
-    decided: camera -> rows that its encoder ever decided (only differences are used).
-    """
-
-    name: str
-    root: Path
-    grid: Grid
-    encoders: Mapping[str, str]
-    writers: Sequence[str]
-    codec: Mapping[str, Any]
-    task: str
-    operator: str
-    decided: Callable[[], Mapping[str, int]] = dict
 
 
 class Recording:

@@ -34,12 +34,12 @@ from recd.daemon.supervisor.news import News
 from recd.daemon.supervisor.notify import Notifier
 from recd.daemon.supervisor.planner import Planner
 from recd.daemon.supervisor.processes import Process, process_table
-from recd.daemon.supervisor.recording import Recording, RecordingSpec
+from recd.daemon.supervisor.recording import Recording
 from recd.daemon.supervisor.resources import Resources
 from recd.daemon.supervisor.signals import Signals
 from recd.daemon.supervisor.spawn import Surroundings
 from recd.daemon.supervisor.status import Meters
-from recd.daemon.supervisor.takes import Grid
+from recd.daemon.supervisor.takes import recording_spec
 from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns
 
 DISK_EVERY_NS = NS_PER_S
@@ -75,7 +75,9 @@ class Supervisor:
         self._decided = {name: self.resources.watch_ring(f"ticks.{name}") for name in robot.cameras}
         self.hooks = Hooks(robot.hooks, robot.instance_name)
         self.news = News(self.hooks)
-        self.recording = Recording(self._recording_spec(), self.fleet, self.news)
+        self.recording = Recording(
+            recording_spec(robot, self.fleet, decided=self._decided_rows), self.fleet, self.news
+        )
         self.recordings = {self.recording.spec.name: self.recording}
         self.planner = Planner(
             self.recording,
@@ -107,25 +109,8 @@ class Supervisor:
         """Runtime folder of this instance."""
         return self._lock.directory
 
-    def _recording_spec(self) -> RecordingSpec:
-        robot = self.robot
-        step = any(camera.step for camera in robot.cameras.values())
-        names = set(self.fleet.seats)
-        return RecordingSpec(
-            name="main",
-            root=robot.dataset_root,
-            grid=Grid(robot.dataset.fps, 1, "step" if step else "clock"),
-            encoders={
-                camera: f"encoder:{camera}"
-                for camera in robot.cameras
-                if f"encoder:{camera}" in names
-            },
-            writers=self.fleet.of_kind("writer"),
-            codec=robot.dataset.encoder.model_dump(mode="json"),
-            task=robot.dataset.task,
-            operator=robot.operator,
-            decided=lambda: {name: ring.peek_head() for name, ring in self._decided.items()},
-        )
+    def _decided_rows(self) -> dict[str, int]:
+        return {name: ring.peek_head() for name, ring in self._decided.items()}
 
     def _frame_readers(self) -> dict[str, Any]:
         return {name: self.resources.watch_ring(f"cam.{name}") for name in self.robot.cameras}
@@ -399,7 +384,6 @@ class Supervisor:
             self.control.close()
         self.fleet.kill_all()
         self.hooks.close()
-        self.looks.clear()
         self.looks.close()
         self.resources.close()
         self.notifier.close()

@@ -1,11 +1,13 @@
-"""What is known of one take from `begin` to its end in the dataset or the trash. Plain state."""
+"""What a recording is made of, and what is known of each take. Plain state."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from recd.config.errors import RecdError
+from recd.config.models import RobotConfig
 from recd.shm.clock import NS_PER_S, tick_at_or_before
 
 
@@ -90,6 +92,65 @@ class Take:
             "restarts": dict(self.restarts),
             **keep,
         }
+
+
+class Post(Protocol):
+    """Delivers messages to workers."""
+
+    def send(self, process: str, ty: str, **fields: Any) -> bool:
+        """False when the worker is not there."""
+
+    def of_kind(self, *kinds: str) -> list[str]:
+        """Names of the processes of these kinds."""
+
+
+class Listener(Protocol):
+    """Is told what becomes of takes and commands."""
+
+    def announce(self, topic: str, event: str, **fields: Any) -> None:
+        """Something an operator may want to know."""
+
+    def resolve(self, key: str, outcome: Mapping[str, Any] | RecdError) -> None:
+        """The outcome that deferred replies under `key` wait for."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingSpec:
+    """What a recording is made of. encoders: camera -> process name; codec: the encoder section.
+
+    decided: camera -> rows that its encoder ever decided (only differences are used).
+    """
+
+    name: str
+    root: Path
+    grid: Grid
+    encoders: Mapping[str, str]
+    writers: Sequence[str]
+    codec: Mapping[str, Any]
+    task: str
+    operator: str
+    decided: Callable[[], Mapping[str, int]] = dict
+
+
+def recording_spec(
+    robot: RobotConfig, post: Post, *, decided: Callable[[], Mapping[str, int]]
+) -> RecordingSpec:
+    """The recording `main` of a robot, made of the processes that `post` knows."""
+    encoders = set(post.of_kind("encoder"))
+    step = any(camera.step for camera in robot.cameras.values())
+    return RecordingSpec(
+        name="main",
+        root=robot.dataset_root,
+        grid=Grid(robot.dataset.fps, 1, "step" if step else "clock"),
+        encoders={
+            name: f"encoder:{name}" for name in robot.cameras if f"encoder:{name}" in encoders
+        },
+        writers=post.of_kind("writer"),
+        codec=robot.dataset.encoder.model_dump(mode="json"),
+        task=robot.dataset.task,
+        operator=robot.operator,
+        decided=decided,
+    )
 
 
 def first_tick_ns(now_ns: int, grid: Grid) -> int:

@@ -21,10 +21,10 @@ HERE = Path(__file__).parent
 CONFIG = """
 name: testrobot
 cameras:
-  front: {source: sim, width: 64, height: 48, fps: 30}
+  front: {source: v4l2, device: "7", width: 64, height: 48, fps: 30}
 arms:
   main:
-    follower: {port: sim, id: f}
+    follower: {port: /dev/nowhere, id: f}
     rate_hz: 50
 dataset: {root: DATA, fps: 30, task: test task, reserve_mb: 0}
 """
@@ -139,11 +139,16 @@ class Daemon:
     def workers(self) -> list[psutil.Process]:
         return psutil.Process(self.process.pid).children(recursive=True)
 
-    def end(self) -> int:
-        """SIGTERM, and the exit code."""
+    def end(self, number: int = signal.SIGTERM) -> int:
+        """Send the signal, and wait for the exit code."""
         if not self.ended:
-            self.process.send_signal(signal.SIGTERM)
+            self.process.send_signal(number)
         return self.process.wait(timeout=60)
+
+    @property
+    def committed(self) -> str:
+        """What the stand-in writer has noted, one line per take."""
+        return (self.config.parent / "committed").read_text()
 
     def close(self) -> None:
         if self._socket is not None:
@@ -168,6 +173,10 @@ def start_daemon(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
     yield start
     for daemon in started:
         daemon.close()
+
+
+SIMULATED = ["cameras.front.source=sim", "arms.main.follower.port=sim"]
+"""Overrides that make the test robot a simulated one: one more process, before all others."""
 
 
 @pytest.fixture

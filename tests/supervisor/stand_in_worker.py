@@ -126,6 +126,8 @@ class StandIn:
         slow_ns = int(self.manners.get("commit_s", 0.0) * 1e9)
         sleep_until_ns(now_ns() + slow_ns)
         self.episodes += 1
+        with open(os.path.join(self.ctx.config["root"], "..", "committed"), "a") as file:
+            file.write(f"saved {uid}\n")
         self.ctx.link.send(
             "durable",
             uid=uid,

@@ -10,36 +10,20 @@ from .conftest import Daemon, until
 Start = Callable[..., Daemon]
 
 
-def test_a_killed_worker_comes_back_and_the_session_with_it(daemon: Daemon) -> None:
-    old = daemon.pid_of("camera:front")
-    os.kill(old, signal.SIGKILL)
-    until(lambda: daemon.pid_of("camera:front") not in (None, old), "camera restarted")
-    status = daemon.wait_state("READY")
-    assert status["processes"]["camera:front"]["restarts"] == 1
-    assert not status["flags"]["degraded"]
-
-
-def test_a_process_that_always_dies_ends_in_fault_with_the_reason_and_reset_tries_again(
+def test_a_device_that_always_refuses_ends_in_fault_with_its_mend_and_reset_tries_again(
     start_daemon: Start,
 ) -> None:
-    daemon = start_daemon(camera__front={"die_at_once": True})
+    daemon = start_daemon(camera__front={"refuse": True})
     status = daemon.wait_state("FAULT")
-    assert "camera:front" in status["fault"]
-    assert "exit code 3" in status["fault"]
+    assert "camera:front: camera 7 is not there" in status["fault"]
     seat = status["processes"]["camera:front"]
     assert (seat["phase"], seat["restarts"]) == ("given_up", 2)
+    assert seat["error"]["mend"] == "plug it in"
     assert status["processes"]["writer"]["phase"] == "running"
-    assert "exit code 3" in daemon.refused("start")["message"]
+    assert "camera 7" in daemon.refused("start")["message"]
     daemon.ok("reset")
     again = daemon.wait_state("FAULT")
     assert again["processes"]["camera:front"]["restarts"] == 4
-
-
-def test_a_device_that_refuses_is_told_with_its_mend(start_daemon: Start) -> None:
-    daemon = start_daemon(camera__front={"refuse": True})
-    status = daemon.wait_state("FAULT")
-    assert status["processes"]["camera:front"]["error"]["mend"] == "plug it in"
-    assert "camera 7 is not there" in status["fault"]
     assert "Traceback" not in daemon.said
 
 
@@ -51,6 +35,7 @@ def test_an_optional_camera_that_is_gone_does_not_stop_anybody(start_daemon: Sta
     status = daemon.wait_state("READY")
     assert status["flags"]["degraded"]
     assert status["degraded"] == ["camera:front"]
+    assert status["processes"]["camera:front"]["error"]["message"] == "exit code 3"
 
 
 def test_a_worker_without_a_sign_of_life_is_replaced(start_daemon: Start) -> None:
@@ -67,24 +52,25 @@ def test_a_worker_that_never_gets_ready_is_replaced_until_fault(start_daemon: St
     assert "not ready" in daemon.wait_state("FAULT")["fault"]
 
 
-def test_an_arm_that_dies_ends_the_episode_which_is_kept(daemon: Daemon) -> None:
-    uid = daemon.ok("start")["uid"]
-    os.kill(daemon.pid_of("arm:main.follower"), signal.SIGKILL)
+def test_an_arm_that_dies_ends_the_episode_which_is_kept(shared: Daemon) -> None:
+    uid = shared.ok("start")["uid"]
+    os.kill(shared.pid_of("arm:main.follower"), signal.SIGKILL)
     take = until(
-        lambda: (t := daemon.ok("episodes")["episodes"][-1])["state"] == "saved" and t, "saved"
+        lambda: (t := shared.ok("episodes")["episodes"][-1])["state"] == "saved" and t, "saved"
     )
     assert take["uid"] == uid
     assert "arm:main.follower" in take["end_reason"]
-    assert daemon.wait_state("READY")["arms"]["main"]["motion"] == {}
+    assert shared.wait_state("READY")["arms"]["main"]["motion"] == {}
 
 
-def test_a_marked_camera_that_dies_marks_the_episode_which_goes_on(daemon: Daemon) -> None:
-    daemon.ok("start")
-    os.kill(daemon.pid_of("camera:front"), signal.SIGKILL)
-    until(lambda: daemon.status()["processes"]["camera:front"]["restarts"] == 1, "restarted")
-    until(lambda: not daemon.status()["flags"]["degraded"], "back")
-    assert daemon.status()["state"] == "RECORDING"
-    saved = daemon.ok("stop")
+def test_a_marked_camera_that_dies_marks_the_episode_which_goes_on(shared: Daemon) -> None:
+    shared.ok("start")
+    old = shared.pid_of("camera:front")
+    os.kill(old, signal.SIGKILL)
+    until(lambda: shared.pid_of("camera:front") not in (None, old), "restarted")
+    until(lambda: not shared.status()["flags"]["degraded"], "back")
+    assert shared.status()["state"] == "RECORDING"
+    saved = shared.ok("stop")
     assert saved["restarts"] == {"camera:front": 1}
 
 

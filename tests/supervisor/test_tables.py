@@ -1,0 +1,135 @@
+"""The tables that the supervisor walks are complete, and say what DESIGN says."""
+
+import itertools
+
+import pytest
+
+from recd.config.load import load_robot
+from recd.config.messages import COMMANDS
+from recd.config.models import RobotConfig
+from recd.daemon.supervisor import simulation
+from recd.daemon.supervisor.failures import Absence, Action, Loss, action_for, consequences
+from recd.daemon.supervisor.processes import MANNERS, Required, process_table
+from recd.daemon.supervisor.resources import Resources, rate_fraction, ring_table
+from recd.daemon.worker import KINDS
+from recd.shm import read_spec
+from recd.shm.dump import describe_ring
+
+
+@pytest.fixture(scope="module")
+def demo() -> RobotConfig:
+    return load_robot("demo", check_machine=False)
+
+
+@pytest.mark.parametrize(
+    ("kind", "required", "loss", "recording"),
+    list(itertools.product([*KINDS, "gateway"], Required, Loss, [False, True])),
+)
+def test_every_loss_has_a_row(kind: str, required: Required, loss: Loss, recording: bool) -> None:
+    assert action_for(Absence("p", kind, required, loss, "w"), recording=recording) in Action
+
+
+@pytest.mark.parametrize(
+    ("kind", "required", "loss", "idle", "recording"),
+    [
+        ("camera", Required.EPISODE, Loss.ABSENT, Action.DEGRADE, Action.END_EPISODE),
+        ("camera", Required.MARK, Loss.ABSENT, Action.DEGRADE, Action.DEGRADE),
+        ("camera", Required.MARK, Loss.GIVEN_UP, Action.FAULT, Action.DEGRADE),
+        ("camera", Required.NOTHING, Loss.ABSENT, Action.NOTE, Action.NOTE),
+        ("encoder", Required.EPISODE, Loss.ABSENT, Action.DEGRADE, Action.DEGRADE),
+        ("writer", Required.ALL, Loss.ABSENT, Action.DEGRADE, Action.DEGRADE),
+        ("writer", Required.ALL, Loss.GIVEN_UP, Action.FAULT, Action.FAULT),
+        ("arm", Required.EPISODE, Loss.ABSENT, Action.DEGRADE, Action.END_EPISODE),
+        ("arm", Required.EPISODE, Loss.STARTING, Action.NOTE, Action.NOTE),
+    ],
+)
+def test_what_a_loss_does(
+    kind: str, required: Required, loss: Loss, idle: Action, recording: Action
+) -> None:
+    absence = Absence("p", kind, required, loss, "w")
+    assert action_for(absence, recording=False) is idle
+    assert action_for(absence, recording=True) is recording
+
+
+def test_consequences_wait_for_everything_but_what_is_optional() -> None:
+    absences = [
+        Absence("camera:a", "camera", Required.MARK, Loss.STARTING, "starting"),
+        Absence("camera:b", "camera", Required.NOTHING, Loss.ABSENT, "unplugged"),
+        Absence("arm:x", "arm", Required.EPISODE, Loss.ABSENT, "bus silent"),
+    ]
+    meant = consequences(absences, recording=True)
+    assert meant.waiting_for == ("camera:a", "arm:x")
+    assert meant.degraded == {"arm:x"}
+    assert meant.end_episode == "arm:x: bus silent"
+    assert meant.fault == ""
+
+
+def test_the_simulator_starts_first_and_ends_last(demo: RobotConfig) -> None:
+    rows = process_table(demo)
+    assert rows[0].name == "sim"
+    assert MANNERS["sim"].stop > max(row.manners.stop for row in rows if row.kind != "sim")
+
+
+def test_every_process_of_a_robot_has_manners_and_a_worker(demo: RobotConfig) -> None:
+    rows = process_table(demo)
+    assert {row.kind for row in rows} == set(KINDS) == set(MANNERS)
+    assert len({row.name for row in rows}) == len(rows)
+
+
+def test_every_stream_has_exactly_one_writer_and_every_reader_finds_it(demo: RobotConfig) -> None:
+    rows = process_table(demo)
+    written = [stream for row in rows for stream in row.wants.rings_write]
+    assert sorted(written) == sorted({plan.name for plan in ring_table(demo)})
+    read = {stream for row in rows for stream in row.wants.rings_read}
+    assert read <= set(written)
+    cells = [cell for row in rows for cell in row.wants.cells_write]
+    assert cells == ["leader.main"]
+
+
+def test_grants_give_each_reader_a_line_and_a_doorbell_of_its_own(demo: RobotConfig) -> None:
+    rows = {row.name: row for row in process_table(demo)}
+    resources = Resources(demo, rows.values())
+    try:
+        writer = resources.ring_grants(rows["camera:front"])["cam.front"]
+        reader = resources.ring_grants(rows["encoder:front"])["cam.front"]
+        assert (writer.reader, reader.reader, reader.policy) == (-1, 0, "MUST_KEEP")
+        assert writer.doorbells == reader.doorbells
+        spec = read_spec(resources.rings["cam.front"])
+        assert (spec.meta["payload"], spec.meta["fps_num"]) == ("mjpeg", 30)
+        assert describe_ring(resources.rings["cam.front"])["readers"] == []
+        assert set(resources.cell_grants(rows["arm:main.follower"])) == {
+            "status.arm:main.follower", "leader.main",
+        }  # fmt: skip
+    finally:
+        resources.close()
+
+
+@pytest.mark.parametrize(
+    ("fps", "fraction"),
+    [(30.0, (30, 1)), (29.97, (2997, 100)), (30000 / 1001, (30000, 1001)), (12.5, (1250, 100))],
+)
+def test_rates_become_fractions(fps: float, fraction: tuple[int, int]) -> None:
+    assert rate_fraction(fps) == fraction
+
+
+def test_simulated_devices_are_resolved_and_others_left_alone(demo: RobotConfig) -> None:
+    rows = {row.name: row for row in process_table(demo)}
+    facts = {
+        "cameras": {"front": "http://x/front", "wrist": {"url": "http://x/wrist"}},
+        "endpoints": {"main.leader": "/pty/l", "main.follower": "/pty/f"},
+        "calibrations": {"main.leader": "/cal/l.json"},
+    }
+    front = simulation.resolve("camera", rows["camera:front"].config, facts)
+    assert (front["source"], front["device"]) == ("http", "http://x/front")
+    wrist = simulation.resolve("camera", rows["camera:wrist"].config, facts)
+    assert wrist["device"] == "http://x/wrist"
+    arm = simulation.resolve("arm", rows["arm:main.leader"].config, facts)
+    assert (arm["leader"]["port"], arm["leader"]["calibration"]) == ("/pty/l", "/cal/l.json")
+    real = {"name": "front", "source": "v4l2", "device": "/dev/video0"}
+    assert simulation.resolve("camera", real, facts) == real
+
+
+def test_every_command_says_what_it_does_and_who_may_use_it() -> None:
+    for command in COMMANDS.values():
+        assert command.role in ("observe", "operate", "admin")
+        assert command.doc.endswith(".")

@@ -16,7 +16,7 @@ from recd.shm.clock import now_ns, sleep_until_ns
 S = 1_000_000_000
 MS = 1_000_000
 IDS = range(1, 7)
-PATIENCE_NS = 10 * S
+PATIENCE_NS = 30 * S
 
 
 @pytest.fixture
@@ -280,12 +280,6 @@ def test_a_robot_leaves_nothing_behind_and_refuses_what_it_cannot_be(tmp_path):
     assert list((tmp_path / "sim" / "by-id").iterdir()) == []
     with pytest.raises(DeviceError, match="expected a running simulated robot"):
         SimControl(tmp_path / "sim")
-    with pytest.raises(DeviceError, match="expected one of"):
-        launch.start(tmp_path / "sim", settings={"follower.colour": "red"})
-    with pytest.raises(DeviceError, match="settings of a simulated arm"):
-        launch.start(tmp_path / "sim", settings={"follower.firmware": {"1": "new"}})
-    with pytest.raises(DeviceError, match="a follower to attend to"):
-        launch.start(tmp_path / "sim", hand="attend", more=["--leader"])
 
 
 def test_missing_servos_other_models_and_firmware_can_be_there_from_the_start(tmp_path):

@@ -261,11 +261,11 @@ def _compile(module: str, file: Path) -> None:
         raise _cache_error(file.parent, error) from error
     finally:
         part.unlink(missing_ok=True)
-    _prune(module, file.parent)
+    forget_old(module, file.parent)
 
 
-def _prune(module: str, folder: Path) -> None:
-    """Forget old compilations; a process that has one mapped keeps it."""
+def forget_old(module: str, folder: Path) -> None:
+    """Keep the newest KEEP_FILES compilations; a process that has an older one mapped keeps it."""
     by_age = sorted(folder.glob(f"{module}-*.kernels"), key=lambda path: path.stat().st_mtime_ns)
     for path in by_age[:-KEEP_FILES]:
         path.unlink(missing_ok=True)

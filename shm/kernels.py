@@ -269,8 +269,9 @@ def ring_latest(ctl):  # type: ignore[no-untyped-def]
     cursor = load_relaxed(_tally(load_relaxed(ctl + CTL_LINE)) + TALLY_CURSOR)
     # pairs with store_release in ring_commit and _adopt
     head = load_acquire(base + HEAD)  # R1
+    slots = load_relaxed(ctl + CTL_SLOTS)
     index = head - 1
-    while index >= cursor:
+    while index >= max(cursor, head - slots):
         slot = _slot(ctl, index)
         whole = 2 * index + 2
         # pairs with store_release in ring_commit (whole) and ring_begin (overrun)
@@ -282,10 +283,11 @@ def ring_latest(ctl):  # type: ignore[no-untyped-def]
             index -= 1
         elif seq < whole:
             return DAMAGED
-        else:  # R6: the writer went all round since R1
+        else:  # R6: the writer went all round since R1, or has the only slot open
             # pairs with store_release in ring_commit
-            head = load_acquire(base + HEAD)
-            index = head - 1
+            newer = load_acquire(base + HEAD)
+            index = newer - 1 if newer > head else index - 1
+            head = newer
     if head > cursor:
         _pass(ctl, head, head - cursor)
     return NOTHING

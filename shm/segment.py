@@ -55,7 +55,7 @@ class Segment:
             os.close(fd)
             if error.errno not in (errno.ENOSPC, errno.ENOMEM):
                 raise
-            raise _no_memory(name, size, error.strerror) from error
+            raise _no_memory(name, size, os.strerror(error.errno)) from error
 
     @classmethod
     def attach(cls, fd: int, *, readonly: bool = False) -> "Segment":

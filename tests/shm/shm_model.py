@@ -22,6 +22,8 @@ ATOMICS = (
 SHARED = 1 << 20
 """Addresses below are private to an actor (control blocks) and no points of interleaving."""
 
+ENDLESS_TURNS = 20_000
+
 Steps = Generator[tuple[Any, ...], Any, Any]
 View = dict[int, int]
 
@@ -141,10 +143,13 @@ def interleave(lives: list[list[tuple[Steps, int]]], chance: random.Random) -> l
     Returns how many lives of each actor were cut short.
     """
     killed = [0] * len(lives)
+    spent = 0
     waiting = [list(reversed(actor)) for actor in lives]
     current: dict[int, tuple[Steps, int]] = {}
     while current or any(waiting):
         actor = chance.choice([i for i, rest in enumerate(waiting) if i in current or rest])
+        spent += 1
+        assert spent < ENDLESS_TURNS, "an actor waits for another one"
         life, left = current.pop(actor, None) or waiting[actor].pop()
         turns = min(left, chance.choice((1, 1, 2, 5, 30)))
         if any(next(life, "over") == "over" for _ in range(turns)):

@@ -78,7 +78,7 @@ def check(cell: Cell, lives: list[tuple[int, int]]) -> None:
         assert words == {cell.written[version]}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     seed=st.integers(0, 2**32),
     lives=st.lists(st.tuples(st.integers(0, 12), st.integers(0, 150)), min_size=1, max_size=4),

@@ -124,7 +124,7 @@ def check(ring: Ring, lives: list[tuple[int, int]], scripts: list[list[list[str]
     assert set(range(ring.head())) <= set(ring.committed)  # no index was passed over
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     slots=st.integers(1, 5),
     seed=st.integers(0, 2**32),
@@ -151,7 +151,7 @@ def check_keeping_up(ring: Ring, lives: list[tuple[int, int]]) -> None:
     assert len(ring.kept[0]) + lost == cursor == ring.head()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**32), lives=LIVES)
 def test_reader_that_keeps_up_loses_exactly_what_died_with_its_writer(seed, lives):
     check_keeping_up(Ring(SOURCE, 40, seed), lives)

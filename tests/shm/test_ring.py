@@ -344,3 +344,15 @@ def test_ring_of_another_layout_is_refused():
     ring.bytes[8:16].view(np.int64)[0] = 99
     with pytest.raises(RecdError, match="layout 99"):
         RingWriter(ring)
+
+
+def test_only_slot_open_leaves_nothing_to_read_and_nobody_waiting():
+    segment = _ring(slots=1)
+    writer = RingWriter(segment)
+    latest = RingReader(segment, 0, policy=ReaderPolicy.LATEST)
+    taking = RingReader(segment, 1, policy=ReaderPolicy.MUST_KEEP)
+    _fill(writer, 3)
+    writer.reserve()
+    assert latest.latest() is None
+    assert taking.take() is None
+    assert (latest.skipped, taking.lost) == (3, 3)

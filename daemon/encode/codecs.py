@@ -53,6 +53,16 @@ class CodecSettings:
         """The preset that is really used."""
         return self.row.preset if self.preset is None else self.preset
 
+    @property
+    def decode_lead(self) -> int:
+        """Rows by which decode stamps run ahead of picture stamps, as in LeRobot's own files.
+
+        LeRobot's encoder reorders with these same options, ours never does. Yet files join (merge,
+        delete, pack) in any order only when their decode stamps are laid out alike: a file without
+        lead followed by one with it makes FFmpeg refuse.
+        """
+        return self.row.lead(self)
+
     def options(self) -> Options:
         """FFmpeg options of the encoder. Extra options never override LeRobot's or zero delay."""
         extra = {name: str(value) for name, value in self.extra_options.items()}
@@ -66,7 +76,7 @@ class Codec:
     vcodec: name in the configuration. encoder: FFmpeg's name. canonical: what LeRobot stores as
     `video.codec`. preset: used when none is asked for. frame_format: pixel format it is fed with.
     structured: LeRobot's fields in the encoder's words and what zero delay needs; nothing overrides
-    it. defaults: what extra options may override.
+    it. defaults: what extra options may override. lead: see `decode_lead`.
     """
 
     vcodec: str
@@ -75,6 +85,7 @@ class Codec:
     preset: str | int | None
     structured: Callable[[CodecSettings], Options]
     defaults: Callable[[CodecSettings], Options] = lambda _: {}
+    lead: Callable[[CodecSettings], int] = lambda _: 0
     hardware: bool = False
     frame_format: str = "yuv420p"
 
@@ -104,6 +115,17 @@ def _x264(settings: CodecSettings) -> Options:
 def _x264_defaults(settings: CodecSettings) -> Options:
     # ultrafast has no adaptive quantisation: flat areas come out up to 4 of 255 off, with it 3.
     return {"aq-mode": "1"} if settings.effective_preset == "ultrafast" else {}
+
+
+def _x264_lead(settings: CodecSettings) -> int:
+    # Measured with libx264: reorder depth by GOP, B-frames and preset.
+    if settings.effective_preset == "ultrafast":
+        return 0
+    return max(0, min(int(settings.extra_options.get("bf", 3)), settings.g - 1, 2))
+
+
+def _x265_lead(settings: CodecSettings) -> int:
+    return 0 if settings.g == 1 else 2
 
 
 def _x265(settings: CodecSettings) -> Options:
@@ -146,9 +168,9 @@ def _v4l2(_: CodecSettings) -> Options:
 
 
 CODECS: tuple[Codec, ...] = (
-    Codec("h264", "libx264", "h264", "veryfast", _x264, _x264_defaults),
+    Codec("h264", "libx264", "h264", "veryfast", _x264, _x264_defaults, _x264_lead),
     Codec("libsvtav1", "libsvtav1", "av1", 12, _svt),
-    Codec("hevc", "libx265", "hevc", "ultrafast", _x265),
+    Codec("hevc", "libx265", "hevc", "ultrafast", _x265, lead=_x265_lead),
     Codec("h264_nvenc", "h264_nvenc", "h264", None, _nvenc, hardware=True),
     Codec("hevc_nvenc", "hevc_nvenc", "hevc", None, _nvenc, hardware=True),
     Codec("h264_vaapi", "h264_vaapi", "h264", None, _vaapi, hardware=True, frame_format="nv12"),
@@ -206,13 +228,10 @@ def info_block(
 ) -> dict[str, Any]:
     """LeRobot's `features[key]["info"]` of a video stream (0.6.1's keys and order).
 
-    size: (width, height) in the dataset. The extra options name what keeps frames in order: an
-    editor that encodes again from this block then makes files that join with ours.
+    size: (width, height) in the dataset. An editor that encodes again from this block makes files
+    that join with ours (see `decode_lead`).
     """
     row = settings.row
-    extra = dict(settings.extra_options)
-    if row.canonical == "h264":
-        extra.setdefault("bf", 0)
     return {
         "video.height": size[1],
         "video.width": size[0],
@@ -227,7 +246,7 @@ def info_block(
         "video.preset": None if row.hardware else settings.effective_preset,
         "video.fast_decode": settings.fast_decode,
         "video.video_backend": "pyav",
-        "video.extra_options": extra,
+        "video.extra_options": dict(settings.extra_options),
         "is_depth_map": depth,
     }
 

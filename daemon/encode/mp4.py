@@ -2,7 +2,7 @@
 
 While recording, each finished group of pictures is a fragment handed to the kernel at once; at the
 end an index is appended and the head patched, which makes the same file an ordinary mp4 (FFmpeg's
-hybrid_fragmented). Row k has pts k exactly, from 0, without reordering or edit list.
+hybrid_fragmented). Row k has pts k exactly, from 0; pictures are stored in the order of rows.
 """
 
 import contextlib
@@ -21,11 +21,22 @@ from recd.daemon.encode.stream_file import StreamFile
 _FRAGMENT_US = 500_000
 """Longest fragment where groups of pictures are longer: what a kill may cost."""
 
-_CONTAINER = {
-    "movflags": "hybrid_fragmented+frag_keyframe+empty_moov",
-    "frag_duration": str(_FRAGMENT_US),
-    "flush_packets": "1",
-}
+_LIVE = "hybrid_fragmented+frag_keyframe"
+
+_LEADS = av.library_versions["libavformat"] >= (62, 12)
+"""FFmpeg before 8.1 closes a hybrid file with a lead without its head and with an empty edit list;
+there files have no lead, and join with LeRobot's h264 in one order only."""
+
+
+def _container_options(lead: int) -> dict[str, str]:
+    # With a lead the first decode stamp is negative; the head must wait for it to have the edit
+    # list that puts row 0 at time 0. Without one it is written at once.
+    head = "delay_moov" if lead else "empty_moov"
+    return {
+        "movflags": f"{_LIVE}+{head}",
+        "frag_duration": str(_FRAGMENT_US),
+        "flush_packets": "1",
+    }
 
 
 class Mp4Sink:
@@ -46,10 +57,13 @@ class Mp4Sink:
         self._size = size
         self._rate = rate
         self._tick = 1 / rate
+        self._lead = settings.decode_lead if _LEADS else 0
         self._rows = self._packets = 0
         self._file = StreamFile(sync=sync)
         try:
-            self._container = av.open(self._file, "w", format="mp4", options=_CONTAINER)
+            self._container = av.open(
+                self._file, "w", format="mp4", options=_container_options(self._lead)
+            )
             self._stream = self._add_stream()
             self._container.start_encoding()
         except (av.FFmpegError, OSError, ValueError) as error:
@@ -97,8 +111,9 @@ class Mp4Sink:
         nbytes = 0
         try:
             for packet in self._stream.encode(frame):
-                packet.duration = 1
                 packet.time_base = self._tick
+                packet.duration = 1
+                packet.dts = packet.pts - self._lead
                 nbytes += packet.size
                 self._packets += 1
                 self._container.mux(packet)

@@ -98,8 +98,8 @@ def join(parts: Sequence[tuple[Path, int]], target: Path, *, rate: Fraction | No
     """Copy packets, without coding again, into a new, durable mp4; its sha256.
 
     parts: (file, its first so many packets) in order; same codec and size. Stamps become k / rate
-    exactly (rate: as in `salvage`). Raises SalvageError when a part has fewer packets; `target`
-    must not exist and is removed on failure. OSError as from any write.
+    exactly (rate: as in `salvage`), decode stamps keep their lead. Raises SalvageError when a part
+    has fewer packets; `target` must not exist and is removed on failure. OSError from any write.
     """
     out = StreamFile(sync=False)
     out.bind(target)
@@ -129,13 +129,16 @@ def _join_into(
                 if copy is None:
                     copy = out.add_stream_from_template(stream, opaque=True)
                     copy.time_base = stream.time_base
-                first, step = copied, 0
+                first, step, lead = copied, 0, 0
                 for packet in source.demux(stream):
                     if copied - first == frames or packet.size == 0:
                         break
-                    step = step or _row_ticks(stream, packet, rate)
+                    if not step:
+                        step = _row_ticks(stream, packet, rate)
+                        lead = packet.pts - packet.dts
                     packet.stream = copy
-                    packet.pts = packet.dts = copied * step
+                    packet.pts = copied * step
+                    packet.dts = packet.pts - lead
                     packet.duration = step
                     out.mux(packet)
                     copied += 1

@@ -9,7 +9,7 @@ import pytest
 
 from recd.config.errors import RecdError
 from recd.daemon.encode.codecs import CodecSettings
-from recd.daemon.encode.colour import plane_view
+from recd.daemon.encode.colour import black_picture, plane_view
 from recd.daemon.encode.mp4 import Mp4Sink
 from recd.daemon.encode.salvage import salvage
 
@@ -36,7 +36,8 @@ def stamps(path):
 
 @pytest.mark.parametrize("fps", TIMESCALES)
 def test_row_k_has_pts_k_exactly_in_lerobots_time_base(fps, moving_picture, tmp_path):
-    facts = recorded(tmp_path / "a.mp4", 7, moving_picture, fps=fps)
+    settings = CodecSettings(preset="ultrafast")
+    facts = recorded(tmp_path / "a.mp4", 7, moving_picture, settings=settings, fps=fps)
 
     time_base, packets = stamps(tmp_path / "a.mp4")
 
@@ -45,6 +46,48 @@ def test_row_k_has_pts_k_exactly_in_lerobots_time_base(fps, moving_picture, tmp_
     assert packets == [(k * step, k * step, step) for k in range(7)]
     assert facts.packets == 7
     assert facts.nbytes == (tmp_path / "a.mp4").stat().st_size
+
+
+def as_lerobot_encodes(path, settings):
+    """What lerobot's encoder makes of the same options, B-frames and all."""
+    encoder = {"g": str(settings.g), "crf": "30"}
+    encoder |= {k: str(v) for k, v in settings.extra_options.items()}
+    if settings.preset:
+        encoder["preset"] = str(settings.preset)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(settings.row.encoder, rate=30, options=encoder)
+        stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p"
+        for k in range(40):
+            frame = black_picture(128, 96)
+            plane_view(frame.planes[0])[:] = 20 + k * 7 % 200
+            frame.pts = k
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        *(CodecSettings("h264", g=g, preset="veryfast") for g in (1, 2, 3, 30)),
+        CodecSettings("h264", g=30, preset="ultrafast"),
+        CodecSettings("h264", g=30, preset="veryfast", extra_options={"bf": 0}),
+        CodecSettings("h264", g=30, preset="veryfast", extra_options={"bf": 1}),
+        *(CodecSettings("hevc", g=g) for g in (1, 2)),
+    ],
+    ids=lambda s: f"{s.vcodec} g={s.g} {s.preset} {dict(s.extra_options)}",
+)
+def test_decode_stamps_lead_as_in_a_file_that_lerobot_makes_with_the_same_options(
+    settings, moving_picture, tmp_path
+):
+    as_lerobot_encodes(tmp_path / "theirs.mp4", settings)
+    recorded(tmp_path / "ours.mp4", 12, moving_picture, settings=settings)
+
+    theirs, ours = (stamps(tmp_path / f"{name}.mp4")[1] for name in ("theirs", "ours"))
+
+    lead = theirs[0][0] - theirs[0][1]
+    assert lead == settings.decode_lead * 512
+    assert ours == [(k * 512, k * 512 - lead, 512) for k in range(12)]
+    assert salvage(tmp_path / "ours.mp4").frames == 12
 
 
 @pytest.mark.parametrize("vcodec", ["h264", "av1", "hevc"])
@@ -141,7 +184,7 @@ from pathlib import Path
 import av, numpy as np
 from recd.daemon.encode.codecs import CodecSettings
 from recd.daemon.encode.colour import black_picture, plane_view
-from recd.daemon.encode.colour import plane_view
+from recd.daemon.encode.colour import black_picture, plane_view
 from recd.daemon.encode.mp4 import Mp4Sink
 from recd.daemon.encode.sinks import SinkError
 

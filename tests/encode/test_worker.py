@@ -44,7 +44,7 @@ def test_closed_tells_what_the_writer_needs_and_all_of_it_is_true(rig):
     assert closed["device"]["device"] == "/dev/video9"
     assert closed["pins"] == {
         "codec": "h264", "pix_fmt": "yuv420p", "width": 160, "height": 96, "g": 2, "crf": 30,
-        "preset": "veryfast", "extra_options": {"bf": 0},
+        "preset": "veryfast", "extra_options": {},
     }  # fmt: skip
     histogram = np.frombuffer(closed["statistics"]["hist"], np.uint64).reshape(3, 256)
     assert closed["statistics"]["count"] == 10

@@ -39,6 +39,15 @@ def copy_yuv420p(frame: Any, memory: Pixels) -> int:
     return at
 
 
+def check_same_size(key: str, device: str, frame: Any, *, size: tuple[int, int]) -> None:
+    """CameraLostError when a stream changed its picture size: it has to be opened anew."""
+    if (frame.width, frame.height) != size:
+        raise CameraLostError(
+            f"{key}: {device} changed from {size[0]}x{size[1]} to {frame.width}x{frame.height}",
+            code="size",
+        )
+
+
 def explain(key: str, device: str, error: Exception) -> DeviceError:
     """The sentence for an error that PyAV raised while opening or reading `device`."""
     if isinstance(error, OSError) and error.errno and device.startswith("/dev/"):

@@ -29,6 +29,7 @@ class FileSource:
     def __init__(self, request: CameraRequest) -> None:
         self._request = request
         self._container: Any = None
+        self._size = (0, 0)
         self._frames: Iterator[Any] = iter(())
         self._pending: Any = None
         self._media_ns = 0
@@ -64,7 +65,7 @@ class FileSource:
         request = self._request
         self._pending = first = next(self._frames)
         self._take_pts(first)
-        size = (first.width, first.height)
+        self._size = size = (first.width, first.height)
         if not request.accept_mismatch:
             asked = (request.width, request.height)
             av_common.check_size(request.key, request.device, asked=asked, got=size)
@@ -117,6 +118,7 @@ class FileSource:
             return None
         sleep_until_ns(due_ns)
         frame, self._pending = self._pending, None
+        av_common.check_same_size(self._request.key, self._request.device, frame, size=self._size)
         nbytes = av_common.copy_yuv420p(frame, into())
         number, self._number = self._number, self._number + 1
         # A step source keeps the file's own time; a paced one claims when the frame was due.

@@ -41,6 +41,7 @@ class StreamSource:
     def __init__(self, request: CameraRequest) -> None:
         self._request = request
         self._container: Any = None
+        self._size = (0, 0)
         self._frames: Iterator[tuple[Any, int]] = iter(())
         self._pending: tuple[Any, int] | None = None
         self._time_base = Fraction(1, 90_000)
@@ -73,6 +74,7 @@ class StreamSource:
 
     def _describe(self, stream: Any, first: Any) -> CameraFormat:
         request = self._request
+        self._size = (first.width, first.height)
         if not request.accept_mismatch:
             av_common.check_size(
                 request.key,
@@ -119,6 +121,7 @@ class StreamSource:
                 f"{self._request.key}: {self._request.device}: {error}", code="silent"
             ) from error
         self._pending = None
+        av_common.check_same_size(self._request.key, self._request.device, frame, size=self._size)
         nbytes = av_common.copy_yuv420p(frame, into())
         if frame.pts is None:
             return FrameInfo(nbytes, arrival_ns, arrival_ns, flags=int(FrameFlag.STAMP_ARRIVAL))

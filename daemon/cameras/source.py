@@ -101,6 +101,16 @@ class CameraSource(Protocol):
         """Give the device back. Safe to call at any time, also twice."""
 
 
+class CameraRefusedError(DeviceError):
+    """What the configuration asks is not what the device can do. key: path in the configuration."""
+
+    def __init__(self, key: str, *, expected: str, found: str, mend: str, code: str) -> None:
+        super().__init__(f"{key}: expected {expected}, found {found}", mend=mend, code=code)
+        self.key = key
+        self.expected = expected
+        self.found = found
+
+
 class CameraLostError(DeviceError):
     """The device is gone, silent or not there yet. Opening again may succeed."""
 

@@ -22,6 +22,7 @@ from recd.daemon.cameras.request import FOURCC_OF_PAYLOAD, CameraRequest
 from recd.daemon.cameras.source import (
     CameraFormat,
     CameraLostError,
+    CameraRefusedError,
     FrameInfo,
     Idle,
     Into,
@@ -82,11 +83,12 @@ class V4l2Source:
         self._clock = ClockMap()
         self._last_sequence = -1
         self._numbers_stand_still = False
+        self._broken: OSError | None = None
 
     def open(self, idle: Idle) -> CameraFormat:
         """Open, negotiate, set controls, start streaming. Takes no longer than the driver does."""
         del idle
-        self._last_sequence, self._numbers_stand_still = -1, False
+        self._last_sequence, self._numbers_stand_still, self._broken = -1, False, None
         try:
             return self._open()
         except OSError as error:
@@ -166,25 +168,13 @@ class V4l2Source:
         """What the driver made of the choice must be what was asked, or be accepted as it is."""
         key, accept = self._request.key, self._request.accept_mismatch
         if got.payload != choice.payload:
-            raise DeviceError(
-                f"{key}.fourcc: expected {choice.pixelformat}, {self._path} set {got.pixelformat}",
-                mend="Set another fourcc; 'recctl devices' lists what the camera offers.",
-                code="format",
-            )
+            raise self._refused("fourcc", choice.pixelformat, got.pixelformat, code="format")
         if not accept and (got.width, got.height) != (self._request.width, self._request.height):
-            raise DeviceError(
-                f"{key}.width/height: expected {self._request.width}x{self._request.height}, "
-                f"{self._path} set {got.width}x{got.height}",
-                mend=f"Set width: {got.width}, height: {got.height}, or 'accept_mismatch: true'.",
-                code="size",
-            )
+            asked = f"{self._request.width}x{self._request.height}"
+            raise self._refused("width", asked, f"{got.width}x{got.height}", code="size")
         if not accept and got.fps and not same_rate(got.fps, self._request.fps):
-            raise DeviceError(
-                f"{key}.fps: expected {float(self._request.fps):g}, {self._path} set "
-                f"{float(got.fps):g}",
-                mend=f"Set fps: {float(got.fps):g}, or 'accept_mismatch: true'.",
-                code="rate",
-            )
+            asked = f"{float(self._request.fps):g}"
+            raise self._refused("fps", asked, f"{float(got.fps):g}", code="rate")
         if got.payload in ("nv12", "yuv420p") and got.bytes_per_line not in (0, got.width):
             raise DeviceError(
                 f"{key}: {self._path} pads the rows of its planes ({got.bytes_per_line} bytes for "
@@ -202,6 +192,15 @@ class V4l2Source:
                 f"fourcc: {FOURCC_OF_PAYLOAD[got.payload]}.",
                 code="size",
             )
+
+    def _refused(self, key: str, asked: str, got: str, *, code: str) -> CameraRefusedError:
+        return CameraRefusedError(
+            f"{self._request.key}.{key}",
+            expected=f"what {self._path} sets instead ({got})",
+            found=asked,
+            mend=f"Set {key} to {got}, or 'accept_mismatch: true'.",
+            code=code,
+        )
 
     def _map_buffers(self) -> int:
         request = abi.RequestBuffers(
@@ -226,6 +225,8 @@ class V4l2Source:
     def next_frame(self, into: Into, deadline_ns: int) -> FrameInfo | None:
         """Dequeue, copy, give the buffer back. See CameraSource."""
         while True:
+            if self._broken is not None:
+                raise self._gone(self._broken)
             wait_ns = deadline_ns - now_ns()
             events = self._poll.poll(max(0, -(-wait_ns // NS_PER_MS)))
             if not events:
@@ -236,14 +237,20 @@ class V4l2Source:
             except OSError as error:
                 if error.errno == errno.EAGAIN and not events[0][1] & ~select.POLLIN:
                     continue
-                reason = access.explain(self._request.key, self._path, error)
-                raise CameraLostError(
-                    reason.message, mend="It is opened again by itself.", code="unplugged"
-                ) from error
+                raise self._gone(error) from error
             info = self._take(buffer, into, now_ns())
-            ioctl(self._fd, abi.QBUF, buffer)
+            try:
+                ioctl(self._fd, abi.QBUF, buffer)
+            except OSError as error:
+                self._broken = error  # this frame is whole; the next call says what happened
             if info is not None:
                 return info
+
+    def _gone(self, error: OSError) -> CameraLostError:
+        reason = access.explain(self._request.key, self._path, error)
+        return CameraLostError(
+            reason.message, mend="It is opened again by itself.", code="unplugged"
+        )
 
     def _take(self, buffer: abi.Buffer, into: Into, arrival_ns: int) -> FrameInfo | None:
         if buffer.bytesused == 0:

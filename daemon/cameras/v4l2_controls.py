@@ -9,9 +9,9 @@ import errno
 from dataclasses import dataclass
 from typing import Any
 
-from recd.config.errors import DeviceError
 from recd.daemon.cameras import v4l2_abi as abi
 from recd.daemon.cameras.request import CameraRequest, Setting
+from recd.daemon.cameras.source import CameraRefusedError
 from recd.daemon.cameras.v4l2_formats import ioctl
 
 _NOT_THERE = frozenset({errno.EINVAL, errno.ENOTTY})
@@ -48,7 +48,7 @@ def apply(fd: int, request: CameraRequest) -> dict[str, Any]:
     """Set what `request` asks for and report all knobs as they are now.
 
     Returns {knob: {"value", "auto", "min", "max", "default"}} with the knobs that the camera has.
-    Raises DeviceError for a knob it does not have or a value it refuses.
+    Raises CameraRefusedError for a knob it does not have or a value it refuses.
     """
     for name, knob in KNOBS.items():
         wanted: Setting = getattr(request, name)
@@ -99,12 +99,9 @@ def _set(fd: int, request: CameraRequest, *, name: str, knob: _Knob, wanted: Set
         raise _refused(key, f"a value that stays: {wanted} reads back as {got}", wanted)
 
 
-def _refused(key: str, expected: str, found: Setting) -> DeviceError:
-    return DeviceError(
-        f"{key}: expected {expected}, found {found}",
-        mend="Correct or remove the key; 'recctl devices' lists what the camera has.",
-        code="control",
-    )
+def _refused(key: str, expected: str, found: Setting) -> CameraRefusedError:
+    mend = "Correct or remove the key; 'recctl devices' lists what the camera has."
+    return CameraRefusedError(key, expected=expected, found=str(found), mend=mend, code="control")
 
 
 def _query(fd: int, control: int) -> abi.QueryCtrl | None:

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from recd.config.errors import DeviceError
 from recd.daemon.cameras import v4l2_abi as abi
 from recd.daemon.cameras.request import FOURCC_OF_PAYLOAD, CameraRequest
+from recd.daemon.cameras.source import CameraRefusedError
 
 PAYLOAD_OF_PIXELFORMAT = {
     "MJPG": "mjpeg",
@@ -203,7 +203,7 @@ def same_rate(one: Fraction, other: Fraction) -> bool:
 
 
 def choose(request: CameraRequest, offered: Sequence[Offer]) -> Choice:
-    """The format to set. DeviceError, naming what is offered, when nothing fits.
+    """The format to set. CameraRefusedError, naming what is offered, when nothing fits.
 
     With `accept_mismatch` the nearest size and rate are taken instead. A device that lists no
     sizes gets the request as it is; what it makes of it is checked afterwards.
@@ -237,41 +237,43 @@ def _nearest(request: CameraRequest, offer: Offer) -> Choice:
     return Choice(offer.pixelformat, offer.payload, width, height, rate)
 
 
-def _no_such_format(request: CameraRequest, offered: Sequence[Offer]) -> DeviceError:
+def _no_such_format(request: CameraRequest, offered: Sequence[Offer]) -> CameraRefusedError:
     words = sorted({FOURCC_OF_PAYLOAD[offer.payload] for offer in offered if offer.payload})
     formats = ", ".join(offer.pixelformat for offer in offered) or "nothing"
-    asked = FOURCC_OF_PAYLOAD.get(request.payload, "any known format")
     mend = f"Set fourcc: {words[0]}." if words else (
         "recd takes MJPG, YUYV, UYVY, NV12, YU12, GREY, BGR3 and RGB3; try source: pyav."
     )  # fmt: skip
-    return DeviceError(
-        f"{request.key}.fourcc: expected one of {', '.join(words) or 'none'} ({request.device} "
-        f"offers {formats}), found {asked}",
+    return CameraRefusedError(
+        f"{request.key}.fourcc",
+        expected=f"one of {', '.join(words) or 'none'} ({request.device} offers {formats})",
+        found=FOURCC_OF_PAYLOAD.get(request.payload, "auto"),
         mend=mend,
         code="format",
     )
 
 
-def _no_such_size_or_rate(request: CameraRequest, usable: Sequence[Offer]) -> DeviceError:
-    wanted = f"{request.width}x{request.height} at {float(request.fps):g} fps"
-    at_size = [
+def _no_such_size_or_rate(request: CameraRequest, usable: Sequence[Offer]) -> CameraRefusedError:
+    size_asked = f"{request.width}x{request.height}"
+    rates = [
         f"{offer.pixelformat} {size.rates}"
         for offer in usable
         for size in offer.sizes
         if size.fits(request.width, request.height)
     ]
-    if at_size:
-        return DeviceError(
-            f"{request.key}.fps: expected a rate that {request.device} offers at "
-            f"{request.width}x{request.height} ({'; '.join(at_size)}), "
-            f"found {float(request.fps):g}",
-            mend="Set one of these, or 'accept_mismatch: true' to take the nearest.",
+    mend = "Set one of these, or 'accept_mismatch: true' to take the nearest."
+    if rates:
+        return CameraRefusedError(
+            f"{request.key}.fps",
+            expected=f"a rate that {request.device} offers at {size_asked} ({'; '.join(rates)})",
+            found=f"{float(request.fps):g}",
+            mend=mend,
             code="rate",
         )
     sizes = ", ".join(dict.fromkeys(str(size) for offer in usable for size in offer.sizes))
-    return DeviceError(
-        f"{request.key}.width/height: expected a size that {request.device} offers ({sizes}), "
-        f"found {wanted}",
-        mend="Set one of these, or 'accept_mismatch: true' to take the nearest.",
+    return CameraRefusedError(
+        f"{request.key}.width",
+        expected=f"a size that {request.device} offers ({sizes})",
+        found=size_asked,
+        mend=mend,
         code="size",
     )

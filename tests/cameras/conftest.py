@@ -67,6 +67,8 @@ def webcam(shim: Path, tmp_path: Path) -> Iterator[Callable[..., Webcam]]:
             server = VirtualCameraServer(
                 tmp_path / f"{node}.sock", camera or VirtualCamera(), numbered_card
             )
+            # Exact numbers must not depend on how busy the computer is.
+            server.change(lambda script: setattr(script, "patient", True))
             return Webcam(stack.enter_context(server), path, shim)
 
         yield make

@@ -82,3 +82,36 @@ def test_users_of_a_device_are_found_through_links(tmp_path):
         holder.kill()
         holder.wait()
     assert (user.pid, user.name) == (holder.pid, "sleep")
+
+
+ASKING = """
+import json, sys
+from recd.daemon.cameras.preflight import refused_cameras
+print(json.dumps([[e.key, e.expected, e.found] for e in refused_cameras(json.loads(sys.argv[1]))]))
+"""
+
+
+def test_cameras_are_asked_before_anything_starts_whether_they_can(webcam, tmp_path):
+    cam = webcam()
+    good = {
+        "source": "v4l2", "device": str(cam.path), "width": 640, "height": 480, "fps": 30.0,
+        "fourcc": "auto",
+    }  # fmt: skip
+    cameras = {
+        "good": good,
+        "fast": {**good, "fps": 90.0},
+        "wide": {**good, "width": 1000},
+        "deep": {**good, "fourcc": "nv12"},
+        "away": {**good, "device": str(tmp_path / "video5")},
+        "net": {**good, "source": "http", "device": "http://nowhere/"},
+    }
+    out = subprocess.run(
+        [sys.executable, "-c", ASKING, json.dumps(cameras)],
+        env={**os.environ, **cam.environment}, capture_output=True, text=True, check=True,
+        timeout=60,
+    )  # fmt: skip
+    refused = {key: (expected, found) for key, expected, found in json.loads(out.stdout)}
+    assert list(refused) == ["cameras.fast.fps", "cameras.wide.width", "cameras.deep.fourcc"]
+    assert refused["cameras.fast.fps"][1] == "90"
+    assert "MJPG 15 20 25 30" in refused["cameras.fast.fps"][0]
+    assert not cam.server.streaming

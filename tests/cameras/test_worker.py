@@ -13,6 +13,10 @@ def v4l2_rig(rig, cam, **camera):
     return rig({"device": str(cam.path), **camera}, env=cam.environment)
 
 
+def facts(slot):
+    return slot.source_seq, slot.flags, slot.nbytes
+
+
 def drawn(slot):
     return number_of(slot.payload)
 
@@ -38,23 +42,22 @@ def test_frames_of_a_device_reach_the_ring_with_their_numbers_and_stamps(webcam,
 def test_every_loss_and_fault_is_counted_and_flagged(webcam, rig):
     cam = webcam()
     worker = v4l2_rig(rig, cam)
-    worker.frames(5)
-    cam.server.inject(V4l2Fault.DROP, frames=4)
-    gap = worker.until(lambda slot: slot.flags & FrameFlag.GAP_BEFORE)
-    cam.server.inject(V4l2Fault.SHORT, frames=2)
-    cut = worker.until(lambda slot: slot.flags & FrameFlag.CORRUPT)
-    worker.until(lambda slot: not slot.flags & FrameFlag.CORRUPT)
-    cam.server.inject(V4l2Fault.FREEZE, frames=9)
-    frozen = worker.until(lambda slot: slot.flags & FrameFlag.FROZEN)
-    moving = worker.until(lambda slot: not slot.flags & FrameFlag.FROZEN)
+    seen = worker.each(5, facts)
+    for fault, frames in ((V4l2Fault.DROP, 4), (V4l2Fault.SHORT, 2), (V4l2Fault.FREEZE, 20)):
+        cam.server.inject(fault, frames=frames)
+        seen += worker.each(25, facts)
     assert worker.stop() == 0
+    seen += worker.each(worker.reader.peek_head() - worker.reader.cursor, facts)
 
-    assert gap.source_seq >= 9
-    assert cut.nbytes < gap.nbytes
-    assert moving.source_seq - frozen.source_seq == 5
+    flagged = {flag: sum(bool(flags & flag) for _, flags, _ in seen) for flag in FrameFlag}
     status = worker.status()
-    assert (status["device_lost"], status["corrupt"], status["frozen"]) == (4, 2, 5)
-    assert describe_ring(worker.segment)["dropped"] == 4
+    assert len(seen) + status["device_lost"] == seen[-1][0] + 1
+    assert status["device_lost"] == describe_ring(worker.segment)["dropped"] == 4
+    assert flagged[FrameFlag.GAP_BEFORE] == 1
+    assert flagged[FrameFlag.CORRUPT] == status["corrupt"] == 2
+    assert flagged[FrameFlag.FROZEN] == status["frozen"] == 16
+    short = [nbytes for _, flags, nbytes in seen if flags & FrameFlag.CORRUPT]
+    assert max(short) < min(n for _, flags, n in seen if not flags & FrameFlag.CORRUPT)
     worker.await_message("event", "camera.frozen")
     worker.await_message("event", "camera.moving")
 

@@ -58,13 +58,15 @@ class Script:
     """How the device behaves apart from single faults; may be changed while it runs.
 
     stamps: clock of the buffer stamps; numbered: False leaves every sequence number at 0; errors:
-    ioctl request -> error number it always gives; open_error: error number of open, 0 none.
+    ioctl request -> error number it always gives; open_error: error number of open, 0 none;
+    patient: waits with an exposure until a buffer is free, which no real camera does.
     """
 
     stamps: StampKind = StampKind.MONOTONIC
     numbered: bool = True
     errors: dict[int, int] = field(default_factory=dict)
     open_error: int = 0
+    patient: bool = False
 
 
 class VirtualDevice:
@@ -99,7 +101,9 @@ class VirtualDevice:
 
         A device whose program keeps all buffers drops the picture, as a real one does.
         """
-        if not self.streaming or self._takes(V4l2Fault.SILENT):
+        if not self.streaming or (self.script.patient and not self._queued):
+            return
+        if self._takes(V4l2Fault.SILENT):
             return
         number, self.sequence = self.sequence, self.sequence + 1
         if self._takes(V4l2Fault.DROP) or not self._queued:

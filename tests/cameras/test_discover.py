@@ -115,3 +115,27 @@ def test_cameras_are_asked_before_anything_starts_whether_they_can(webcam, tmp_p
     assert refused["cameras.fast.fps"][1] == "90"
     assert "MJPG 15 20 25 30" in refused["cameras.fast.fps"][0]
     assert not cam.server.streaming
+
+
+def test_a_rate_the_camera_does_not_offer_is_told_with_file_and_line(webcam, tmp_path):
+    cam = webcam()
+    config = tmp_path / "robot.yaml"
+    config.write_text(
+        "name: bench\n"
+        "cameras:\n"
+        "  front:\n"
+        f"    device: {cam.path}\n"
+        "    fps: 90.0\n"
+        "arms:\n"
+        "  main: {follower: {port: sim}, leader: {port: sim}}\n"
+        f"dataset: {{root: {tmp_path / 'data'}}}\n"
+    )
+    out = subprocess.run(
+        [sys.executable, "-m", "recd.daemon.cli", "run", str(config)],
+        env={**os.environ, **cam.environment}, capture_output=True, text=True, check=False,
+        timeout=60,
+    )  # fmt: skip
+    assert out.returncode == 2
+    assert "cameras.front.fps: expected a rate that" in out.stderr
+    assert f"{config}:5" in out.stderr
+    assert "Traceback" not in out.stderr

@@ -41,7 +41,7 @@ def test_frames_of_a_device_reach_the_ring_with_their_numbers_and_stamps(webcam,
 
 def test_every_loss_and_fault_is_counted_and_flagged(webcam, rig):
     cam = webcam()
-    worker = v4l2_rig(rig, cam)
+    worker = v4l2_rig(rig, cam, width=320, height=240, fps=60.0)
     seen = worker.each(5, facts)
     for fault, frames in ((V4l2Fault.DROP, 4), (V4l2Fault.SHORT, 2), (V4l2Fault.FREEZE, 20)):
         cam.server.inject(fault, frames=frames)

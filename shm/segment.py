@@ -28,13 +28,14 @@ class Segment:
     of ending the process.
     """
 
-    def __init__(self, fd: int, *, readonly: bool = False) -> None:
+    def __init__(self, fd: int, *, readonly: bool = False, populate: bool = False) -> None:
         """Map all of `fd` and own it. Use `create` or `attach`."""
         self.fd = fd
         self.readonly = readonly
         self.nbytes = os.fstat(fd).st_size
         protection = mmap.PROT_READ if readonly else mmap.PROT_READ | mmap.PROT_WRITE
-        mapping = mmap.mmap(fd, self.nbytes, flags=mmap.MAP_SHARED, prot=protection)
+        flags = mmap.MAP_SHARED | (mmap.MAP_POPULATE if populate else 0)
+        mapping = mmap.mmap(fd, self.nbytes, flags=flags, prot=protection)
         self._bytes: Bytes | None = np.frombuffer(mapping, np.uint8)
 
     @classmethod
@@ -58,9 +59,10 @@ class Segment:
             raise _no_memory(name, size, os.strerror(error.errno)) from error
 
     @classmethod
-    def attach(cls, fd: int, *, readonly: bool = False) -> "Segment":
+    def attach(cls, fd: int, *, readonly: bool = False, populate: bool = False) -> "Segment":
         """Map an existing segment through a duplicate of `fd`; the caller keeps `fd`.
 
+        populate: map all pages now, for a control loop that must not meet a page fault later.
         Raises RecdError for a descriptor that is not a sealed segment.
         """
         try:
@@ -71,7 +73,7 @@ class Segment:
             raise RecdError(f"descriptor {fd}: memory that could still shrink (seals {seals:#x})")
         own = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
         try:
-            return cls(own, readonly=readonly)
+            return cls(own, readonly=readonly, populate=populate)
         except BaseException:
             os.close(own)
             raise

@@ -62,6 +62,17 @@ def test_pages_exist_before_anyone_writes():
     assert os.fstat(segment.fd).st_blocks * 512 >= 1 << 20
 
 
+def test_populated_attachment_has_all_pages_mapped():
+    segment = Segment.create("populated", 1 << 20)
+    resident = []
+    for populate in (False, True):
+        view = Segment.attach(segment.fd, populate=populate)
+        with open("/proc/self/smaps") as maps:
+            _, _, after = maps.read().partition(f"{view.address:x}-")
+        resident.append(int(after.split("Rss:")[1].split()[0]) * 1024)
+    assert resident == [0, 1 << 20]
+
+
 def test_read_only_attachment_cannot_be_written():
     segment = Segment.create("readonly", 4096)
     view = Segment.attach(segment.fd, readonly=True)

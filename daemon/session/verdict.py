@@ -131,12 +131,14 @@ RULES: Final[dict[str, Rule]] = {
              "from their rows{when}"),
         Rule("effective_rate", "of nominal", 0.95, 0.80, "{stream}: only {value:.0%} of the "
              "expected pictures per second", below=True),
-        Rule("joint_validity", "%", 0.01, 2.0, "{stream}: {value:.1f} % of the rows have a joint "
+        Rule("joint_validity", "%", 0.5, 5.0, "{stream}: {value:.1f} % of the rows have a joint "
              "without a true reading{when}{detail}"),
         Rule("joint_gap", "rows", 3, 15, "{stream}: {value:.0f} rows in a run without a true "
              "reading{when}{detail}"),
-        Rule("late_replies", "replies", 1, 20, "{stream}: {value:.0f} servo replies came too late"
-             "{when}"),
+        # One late reply costs one control tick of many between two rows; a line full of them does
+        # not hold the joints' path any more.
+        Rule("late_replies", "%", 0.5, 10.0, "{stream}: {value:.1f} % of the servo replies came "
+             "too late{when}"),
         Rule("overruns", "%", 5.0, 25.0, "{stream}: {value:.1f} % of the control ticks were "
              "skipped: the computer was too slow"),
         Rule("tracking", "units", 25.0, 60.0, "{stream}: the follower was up to {value:.0f} away "
@@ -243,7 +245,7 @@ BUS_MEASURES: Final[
 ] = {
     "joint_validity": lambda b: (_percent(b.invalid_rows, b.rows), b.invalid_at_s, b.invalid_joint),
     "joint_gap": lambda b: (float(b.invalid_run), b.invalid_at_s, b.invalid_joint),
-    "late_replies": lambda b: (float(b.late_replies), b.late_reply_at_s, ""),
+    "late_replies": lambda b: (_percent(b.late_replies, b.ticks), b.late_reply_at_s, ""),
     "overruns": lambda b: (_percent(b.overruns, b.ticks + b.overruns), None, ""),
     "tracking": lambda b: (b.tracking_p95, b.tracking_at_s, b.tracking_joint),
     "clipping": lambda b: (_percent(b.clipped_rows, b.rows), b.clipped_at_s, b.clipped_joint),

@@ -100,6 +100,8 @@ class Commands:
             "committing": [*session.committing, *session.discarding],
             "plan": s.planner.describe(now),
             "disk": s.disk.describe(),
+            "cameras": status.describe_cameras(s.robot, s.fleet, s.meters, s.looks.ages_ms(now)),
+            "arms": status.describe_arms(s.robot, s.fleet, s.meters, s.motion.describe()),
         }
 
     def _status(self, args: Args, now: int) -> Outcome:
@@ -125,8 +127,6 @@ class Commands:
                 "fps": robot.dataset.fps,
                 **dict(s.recording.totals),
             },
-            "cameras": status.describe_cameras(robot, s.fleet, s.meters, s.looks.ages_ms(now)),
-            "arms": status.describe_arms(robot, s.fleet, s.meters, s.motion.describe()),
             "processes": status.describe_processes(s.fleet, now),
             "shm_bytes": s.resources.nbytes,
             "rejected_messages": s.control.rejected if s.control is not None else 0,
@@ -294,7 +294,7 @@ class Commands:
     def _plan_status(self, args: Args, now: int) -> Outcome:
         if args.get("client"):
             self._s.planner.seen(args["client"], now)
-        return {"plan": self._s.planner.describe(now), **self.brief(now)}
+        return self.brief(now)
 
     def _plan_attach(self, args: Args, now: int) -> Outcome:
         return self._s.planner.attach(args["client"], now)

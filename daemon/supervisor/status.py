@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from recd.config.models import RobotConfig
 from recd.config.streams import STATUS_COUNTER_NAMES
 from recd.daemon.supervisor.fleet import Fleet, Seat
@@ -72,9 +74,38 @@ def counters(fleet: Fleet, process: str) -> dict[str, int]:
     return {name: int(record["counters"][i]) for i, name in enumerate(names)}
 
 
+def histogram(counts: Any) -> dict[str, int]:
+    """Percentiles of a log2 histogram of a status cell, each the upper edge of its bucket, in ns.
+
+    counts: uint32 [64]; bucket b holds values from 2**(b/2) on (config/streams.py).
+    """
+    total = int(counts.sum())
+    if total == 0:
+        return {"count": 0}
+    upto = np.cumsum(counts, dtype=np.int64)
+
+    def edge(share: float) -> int:
+        bucket = int(np.searchsorted(upto, share * total))
+        return int(2 ** ((bucket + 1) / 2))
+
+    return {
+        "count": total, "p50_ns": edge(0.5), "p99_ns": edge(0.99), "max_ns": edge(1.0)
+    }  # fmt: skip
+
+
+def _histograms(fleet: Fleet, process: str) -> dict[str, dict[str, int]]:
+    record = fleet.status_record(process)
+    if record is None:
+        return {}
+    return {name: histogram(record[name]) for name in ("lateness", "work", "lag")}
+
+
 def describe_processes(fleet: Fleet, now: int) -> dict[str, Any]:
     """process -> what it is doing, how long, how often restarted, what it costs."""
-    return {name: _describe_seat(seat, now) for name, seat in fleet.seats.items()}
+    return {
+        name: {**_describe_seat(seat, now), **_histograms(fleet, name)}
+        for name, seat in fleet.seats.items()
+    }
 
 
 def _describe_seat(seat: Seat, now: int) -> dict[str, Any]:

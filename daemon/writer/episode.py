@@ -142,8 +142,9 @@ class Episode:
     def rows_so_far(self) -> int:
         """Rows that every camera has decided; without cameras, by the time that has passed."""
         if not self.cameras:
-            passed_ns = (self.ended_ns or now_ns()) - self.t0_ns
-            return max(0, passed_ns * self.rate_num // (NS_PER_S * self.rate_den))
+            # The last row of an episode may still lie ahead when `end` comes.
+            passed = max(0, (now_ns() - self.t0_ns) * self.rate_num // (NS_PER_S * self.rate_den))
+            return passed if self.rows is None else min(passed, self.rows)
         return min(len(self.tracks[name].records) for name in self.cameras)
 
     def ticks_of(self, camera: str) -> Records:

@@ -13,6 +13,10 @@ from recd.config.streams import JointFlag, TickFlag
 from recd.daemon.session.summary import BusSummary, CameraSummary
 from recd.shm.clock import NS_PER_S
 
+CLIP_UNITS = 3.0
+"""Goals changed by less (degrees, gripper 0..100) are smoothing: the acceleration limit rounds the
+steps of a leader's encoder all the time."""
+
 Bools = npt.NDArray[np.bool_]
 Records = npt.NDArray[np.void]
 
@@ -107,8 +111,8 @@ def bus_summary(
     span_ns = int(samples["request_ns"][-1] - samples["request_ns"][0]) if len(samples) > 1 else 0
     times_s = (samples["request_ns"] - t0_ns) / NS_PER_S
     tracking, tracking_at, tracking_joint = _tracking(samples, ~ramping, joints, times_s)
-    clipped_now = clipped & ~ramping
-    moved = samples["requested"][clipped_now] != samples["limited"][clipped_now]
+    clipped_now = clipped & ~ramping & _clipped_far(samples)
+    moved = _moved(samples[clipped_now])
     return BusSummary(
         rows=len(valid_rows),
         invalid_rows=int(row_bad.sum()),
@@ -128,6 +132,16 @@ def bus_summary(
         motion_range=_range(samples["present"]) if recorded else None,
         measured_hz=float((len(samples) - 1) * NS_PER_S / span_ns) if span_ns else None,
     )
+
+
+def _clipped_far(samples: Records) -> Bools:
+    """True where limits moved the goal so far that a person would see it."""
+    return (_moved(samples) > CLIP_UNITS).any(axis=1)
+
+
+def _moved(samples: Records) -> npt.NDArray[np.float64]:
+    """How far limits moved the goal, per sample and joint; 0 where there was none."""
+    return np.nan_to_num(np.abs(samples["requested"] - samples["limited"]).astype(np.float64))
 
 
 def _first_time(mask: Bools, times_s: npt.NDArray[np.float64]) -> float | None:

@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 import pytest
 
 from recd.config.load import load_robot
@@ -11,6 +12,7 @@ from recd.daemon.supervisor import simulation
 from recd.daemon.supervisor.failures import Absence, Action, Loss, action_for, consequences
 from recd.daemon.supervisor.processes import MANNERS, Required, process_table
 from recd.daemon.supervisor.resources import Resources, rate_fraction, ring_table
+from recd.daemon.supervisor.status import histogram
 from recd.daemon.worker import KINDS
 from recd.shm import read_spec
 from recd.shm.dump import describe_ring
@@ -133,3 +135,12 @@ def test_every_command_says_what_it_does_and_who_may_use_it() -> None:
     for command in COMMANDS.values():
         assert command.role in ("observe", "operate", "admin")
         assert command.doc.endswith(".")
+
+
+def test_percentiles_come_from_the_buckets_of_a_status_cell() -> None:
+    counts = np.zeros(64, np.uint32)
+    assert histogram(counts) == {"count": 0}
+    counts[20], counts[40] = 99, 1
+    told = histogram(counts)
+    assert (told["count"], told["p50_ns"], told["max_ns"]) == (100, int(2**10.5), int(2**20.5))
+    assert told["p99_ns"] == told["p50_ns"]

@@ -73,3 +73,14 @@ def test_ramping_in_is_neither_clipping_nor_bad_tracking():
     valid = np.ones((2, 3), bool)
     counted = bus_summary(records, valid_rows=valid, joints=JOINTS, fps=30, t0_ns=0, recorded=True)
     assert (counted.clipped_rows, counted.tracking_p95) == (0, None)
+
+
+def test_smoothing_by_the_acceleration_limit_is_not_clipping_but_a_cut_goal_is():
+    records = samples(10)
+    records["flags"] = JointFlag.CLIPPED
+    records["requested"] = 10
+    records["limited"] = 9
+    records["limited"][6:, 2] = 4
+    valid = np.ones((2, 3), bool)
+    counted = bus_summary(records, valid_rows=valid, joints=JOINTS, fps=30, t0_ns=0, recorded=True)
+    assert (counted.clipped_rows, counted.clipped_joint) == (2, "gripper")

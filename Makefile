@@ -31,8 +31,9 @@ interop: env-test ## checks with the real lerobot 0.6.1 in an environment of its
 soak: env-test ## long torture and fault tests
 	@$(BIN)/python -m pytest -m soak
 
-docs: env-test ## write docs/configuration.md from the models
+docs: env-test ## write the references from the models and tables
 	@$(BIN)/python -m recd.config.reference > docs/configuration.md
+	@$(BIN)/python -m recd.daemon.supervisor.reference > docs/control_api.md
 
 clean: ## remove the environment and everything made by demo and tests
 	rm -rf $(VENV) build dist demo-data .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info

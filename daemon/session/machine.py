@@ -56,14 +56,12 @@ TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
     (State.IDLE, Event.UNAVAILABLE): State.IDLE,
     (State.IDLE, Event.RERECORD): State.IDLE,
     (State.IDLE, Event.UNDELETE): State.IDLE,
-    (State.IDLE, Event.MARK): State.IDLE,
     (State.IDLE, Event.FAULT): State.FAULT,
     (State.READY, Event.AVAILABLE): State.READY,
     (State.READY, Event.UNAVAILABLE): State.IDLE,
     (State.READY, Event.START): State.RECORDING,
     (State.READY, Event.RERECORD): State.READY,
     (State.READY, Event.UNDELETE): State.READY,
-    (State.READY, Event.MARK): State.READY,
     (State.READY, Event.FAULT): State.FAULT,
     (State.RECORDING, Event.AVAILABLE): State.RECORDING,
     (State.RECORDING, Event.UNAVAILABLE): State.RECORDING,
@@ -187,6 +185,7 @@ _MENDS: Final[dict[tuple[State, Event], str]] = {
     (State.RECORDING, Event.START): "recctl stop saves the running episode; recctl rerecord "
     "throws it away and starts again",
     (State.FINALIZING, Event.START): "the last rows are being written; try again at once",
+    (State.READY, Event.MARK): "a mark belongs to the running episode: mark it before stop",
     (State.FAULT, Event.START): "recctl status names the fault; mend it, then recctl reset",
 }
 
@@ -257,8 +256,7 @@ def _ended(session: Session, reason: str, *, keep: bool) -> Take:
 def mark(session: Session, label: str, at_ns: int) -> Session:
     """Put `label` on the running episode. Refused when none runs."""
     after = advance(session, Event.MARK)
-    if after.take is None:
-        raise _refused(session, "there is no running episode to mark", "recctl start begins one")
+    assert after.take is not None, "RECORDING and FINALIZING always have a take"
     return replace(after, take=replace(after.take, marks=(*after.take.marks, Mark(label, at_ns))))
 
 

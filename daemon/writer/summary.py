@@ -136,7 +136,7 @@ def bus_summary(
 
 def _clipped_far(samples: Records) -> Bools:
     """True where limits moved the goal so far that a person would see it."""
-    return (_moved(samples) > CLIP_UNITS).any(axis=1)
+    return np.any(_moved(samples) > CLIP_UNITS, axis=1)
 
 
 def _moved(samples: Records) -> npt.NDArray[np.float64]:

@@ -145,7 +145,7 @@ def test_marks_go_to_the_running_episode_and_nowhere_else() -> None:
     session = machine.mark(recording(), "success", 7)
     assert session.take is not None
     assert [mark.label for mark in session.take.marks] == ["success"]
-    with pytest.raises(StateError, match="no running episode"):
+    with pytest.raises(StateError, match="not possible in READY"):
         machine.mark(ready(), "success", 7)
 
 

@@ -1,16 +1,18 @@
 """The tables that the supervisor walks are complete, and say what DESIGN says."""
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from recd.config.load import load_robot
-from recd.config.messages import COMMANDS
+from recd.config.messages import COMMANDS, TOPICS
 from recd.config.models import RobotConfig
 from recd.daemon.supervisor import simulation
 from recd.daemon.supervisor.failures import Absence, Action, Loss, action_for, consequences
 from recd.daemon.supervisor.processes import MANNERS, Required, process_table
+from recd.daemon.supervisor.reference import render
 from recd.daemon.supervisor.resources import Resources, rate_fraction, ring_table
 from recd.daemon.supervisor.status import histogram
 from recd.daemon.worker import KINDS
@@ -144,3 +146,13 @@ def test_percentiles_come_from_the_buckets_of_a_status_cell() -> None:
     told = histogram(counts)
     assert (told["count"], told["p50_ns"], told["max_ns"]) == (100, int(2**10.5), int(2**20.5))
     assert told["p99_ns"] == told["p50_ns"]
+
+
+def test_the_committed_reference_of_the_control_api_is_what_the_tables_say() -> None:
+    page = Path(__file__).parents[2] / "docs" / "control_api.md"
+    assert page.read_text() == render(), "run: make docs"
+
+
+def test_every_topic_is_told_in_the_reference() -> None:
+    for topic in TOPICS:
+        assert f"| `{topic}` |" in render()

@@ -239,15 +239,26 @@ def _us(histogram: Told | None) -> str:
     return "" if p99 is None else f"{p99 / 1000:.0f}"
 
 
+def _formats(camera: Told) -> list[str]:
+    """What a camera offers: `  /dev/video0  mjpeg  640x480 at 15 30`."""
+    return [
+        f"  {camera['path']}  {offer['fourcc'] or offer['pixelformat'] + ' (not taken)'}  "
+        + ", ".join(f"{size['size']} at {size['fps']}" for size in offer["sizes"])
+        for offer in camera["formats"]
+    ]
+
+
 def devices(told: Told) -> list[str]:
     """Cameras and serial ports of this computer."""
     lines = []
     if told["cameras"]:
         rows = [
-            (c["path"], c.get("name", ""), c.get("stable", ""), c.get("formats", ""),
-             c.get("used_by", "")) for c in told["cameras"]
+            (c["path"], c["card"] or c["problem"], c["device"],
+             ", ".join(f"{user['name']} (pid {user['pid']})" for user in c["users"]))
+            for c in told["cameras"]
         ]  # fmt: skip
-        lines += table(("camera", "name", "stable name", "formats", "used by"), rows)
+        lines += table(("camera", "name", "stable name", "used by"), rows)
+        lines += [line for camera in told["cameras"] for line in _formats(camera)]
     else:
         lines.append("no cameras found (/dev/video*)")
     lines.append("")

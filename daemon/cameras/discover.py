@@ -12,6 +12,7 @@ from typing import Any
 
 from recd.daemon.cameras import v4l2_controls
 from recd.daemon.cameras.access import DeviceUser, users_of
+from recd.daemon.cameras.request import FOURCC_OF_PAYLOAD
 from recd.daemon.cameras.v4l2_formats import Offer, can_capture, capability, offers
 
 _NODE = re.compile(r"video(\d+)$")
@@ -40,7 +41,7 @@ class FoundCamera:
         return self.names[0] if self.names else self.path
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON and tables."""
+        """Plain values for JSON and tables; `fourcc` of a format is the configuration's word."""
         return {
             "device": self.device,
             "path": self.path,
@@ -58,7 +59,7 @@ class FoundCamera:
 def _plain_offer(offer: Offer) -> dict[str, Any]:
     return {
         "pixelformat": offer.pixelformat,
-        "fourcc": offer.payload,
+        "fourcc": FOURCC_OF_PAYLOAD.get(offer.payload, ""),
         "sizes": [{"size": str(size), "fps": str(size.rates)} for size in offer.sizes],
     }
 

@@ -29,16 +29,13 @@ from recd.daemon.encode.parts import Part, earlier_parts, next_part
 from recd.daemon.encode.pictures import Pictures
 from recd.daemon.encode.sinks import PictureSink, SinkError
 from recd.daemon.encode.take import Counts, Take, TakeSpec, make_aligner
+from recd.daemon.encode.watch import RingWatch
 from recd.daemon.worker import WorkerContext
 from recd.shm import OBSERVER, Doorbell, ReaderPolicy, RingReader, Segment, Slot
 from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns
 
 BEAT_NS = 100 * NS_PER_MS
 """Longest time between two heartbeats while nothing else happens."""
-
-LAG_WARN, LAG_OVER = 0.5, 0.25
-"""Shares of the ring waiting to be encoded: above the first the operator is told, below the second
-that it is over."""
 
 RECENT = 16
 """Frames from before `begin` that are looked at again: its row 0 may lie a little back."""
@@ -89,7 +86,7 @@ class EncoderWorker:
         self._closed: queue.SimpleQueue[Closed] = queue.SimpleQueue()
         self._closed_bell = Doorbell.create()
         self._next_beat_ns = 0
-        self._lagging = self._told_lenient = False
+        self._watch = RingWatch(ctx, self._reader, camera=self._camera)
 
     # ------------------------------------------------------------------ life
 
@@ -350,36 +347,14 @@ class EncoderWorker:
         self._beat()
 
     def _report(self) -> None:
-        if self._pictures.converter.lenient and not self._told_lenient:
-            self._told_lenient = True
-            self._ctx.event(
-                "encoder.flawed_jpegs", level="warning", camera=self._camera,
-                reason="most JPEGs of this camera end early; damage can no longer be told",
-            )  # fmt: skip
         if now_ns() >= self._next_beat_ns:
+            self._watch.jpegs(self._pictures.converter)
             self._beat()
 
     def _beat(self) -> None:
         self._next_beat_ns = now_ns() + BEAT_NS
         status = self._ctx.status
-        status.set("ring_lost", self._reader.lost)
-        status.set("lag_frames", self._lag())
+        status.set("ring_lost", self._watch.losses(recording=bool(self._open)))
+        status.set("lag_frames", self._watch.lag())
         state = "recording" if self._open else "closing" if self._closing else "ready"
         status.beat(state, progress=int(status.counters[0]))
-
-    def _lag(self) -> int:
-        """Frames waiting in the ring; crossing half of it is told once."""
-        lag = self._reader.peek_head() - self._reader.cursor
-        if self._holds_steps:
-            return lag  # steps wait because they can
-        share = lag / self._reader.spec.slots
-        if share > LAG_WARN and not self._lagging:
-            self._lagging = True
-            self._ctx.event(
-                "encoder.lag", level="warning", camera=self._camera, frames=lag,
-                reason="encoding is slower than the camera; frames are lost when the ring is full",
-            )  # fmt: skip
-        elif share < LAG_OVER and self._lagging:
-            self._lagging = False
-            self._ctx.event("encoder.lag_over", camera=self._camera, frames=lag)
-        return lag

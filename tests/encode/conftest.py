@@ -153,14 +153,14 @@ def number_of(rgb: Rgb) -> int:
     return sum(1 << bit for bit in range(8) if bars[bit] > 128)
 
 
-def until(condition: Callable[[], Any], what: str) -> Any:
+def until(condition: Callable[[], Any], what: Callable[[], str]) -> Any:
     """Poll until `condition` is true and return its value; fail after long patience."""
     deadline_ns = now_ns() + PATIENCE_NS
     while now_ns() < deadline_ns:
         if value := condition():
             return value
         sleep_until_ns(now_ns() + 2 * NS_PER_MS)
-    raise AssertionError(f"did not happen: {what}")
+    raise AssertionError(f"did not happen: {what()}")
 
 
 class Rig:
@@ -232,7 +232,10 @@ class Rig:
                     return message
             return None
 
-        return until(found, f"message {ty} {fields}; had {self.messages}")
+        def missed() -> str:
+            return f"{ty} {fields}; had {[(m['ty'], m.get('event', '')) for m in self.messages]}"
+
+        return until(found, missed)
 
     def ready(self) -> dict[str, Any]:
         """Wait for `ready`; what was heard before is forgotten."""
@@ -290,7 +293,7 @@ class Rig:
                     mine.append(record)
             return mine
 
-        until(enough, f"{rows} records")
+        until(enough, lambda: f"{rows} records; had {len(taken())}")
         return np.array(taken()[:rows], TICK_DTYPE)
 
     def counter(self, index: int) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from recd.config.streams import FrameFlag, TickFlag
-from recd.shm.clock import NS_PER_MS, now_ns
+from recd.shm.clock import NS_PER_MS, now_ns, sleep_until_ns
 
 
 def flags(records, row):
@@ -157,12 +157,15 @@ def test_a_stalled_encoder_loses_nothing_while_the_ring_holds(rig, shown):
     rig.told(uid, 3)
 
     os.kill(rig.process.pid, signal.SIGSTOP)
-    rig.feed(range(5, 60), t0)
+    rig.feed(range(5, 90), t0)
+    sleep_until_ns(now_ns() + 150 * NS_PER_MS)  # the length of the stall
     os.kill(rig.process.pid, signal.SIGCONT)
-    closed = rig.end(uid, 50)
+    closed = rig.end(uid, 80)
 
-    assert shown(closed["path"]) == list(range(50))
+    assert shown(closed["path"]) == list(range(80))
     assert closed["counts"]["lost"] == 0
+    assert rig.answer("event", event="encoder.lag")["level"] == "warning"
+    rig.answer("event", event="encoder.lag_over")
 
 
 def test_an_overrun_ring_costs_counted_frames_and_never_a_row(make_rig, shown):
@@ -187,7 +190,7 @@ def test_an_overrun_ring_costs_counted_frames_and_never_a_row(make_rig, shown):
     assert closed["counts"]["kept"] == len(set(numbers))
     flagged = TickFlag.REPEAT | TickFlag.MISSING
     assert all(records["flags"][k] & flagged for k in wrong)
-    assert rig.answer("event", event="encoder.lag")["level"] == "warning"
+    assert rig.answer("event", event="encoder.lost")["level"] == "warning"
 
 
 def test_a_stop_before_rows_that_are_already_encoded_cuts_the_file_to_them(rig, shown):

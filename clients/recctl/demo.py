@@ -58,6 +58,8 @@ def demo(
     for override in overrides:
         command += ["--set", override]
     say = _say_unless(output.as_json)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _leave)  # so that the daemon is ended with this command
     say("starting recd with a simulated SO-101 pair and two cameras ...")
     with _daemon(command, directory / "recd.log") as process, _client(process, directory) as client:
         client.wait_until("READY", timeout_s=START_TIMEOUT_S)
@@ -70,6 +72,10 @@ def demo(
     told = {"dataset": str(root), "episodes": saved, "verify": report.to_dict()}
     output.show(told, lambda _: _what_next(root, report))
     return 0 if report.ok and len(saved) == episodes else 1
+
+
+def _leave(number: int, _: object) -> None:
+    sys.exit(128 + number)
 
 
 def _say_unless(quiet: bool) -> Any:

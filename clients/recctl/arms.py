@@ -1,5 +1,8 @@
 """recctl arm, hold, estop, ...: who moves the robot. `release` works without any daemon."""
 
+from dataclasses import asdict
+from typing import Any
+
 import click
 
 from recd.clients.recctl import show
@@ -57,3 +60,34 @@ def resume(output: Output, pair: str | None) -> None:
 def estop(output: Output, pair: str | None) -> None:
     """Stand still within one control period. A second estop applies the torque policy."""
     output.show(output.call("estop", pair=pair), show.motion)
+
+
+@click.command()
+@click.argument("config")
+@click.argument("bus", required=False)
+@POLICY
+@click.option("--force", is_flag=True, help="Also while another process has the port open.")
+@click.pass_obj
+def release(output: Output, config: str, bus: str | None, policy: str | None, force: bool) -> None:
+    """Apply the torque policy of CONFIG to BUS (all followers when left out), without a daemon."""
+    from recd.config.load import dump, load_robot
+    from recd.config.paths import runtime_dir
+    from recd.daemon.arms.release import release as release_bus
+
+    robot = load_robot(config, check_machine=False)
+    directory = str(runtime_dir(robot.instance_name, robot.control.runtime_dir))
+    buses = [bus] if bus else [name for name in robot.buses() if name.endswith(".follower")]
+    reports = [
+        asdict(release_bus(dump(robot), name, policy=policy, force=force, runtime_dir=directory))
+        for name in buses
+    ]
+    output.show({"released": reports}, _released)
+
+
+def _released(told: dict[str, Any]) -> list[str]:
+    return [
+        f"{report['bus']}: {report['policy']}, torque on at "
+        f"{sum(report['torque_after'])} of {len(report['torque_after'])} joints"
+        f"{f' ({note})' if (note := report['note']) else ''}"
+        for report in told["released"]
+    ]

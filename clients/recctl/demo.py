@@ -16,6 +16,7 @@ import click
 
 from recd.clients.client import NotRunningError, RecdClient
 from recd.clients.recctl import show
+from recd.clients.recctl.dataset import show_verified, verified
 from recd.clients.recctl.output import Output
 from recd.clients.recctl.record import LiveLine, Told
 from recd.config.errors import RecdError
@@ -57,6 +58,8 @@ def demo(
                "--set", f"dataset.root={root}"]  # fmt: skip
     for override in overrides:
         command += ["--set", override]
+    from recd.daemon.dataset.verify import verify_dataset
+
     say = _say_unless(output.as_json)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _leave)  # so that the daemon is ended with this command
@@ -68,10 +71,10 @@ def demo(
         say("armed: the follower follows the leader at 250 Hz")
         saved = _record(client, episodes, episode_s, reset_s, output)
         client.shutdown()
-    report = _verify(root)
-    told = {"dataset": str(root), "episodes": saved, "verify": report.to_dict()}
+    report = verified(root, verify_dataset(root))
+    told = {"dataset": str(root), "episodes": saved, "verify": report}
     output.show(told, lambda _: _what_next(root, report))
-    return 0 if report.ok and len(saved) == episodes else 1
+    return 0 if report["good"] and len(saved) == episodes else 1
 
 
 def _leave(number: int, _: object) -> None:
@@ -169,17 +172,10 @@ def _in_second_take(told: dict[str, Any], episodes: int) -> bool:
     )
 
 
-def _verify(root: Path) -> Any:
-    from recd.daemon.dataset.verify import verify_dataset
-
-    return verify_dataset(root)
-
-
-def _what_next(root: Path, report: Any) -> list[str]:
+def _what_next(root: Path, report: dict[str, Any]) -> list[str]:
     return [
         "",
-        f"verified {root}: {'whole' if report.ok else 'NOT WHOLE'}",
-        *(f"  {finding}" for finding in report.findings),
+        *show_verified(report),
         "try next:",
         "  recd run demo                 the same daemon, for your own hands",
         "  recctl record -n 2 --episode-time 10 --reset-time 5 --arm",

@@ -262,12 +262,12 @@ def devices(told: Told) -> list[str]:
     else:
         lines.append("no cameras found (/dev/video*)")
     lines.append("")
-    if told["serial_ports"]:
-        ports = [
-            (p["path"], p.get("name", ""), p.get("stable", ""), p.get("used_by", ""))
-            for p in told["serial_ports"]
-        ]
-        lines += table(("serial port", "adapter", "stable name", "used by"), ports)
-    else:
-        lines.append("no serial ports found (/dev/ttyACM*, /dev/ttyUSB*)")
-    return lines
+    rows = [
+        (port["device"], port["product"], port["stable"] or "", port["usb_serial"],
+         ", ".join(f"{user['command']} ({user['pid']})" for user in port["users"]))
+        for port in told["serial_ports"]
+    ]  # fmt: skip
+    if rows:
+        head = ("serial port", "adapter", "stable name", "serial number", "used by")
+        return [*lines, *table(head, rows)]
+    return [*lines, "no serial ports found (/dev/ttyACM*, /dev/ttyUSB*)"]

@@ -1,5 +1,6 @@
 """recctl top, shm, snapshot, devices: looking at a running daemon and at this computer."""
 
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -73,11 +74,11 @@ def _pictures(made: dict[str, Any]) -> list[str]:
 @click.pass_obj
 def devices(output: Output) -> None:
     """Cameras and serial ports of this computer: stable names, formats, who uses them."""
-    from recd.daemon.arms.ports import list_serial_ports
+    from recd.daemon.arms.ports import list_ports
     from recd.daemon.cameras.discover import list_cameras
 
     found = {
         "cameras": [camera.to_dict() for camera in list_cameras()],
-        "serial_ports": [port.to_dict() for port in list_serial_ports()],
+        "serial_ports": [asdict(port) for port in list_ports()],
     }
     output.show(found, show.devices)

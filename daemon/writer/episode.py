@@ -16,7 +16,7 @@ from recd.config.streams import TICK_DTYPE
 from recd.daemon.dataset.draft import OWN_FOLDER
 from recd.daemon.writer.sidelog import SideLog
 from recd.daemon.writer.streams import RecordStream
-from recd.shm.clock import NS_PER_S, ClockPair, clock_pair, now_ns, tick_ns
+from recd.shm.clock import NS_PER_S, ClockPair, clock_pair, now_ns, tick_at_or_before, tick_ns
 
 Records = npt.NDArray[np.void]
 
@@ -73,14 +73,15 @@ class Episode:
         self.clocks: list[ClockPair] = [clock_pair()]
         self._durable = durable
         self._synced_ns = now_ns()
-        (self.staging / OWN_FOLDER).mkdir(parents=True, exist_ok=True)
+        self.own = self.staging / OWN_FOLDER
+        self.own.mkdir(parents=True, exist_ok=True)
         self.tracks = {stream.name: self._track(stream) for stream in (*arms, *telemetry, *cameras)}
         self.cameras = [stream.name for stream in cameras]
         for stream in (*arms, *telemetry):
             self._take_up(stream)
 
     def _track(self, stream: RecordStream) -> Track:
-        path = self.staging / OWN_FOLDER / f"{stream.name}.arrows"
+        path = self.own / f"{stream.name}.arrows"
         log = SideLog(path, stream.dtype, metadata={"recd.uid": self.uid})
         return Track(stream, log, lost_before=stream.lost)
 
@@ -126,30 +127,45 @@ class Episode:
         self.ended_ns = now_ns()
         self.clocks.append(clock_pair())
 
-    def keep_durable(self, at_ns: int) -> None:
-        """Once a second: side logs to the disk; every ten: wall time noted."""
+    def due(self, at_ns: int) -> bool:
+        """True once a second: time to build rows and to make everything durable."""
         if at_ns - self._synced_ns < SYNC_EVERY_NS:
-            return
+            return False
         self._synced_ns = at_ns
+        if at_ns - self.clocks[-1].mono_ns >= WALL_EVERY_NS:
+            self.clocks.append(clock_pair())
+        return True
+
+    def flush(self) -> None:
+        """Hand the side logs to the kernel and, if asked for, to the disk."""
         for track in self.tracks.values():
             if self._durable:
                 track.log.sync()
             else:
                 track.log.flush()
-        if at_ns - self.clocks[-1].mono_ns >= WALL_EVERY_NS:
-            self.clocks.append(clock_pair())
 
     def rows_so_far(self) -> int:
         """Rows that every camera has decided; without cameras, by the time that has passed."""
         if not self.cameras:
             # The last row of an episode may still lie ahead when `end` comes.
-            passed = max(0, (now_ns() - self.t0_ns) * self.rate_num // (NS_PER_S * self.rate_den))
+            passed = self.rows_before(now_ns())
             return passed if self.rows is None else min(passed, self.rows)
         return min(len(self.tracks[name].records) for name in self.cameras)
 
-    def ticks_of(self, camera: str) -> Records:
-        """Row records (TICK_DTYPE) of one camera's tick stream."""
-        return self.tracks[f"ticks.{camera}"].array().astype(TICK_DTYPE, copy=False)
+    def row_times(self, first: int, upto: int) -> npt.NDArray[np.int64]:
+        """Times of rows [first, upto): of the grid, or of the source's own steps. int64 ns."""
+        if self.facts.get("grid") == "step" and self.cameras:
+            steps = self.tracks[self.cameras[0]].records[first:upto]
+            return np.array([step["tick_ns"] for step in steps], np.int64)
+        return np.array([self.tick_ns(k) for k in range(first, upto)], np.int64)
+
+    def rows_before(self, at_ns: int) -> int:
+        """Number of rows whose time lies at or before `at_ns`."""
+        return max(0, tick_at_or_before(self.t0_ns, at_ns, self.rate_num, self.rate_den) + 1)
+
+    def ticks_of(self, camera: str, first: int = 0, upto: int | None = None) -> Records:
+        """Row records (TICK_DTYPE) of one camera: rows [first, upto), all without `upto`."""
+        return np.array(self.tracks[f"ticks.{camera}"].records[first:upto], TICK_DTYPE)
 
     def covered(self, arms: list[RecordStream], *, patience_ns: int) -> bool:
         """True once every arm stream has a sample past the last row, or patience has run out."""

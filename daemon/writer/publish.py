@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,19 @@ from recd.daemon.dataset import (
     DatasetSchema,
     DatasetStore,
     EpisodeRows,
+    Pictures,
     VideoFile,
 )
+from recd.daemon.encode.images import read_pictures
 from recd.daemon.session import verdict
 from recd.daemon.session.summary import EpisodeSummary
+from recd.daemon.writer.builder import RowBuilder
 from recd.daemon.writer.episode import Episode
-from recd.daemon.writer.rows import Bus, PairRows, align_pair, bus_of
 from recd.daemon.writer.summary import bus_summary, camera_summary
 from recd.shm.clock import NS_PER_S, wall_iso
+
+NO_ROWS = np.ones((0, 1), bool)
+"""Validity of a bus that gives the dataset no values."""
 
 
 def dataset_schema(robot: RobotConfig) -> DatasetSchema:
@@ -53,17 +58,6 @@ class Publisher:
         self._store = store
         config = json.dumps(robot.model_dump(mode="json"), sort_keys=True)
         self._config_sha256 = hashlib.sha256(config.encode()).hexdigest()
-        self._buses = [self._bus(pair) for pair in robot.arms]
-
-    def _bus(self, pair: str) -> Bus:
-        arm = self._robot.arms[pair]
-        return bus_of(
-            pair,
-            joints=self._robot.joints(pair),
-            rate_hz=arm.rate_hz,
-            degrees=arm.use_degrees,
-            action=self._robot.dataset.action,
-        )
 
     def facts(self) -> dict[str, Any]:
         """What the supervisor needs to know of the dataset: totals and pinned codecs."""
@@ -80,18 +74,19 @@ class Publisher:
         totals = self._store.totals
         return {"episodes": totals.episodes, "rows": totals.rows, "tasks": totals.tasks}
 
-    def publish(self, episode: Episode) -> dict[str, Any]:
+    def publish(self, episode: Episode, builder: RowBuilder) -> dict[str, Any]:
         """Commit a sealed episode; durable on return. DatasetError when it cannot be."""
         assert episode.seal is not None
         assert episode.rows is not None
-        ticks = {name: self._ticks(episode, name) for name in self._robot.cameras}
-        pairs = [self._align(episode, bus) for bus in self._buses]
-        summary = self._summary(episode, ticks, pairs)
+        self._check_rows(episode)
+        builder.extend(episode.rows)
+        builder.close()
+        summary = self._summary(episode, builder)
         judged = verdict.judge(summary)
         manifest = self._manifest(episode, summary, judged)
         result = self._store.commit(
             episode.uid,
-            self._rows(episode, ticks, pairs),
+            self._rows(episode, builder),
             self._videos(episode),
             manifest=manifest,
             sides=[Path(p) for c in episode.seal["cameras"].values() for p in c["thumbnails"]],
@@ -106,75 +101,77 @@ class Publisher:
             "totals": self._totals(),
         }
 
-    def _ticks(self, episode: Episode, camera: str) -> Any:
-        records = episode.ticks_of(camera)
-        if len(records) < (episode.rows or 0):
-            why = (episode.seal or {}).get("failed", {}).get(camera, "its encoder did not tell why")
-            raise DatasetError(
-                f"camera {camera}: {len(records)} of {episode.rows} rows were encoded: {why}",
-                mend="The episode stays in staging; recctl recover cuts it to what is whole.",
-            )
-        return records[: episode.rows]
+    def _check_rows(self, episode: Episode) -> None:
+        for camera in self._robot.cameras:
+            have = len(episode.tracks[f"ticks.{camera}"].records)
+            if have < (episode.rows or 0):
+                failed = (episode.seal or {}).get("failed", {})
+                raise DatasetError(
+                    f"camera {camera}: {have} of {episode.rows} rows were encoded: "
+                    f"{failed.get(camera, 'its encoder did not tell why')}",
+                    mend="The episode stays in staging; recctl recover cuts it to what is whole.",
+                )
 
-    def _align(self, episode: Episode, bus: Bus) -> PairRows:
-        samples = episode.tracks[f"arm.{bus.pair}.follower"].array()
-        grid = np.array([episode.tick_ns(k) for k in range(episode.rows or 0)], np.int64)
-        return align_pair(samples, grid, bus)
-
-    def _rows(
-        self, episode: Episode, ticks: Mapping[str, Any], pairs: list[PairRows]
-    ) -> EpisodeRows:
-        task = str((episode.seal or {}).get("task") or self._robot.dataset.task)
-        extra = {}
-        if self._store.schema.columns == "full":
-            extra = _own_columns(episode, ticks, pairs)
+    def _rows(self, episode: Episode, builder: RowBuilder) -> EpisodeRows:
+        blocks = builder.blocks
+        own = blocks[0].extra if self._store.schema.columns == "full" else {}
+        extra: dict[str, Any] = {
+            name: np.concatenate([block.extra[name] for block in blocks]) for name in own
+        }
+        if own:
+            extra["recd.episode_uid"] = [builder.uid] * builder.rows
         return EpisodeRows(
-            state=np.hstack([pair.state_values for pair in pairs]),
-            action=np.hstack([pair.action_values for pair in pairs]),
-            task=[task] * (episode.rows or 0),
+            state=np.concatenate([block.state for block in blocks]),
+            action=np.concatenate([block.action for block in blocks]),
+            task=[task for block in blocks for task in block.task],
             extra=extra,
+            images={
+                f"observation.images.{name}": Pictures(
+                    read_pictures(Path(closed["path"])), _histogram(closed)
+                )
+                for name, closed in (episode.seal or {})["cameras"].items()
+                if closed["kind"] == "images"
+            },
         )
 
     def _videos(self, episode: Episode) -> dict[str, VideoFile]:
         videos = {}
         for name, closed in (episode.seal or {})["cameras"].items():
-            histogram = closed["statistics"]
+            if closed["kind"] != "video":
+                continue
             videos[f"observation.images.{name}"] = VideoFile(
                 path=Path(closed["path"]),
                 packets=int(closed["packets"]),
                 pins=CodecPins(**closed["pins"]),
-                histogram=CameraHistogram(
-                    int(histogram["count"]),
-                    np.frombuffer(histogram["hist"], np.uint64).reshape(3, 256),
-                ),
+                histogram=_histogram(closed),
                 sha256=closed.get("sha256", ""),
             )
         return videos
 
-    def _summary(
-        self, episode: Episode, ticks: Mapping[str, Any], pairs: list[PairRows]
-    ) -> EpisodeSummary:
+    def _summary(self, episode: Episode, builder: RowBuilder) -> EpisodeSummary:
         fps, rows = episode.fps, episode.rows or 0
         seal = episode.seal or {}
         cameras = {
             name: camera_summary(
-                records,
+                episode.ticks_of(name, 0, rows),
                 fps=fps,
-                camera_fps=min(self._robot.cameras[name].fps, 1e6),
+                camera_fps=camera.fps,
                 lost=int(seal["cameras"].get(name, {}).get("counts", {}).get("lost", 0)),
             )
-            for name, records in ticks.items()
+            for name, camera in self._robot.cameras.items()
         }
-        buses = {}
-        for bus, aligned in zip(self._buses, pairs, strict=True):
-            for side, track in self._sides(episode, bus.pair):
+        valid, buses, first = np.concatenate(builder.state_valid), {}, 0
+        for pair in self._robot.arms:
+            joints = self._robot.joints(pair)
+            for side, track in self._sides(episode, pair):
                 samples = track.array()
-                inside = samples[samples["request_ns"] >= episode.t0_ns]
-                valid = aligned.state.valid if side == "follower" else np.ones((0, 1), bool)
-                buses[f"{bus.pair}.{side}"] = bus_summary(
-                    inside, valid_rows=valid, joints=bus.joints, fps=fps, t0_ns=episode.t0_ns,
-                    recorded=side == "follower",
+                recorded = side == "follower"
+                buses[f"{pair}.{side}"] = bus_summary(
+                    samples[samples["request_ns"] >= episode.t0_ns],
+                    valid_rows=valid[:, first : first + len(joints)] if recorded else NO_ROWS,
+                    joints=joints, fps=fps, t0_ns=episode.t0_ns, recorded=recorded,
                 )  # fmt: skip
+            first += len(joints)
         return EpisodeSummary(
             duration_s=rows / fps, rows=rows, fps=fps, cameras=cameras, buses=buses,
             restarts=seal.get("restarts", {}), fault=_fault_of(seal),
@@ -214,7 +211,7 @@ class Publisher:
 
     def discard(self, episode: Episode) -> None:
         """Put an episode that was never published into the trash."""
-        self._store.discard(episode.uid)
+        self._store.discard(episode.uid, rows=episode.rows or 0)
 
     def undo(self, uid: str) -> dict[str, Any]:
         """Take the newest episode back out of the dataset, into the trash."""
@@ -227,41 +224,12 @@ class Publisher:
         return {"totals": self._totals(), "episode_index": result.episode_index}
 
 
+def _histogram(closed: Mapping[str, Any]) -> CameraHistogram:
+    told = closed["statistics"]
+    counts = np.frombuffer(told["hist"], np.uint64).reshape(3, 256)
+    return CameraHistogram(int(told["count"]), counts)
+
+
 def _fault_of(seal: Mapping[str, Any]) -> str:
     reason = str(seal.get("end_reason", ""))
     return reason if reason not in ("stop", "", "time", "plan") else ""
-
-
-def _own_columns(
-    episode: Episode, ticks: Mapping[str, Any], pairs: list[PairRows]
-) -> dict[str, Any]:
-    """Columns of `columns: full` that teleoperation fills; the others keep their unused value."""
-
-    def per_camera(field: str) -> np.ndarray[Any, Any]:
-        return np.stack([records[field] for records in ticks.values()], axis=1).astype(np.int64)
-
-    rows = episode.rows or 0
-    columns: dict[str, Any] = {
-        "recd.state_error_ns": _furthest(pair.state.error_ns for pair in pairs),
-        "recd.state_valid": np.hstack([pair.state.valid for pair in pairs]),
-        "recd.state_source": pairs[0].state.source[:, 0],
-        "recd.action_error_ns": _furthest(pair.action.error_ns for pair in pairs),
-        "recd.action_valid": np.hstack([pair.action.valid for pair in pairs]),
-        "recd.action_source": pairs[0].action.source[:, 0],
-        "recd.control_source": pairs[0].control_source,
-        "recd.intervention": np.zeros(rows, bool),
-        "recd.episode_uid": [episode.uid] * rows,
-    }
-    if ticks:
-        columns |= {
-            "recd.camera_error_ns": per_camera("error_ns"),
-            "recd.camera_source": per_camera("source_seq"),
-            "recd.camera_flags": per_camera("flags"),
-        }
-    return columns
-
-
-def _furthest(errors_ns: Iterable[Any]) -> Any:
-    """Per row the error with the largest magnitude, sign kept; int64 [R]."""
-    all_ns = np.hstack(list(errors_ns))
-    return np.take_along_axis(all_ns, np.abs(all_ns).argmax(axis=1)[:, None], axis=1)[:, 0]

@@ -5,6 +5,7 @@ there is no value at all the state is 0 and the action stays where the arm was, 
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -39,7 +40,8 @@ class Bus:
 class PairRows:
     """Rows of one pair: state and action as aligned, without NaN, and who asked for the action.
 
-    control_source: int64 [R], GoalSource of the sample whose action is in force.
+    control_source: int64 [R], GoalSource of the sample whose action is in force; state_tick,
+    action_tick: int64 [R], `tick` of the bus sample used, -1 none.
     """
 
     state: JointAlignment
@@ -47,6 +49,8 @@ class PairRows:
     state_values: npt.NDArray[np.float32]
     action_values: npt.NDArray[np.float32]
     control_source: Int64s
+    state_tick: Int64s
+    action_tick: Int64s
 
 
 def bus_of(pair: str, *, joints: tuple[str, ...], rate_hz: int, degrees: bool, action: str) -> Bus:
@@ -90,12 +94,19 @@ def align_pair(samples: Records, grid_ns: Int64s, bus: Bus) -> PairRows:
     )
     state_values = np.nan_to_num(state.values, nan=0.0)
     action_values = np.where(np.isnan(action.values), state_values, action.values)
-    source = action.source[:, 0]
-    control = goals["source"][source.clip(0)] if len(goals) else np.zeros(len(grid_ns), np.int64)
     return PairRows(
         state=state,
         action=action,
         state_values=state_values,
         action_values=action_values.astype(np.float32),
-        control_source=np.where(source >= 0, control, 0).astype(np.int64),
+        control_source=_of_sample(goals["source"], action.source[:, 0], none=0),
+        state_tick=_of_sample(read["tick"], state.source[:, 0], none=-1),
+        action_tick=_of_sample(goals["tick"], action.source[:, 0], none=-1),
     )
+
+
+def _of_sample(values: npt.NDArray[Any], source: Int64s, *, none: int) -> Int64s:
+    """The value of the sample used for each row; `none` where there is none. int64 [R]."""
+    if len(values) == 0:
+        return np.full(len(source), none, np.int64)
+    return np.where(source >= 0, values[source.clip(0)], none).astype(np.int64)

@@ -6,7 +6,6 @@ are not without their footer. Records are appended in batches; `sync()` makes th
 
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -82,27 +81,3 @@ class SideLog:
         if durable:
             os.fsync(self._file.fileno())
         self._file.close()
-
-
-def read_records(path: Path) -> tuple[pa.Table, bool]:
-    """All whole batches of a stream file and whether it was closed properly.
-
-    A stream cut anywhere gives its batches before the cut; a file cut inside its schema gives an
-    empty table without columns.
-    """
-    batches: list[Any] = []
-    whole = True
-    with pa.OSFile(os.fspath(path), "rb") as file:
-        try:
-            reader = pa.ipc.open_stream(file)
-        except (pa.ArrowInvalid, OSError):
-            return pa.table({}), False
-        while True:
-            try:
-                batches.append(reader.read_next_batch())
-            except StopIteration:
-                break
-            except (pa.ArrowInvalid, OSError):
-                whole = False
-                break
-        return pa.Table.from_batches(batches, schema=reader.schema), whole

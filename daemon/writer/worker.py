@@ -13,11 +13,14 @@ from typing import Any
 from recd.config.errors import DatasetError, RecdError
 from recd.config.models import RobotConfig
 from recd.config.streams import TICK_DTYPE, arm_sample_dtype, telemetry_dtype
+from recd.daemon.align.cameras import KERNELS
 from recd.daemon.dataset import DatasetStore
 from recd.daemon.worker import WorkerContext
+from recd.daemon.writer.builder import RowBuilder
 from recd.daemon.writer.episode import Episode
 from recd.daemon.writer.publish import Publisher, dataset_schema
 from recd.daemon.writer.streams import RecordStream
+from recd.shm import aot
 from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns
 
 DRAIN_EVERY_NS = 20 * NS_PER_MS
@@ -37,10 +40,22 @@ def run(ctx: WorkerContext) -> int:
     with DatasetStore.open_or_create(
         robot.dataset_root, dataset_schema(robot), repo_id=robot.dataset.repo_id
     ) as store:
+        _recover(ctx, store)
         writer = Writer(ctx, robot, store)
         ctx.ready(**writer.publisher.facts())
         writer.serve()
     return 0
+
+
+def _recover(ctx: WorkerContext, store: DatasetStore) -> None:
+    """Publish or put aside what a crash left, and tell the operator what became of it."""
+    aot.load(KERNELS)  # compiled now, not in the first episode
+    report = store.recover()
+    for found in report.recovered:
+        ctx.event("episode recovered", level="warning", uid=found.uid, rows=found.rows,
+                  episode_index=found.episode_index)  # fmt: skip
+    for aside in (*report.quarantined, *report.waiting):
+        ctx.event("episode put aside", level="error", uid=aside.uid, reason=aside.reason)
 
 
 class Writer:
@@ -52,6 +67,7 @@ class Writer:
         self.store = store
         self.publisher = Publisher(robot, store)
         self.episodes: dict[str, Episode] = {}
+        self.builders: dict[str, RowBuilder] = {}
         self.arms = [self._arm_stream(bus) for bus in robot.buses()]
         self.telemetry = [self._telemetry_stream(bus) for bus in robot.buses()]
         self.cameras = [self._tick_stream(name) for name in robot.cameras]
@@ -112,10 +128,27 @@ class Writer:
         self._drain()
         at_ns = now_ns()
         for episode in list(self.episodes.values()):
-            episode.keep_durable(at_ns)
+            if episode.due(at_ns):
+                self._keep(episode)
             if self._complete(episode):
                 self._finish(episode)
         self._report(at_ns)
+
+    def _keep(self, episode: Episode) -> None:
+        """Once a second: build what can be built, so that a crash costs no more than that."""
+        builder = self.builders[episode.uid]
+        try:
+            builder.extend(builder.decidable())
+            episode.flush()
+            if self.robot.dataset.durability == "resilient":
+                builder.sync()
+        except OSError as error:
+            self._failed(episode.uid, error, episode.staging)
+            self._forget(episode)
+
+    def _forget(self, episode: Episode) -> None:
+        del self.episodes[episode.uid]
+        self.builders.pop(episode.uid).close()
 
     def _drain(self) -> None:
         for stream in (*self.arms, *self.telemetry, *self.cameras):
@@ -130,13 +163,15 @@ class Writer:
             return
         try:
             self.store.stage(message["uid"], _recovery_facts(message))
-            self.episodes[message["uid"]] = Episode(
+            episode = Episode(
                 message,
                 arms=self.arms,
                 telemetry=self.telemetry,
                 cameras=self.cameras,
                 durable=self.robot.dataset.durability == "resilient",
             )
+            self.builders[episode.uid] = RowBuilder(self.robot, self.store.schema, episode)
+            self.episodes[episode.uid] = episode
         except (RecdError, OSError) as error:
             self._failed(message["uid"], error, Path(message["staging"]))
 
@@ -161,15 +196,17 @@ class Writer:
         )
 
     def _finish(self, episode: Episode) -> None:
-        del self.episodes[episode.uid]
+        builder = self.builders[episode.uid]
+        del self.episodes[episode.uid], self.builders[episode.uid]
         assert episode.seal is not None
         self.ctx.status.beat("committing")
         try:
             episode.close_logs(durable=False)  # the commit syncs all files of the episode
             if episode.seal["keep"]:
-                self.ctx.link.send("durable", **self.publisher.publish(episode))
+                self.ctx.link.send("durable", **self.publisher.publish(episode, builder))
                 self.ctx.status.count("episodes")
             else:
+                builder.close()
                 self.publisher.discard(episode)
                 self.ctx.link.send("discarded", uid=episode.uid)
         except (RecdError, OSError) as error:

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from recd.config.streams import arm_sample_dtype
+from recd.daemon.dataset.sides import read_stream
 from recd.daemon.writer.history import History
-from recd.daemon.writer.sidelog import SideLog, read_records
+from recd.daemon.writer.sidelog import SideLog
 
 DTYPE = arm_sample_dtype(6)
 
@@ -26,7 +27,7 @@ def test_records_come_back_as_they_were_written(tmp_path):
     for tick in range(20):
         log.append(sample(tick))
     log.close()
-    table, whole = read_records(tmp_path / "joints.arrows")
+    table, whole = read_stream(tmp_path / "joints.arrows")
     assert whole
     assert table["tick"].to_pylist() == list(range(20))
     assert table["present"][19].as_py() == [19, 20, 21, 22, 23, 24]
@@ -40,7 +41,7 @@ def test_a_cut_file_gives_every_whole_batch_before_the_cut(tmp_path, lost):
         log.append(sample(tick))
     log.close()
     os.truncate(path, path.stat().st_size - lost)
-    table, _ = read_records(path)
+    table, _ = read_stream(path)
     assert table["tick"].to_pylist() == list(range(len(table)))
     assert 50 - len(table) <= 5 * (1 + lost // 500)
 
@@ -66,7 +67,7 @@ def test_kill_minus_nine_costs_at_most_the_open_batch(tmp_path):
     ) as process:
         assert process.stdout.readline() == b"written\n"
         process.send_signal(signal.SIGKILL)
-    table, _ = read_records(path)
+    table, _ = read_stream(path)
     assert table["tick"].to_pylist() == list(range(100))
 
 

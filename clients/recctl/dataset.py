@@ -1,0 +1,182 @@
+"""recctl verify, recover, dataset: offline work on a dataset folder. No daemon is needed.
+
+A dataset that a daemon records into is locked: these commands then say so and touch nothing.
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from recd.clients.recctl.output import Output, size, table
+
+ROOT = click.argument("root", type=click.Path(path_type=Path, file_okay=False))
+
+
+@click.command()
+@ROOT
+@click.option("--no-decode", is_flag=True, help="Do not decode the videos (much faster).")
+@click.pass_obj
+def verify(output: Output, root: Path, no_decode: bool) -> int:
+    """Check the dataset at ROOT: everything a loader relies on, and every picture decoded.
+
+    Exit code 0: whole; 1: something is broken.
+    """
+    from recd.daemon.dataset.verify import verify_dataset
+
+    report = verify_dataset(root, decode=not no_decode)
+    output.show(verified(root, report), show_verified)
+    return report.exit_code
+
+
+def verified(root: Path, report: Any) -> dict[str, Any]:
+    """A verify report as plain data."""
+    return {
+        "root": str(root),
+        "good": report.good,
+        "episodes": report.episodes,
+        "rows": report.rows,
+        "cameras": report.cameras,
+        "pictures_decoded": report.decoded,
+        "findings": [str(finding) for finding in report.findings],
+        "counts": dict(report.counts),
+    }
+
+
+def show_verified(told: dict[str, Any]) -> list[str]:
+    """A verify report in lines."""
+    word = click.style("whole", fg="green") if told["good"] else click.style("BROKEN", fg="red")
+    decoded = f", {told['pictures_decoded']} pictures decoded" if told["pictures_decoded"] else ""
+    head = (
+        f"{told['root']}: {word}: {told['episodes']} episodes, {told['rows']} rows, "
+        f"{told['cameras']} cameras{decoded}"
+    )
+    return [head, *(f"  {finding}" for finding in told["findings"])]
+
+
+@click.command()
+@ROOT
+@click.pass_obj
+def recover(output: Output, root: Path) -> int:
+    """Save what can be saved of episodes that a crash left behind.
+
+    Exit code 0: nothing was lost; 3: something was lost; 1: nothing could be recovered.
+    """
+    from recd.daemon.dataset import DatasetStore
+
+    with DatasetStore.open(root) as store:
+        report = store.recover()
+    told = {
+        "recovered": [asdict(episode) for episode in report.recovered],
+        "quarantined": [asdict(episode) for episode in report.quarantined],
+        "waiting": [asdict(episode) for episode in report.waiting],
+        "exit_code": int(report.exit_code),
+    }
+    output.show(told, _recovered)
+    return int(report.exit_code)
+
+
+def _recovered(told: dict[str, Any]) -> list[str]:
+    lines = [
+        f"episode {e['episode_index']} ({e['uid'][:8]}): {e['rows']} rows recovered"
+        for e in told["recovered"]
+    ]
+    lines += [f"put aside {e['uid']}: {e['reason']}" for e in told["quarantined"]]
+    lines += [f"left in staging {e['uid']}: {e['reason']}" for e in told["waiting"]]
+    return lines or ["nothing to recover"]
+
+
+@click.group()
+def dataset() -> None:
+    """Offline work on a dataset: info, pack, trash, undelete, purge."""
+
+
+@dataset.command()
+@ROOT
+@click.pass_obj
+def info(output: Output, root: Path) -> None:
+    """List the episodes at ROOT with their verdicts and marks."""
+    from recd.daemon.dataset.survey import survey
+
+    episodes = [asdict(episode) for episode in survey(root)]
+    output.show({"episodes": episodes}, _listed)
+
+
+def _listed(told: dict[str, Any]) -> list[str]:
+    rows = [
+        (e.get("episode_index"), str(e.get("uid", ""))[:8], e.get("length", e.get("rows", "")),
+         _level(e), ", ".join(e.get("tasks", [])))
+        for e in told["episodes"]
+    ]  # fmt: skip
+    return table(("episode", "uid", "rows", "verdict", "tasks"), rows) if rows else ["no episodes"]
+
+
+def _level(episode: dict[str, Any]) -> str:
+    verdict = episode.get("verdict") or (episode.get("manifest") or {}).get("verdict") or {}
+    return verdict.get("level", "") if isinstance(verdict, dict) else str(verdict)
+
+
+@dataset.command()
+@ROOT
+@click.pass_obj
+def pack(output: Output, root: Path) -> None:
+    """Join the files of single episodes to LeRobot's sizes, by stream copy, atomically."""
+    from recd.daemon.dataset import DatasetStore
+
+    with DatasetStore.open(root) as store:
+        told = asdict(store.pack())
+    output.show(told, _packed)
+
+
+def _packed(told: dict[str, Any]) -> str:
+    if not told["changed"]:
+        return "nothing to pack"
+    return (
+        f"data files {told['data_before']} -> {told['data_after']}, "
+        f"videos {told['videos_before']} -> {told['videos_after']}"
+    )
+
+
+@dataset.command()
+@ROOT
+@click.pass_obj
+def trash(output: Output, root: Path) -> None:
+    """What was discarded, undone or deleted and can be brought back."""
+    from recd.daemon.dataset import DatasetStore
+
+    with DatasetStore.open(root) as store:
+        entries = [asdict(entry) for entry in store.trash()]
+    output.show({"trash": entries}, _trash)
+
+
+def _trash(told: dict[str, Any]) -> list[str]:
+    rows = [(e["uid"], e["kind"], e["at"], e["rows"], size(e["nbytes"])) for e in told["trash"]]
+    return table(("uid", "kind", "at", "rows", "size"), rows) if rows else ["the trash is empty"]
+
+
+@dataset.command()
+@ROOT
+@click.argument("uid")
+@click.pass_obj
+def undelete(output: Output, root: Path, uid: str) -> None:
+    """Bring episode UID back from the trash."""
+    from recd.daemon.dataset import DatasetStore
+
+    with DatasetStore.open(root) as store:
+        result = store.undelete(uid)
+    told = {"uid": uid, "episode_index": result.episode_index, "rows": result.rows}
+    output.show(told, lambda t: f"episode {t['episode_index']} is back: {t['rows']} rows")
+
+
+@dataset.command()
+@ROOT
+@click.argument("uid")
+@click.pass_obj
+def purge(output: Output, root: Path, uid: str) -> None:
+    """Remove episode UID from the trash for good."""
+    from recd.daemon.dataset import DatasetStore
+
+    with DatasetStore.open(root) as store:
+        freed = store.purge(uid)
+    output.show({"uid": uid, "freed_bytes": freed}, lambda t: f"{size(t['freed_bytes'])} freed")

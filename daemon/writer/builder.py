@@ -1,0 +1,137 @@
+"""Rows of a running episode, built as soon as all streams can decide them, and logged at once.
+
+What is committed and what a crash leaves are the same rows: the log is written while recording.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from recd.config.models import RobotConfig
+from recd.daemon.dataset.schema import DatasetSchema
+from recd.daemon.dataset.sides import RowBlock, RowLog
+from recd.daemon.writer.episode import Episode
+from recd.daemon.writer.rows import REACH_PERIODS, Bus, PairRows, align_pair, bus_of
+from recd.shm.clock import NS_PER_S
+
+LOOK_BACK_NS = NS_PER_S
+"""How far before a row its samples may lie; older ones are STALE by far."""
+
+
+class RowBuilder:
+    """Builds the rows of one episode in blocks, in order."""
+
+    def __init__(self, robot: RobotConfig, schema: DatasetSchema, episode: Episode) -> None:
+        self.uid = episode.uid
+        self.blocks: list[RowBlock] = []
+        self.state_valid: list[npt.NDArray[np.bool_]] = []
+        self._cameras = tuple(robot.cameras)
+        self._buses = buses_of(robot)
+        self._episode = episode
+        self._task = str(episode.facts.get("task") or robot.dataset.task)
+        self._from = dict.fromkeys(robot.arms, 0)
+        self._log = RowLog(episode.own, schema, uid=episode.uid)
+
+    @property
+    def rows(self) -> int:
+        """Rows built so far."""
+        return self._log.rows
+
+    def decidable(self) -> int:
+        """Rows for which every camera has decided and every arm has later samples."""
+        count = min(self._episode.rows_so_far(), self._arms_decided())
+        return count if self._episode.rows is None else min(count, self._episode.rows)
+
+    def _arms_decided(self) -> int:
+        """Rows that no later sample of any arm can change."""
+        margin_ns = REACH_PERIODS * max(bus.period_ns for bus in self._buses)
+        newest_ns = min(
+            self._episode.tracks[f"arm.{bus.pair}.follower"].stream.newest_ns for bus in self._buses
+        )
+        return self._episode.rows_before(newest_ns - margin_ns)
+
+    def extend(self, upto: int) -> None:
+        """Build and log the rows up to (not including) `upto`."""
+        first = self._log.rows
+        if upto <= first:
+            return
+        grid = self._episode.row_times(first, upto)
+        pairs = [
+            align_pair(self._samples(bus.pair, int(grid[0])), grid, bus) for bus in self._buses
+        ]
+        block = RowBlock(
+            first=first,
+            tick_ns=grid,
+            state=np.hstack([pair.state_values for pair in pairs]),
+            action=np.hstack([pair.action_values for pair in pairs]),
+            task=[self._task] * (upto - first),
+            extra=self._own_columns(first, upto, pairs),
+        )
+        self._log.append(block)
+        self.blocks.append(block)
+        self.state_valid.append(np.hstack([pair.state.valid for pair in pairs]))
+
+    def _samples(self, pair: str, first_ns: int) -> Any:
+        """Samples that may matter to rows from `first_ns` on."""
+        track = self._episode.tracks[f"arm.{pair}.follower"]
+        at = self._from[pair]
+        while at + 1 < len(track.records) and (
+            track.records[at + 1]["request_ns"] <= first_ns - LOOK_BACK_NS
+        ):
+            at += 1
+        self._from[pair] = at
+        return np.array(track.records[at:], track.stream.dtype)
+
+    def _own_columns(self, first: int, upto: int, pairs: list[PairRows]) -> dict[str, Any]:
+        columns: dict[str, Any] = {
+            "recd.state_error_ns": _furthest(pair.state.error_ns for pair in pairs),
+            "recd.state_valid": np.hstack([pair.state.valid for pair in pairs]),
+            "recd.action_error_ns": _furthest(pair.action.error_ns for pair in pairs),
+            "recd.action_valid": np.hstack([pair.action.valid for pair in pairs]),
+            "recd.state_source": pairs[0].state_tick,
+            "recd.action_source": pairs[0].action_tick,
+            "recd.control_source": pairs[0].control_source,
+        }
+        if self._cameras:
+            ticks = [self._episode.ticks_of(camera, first, upto) for camera in self._cameras]
+            for name, field in CAMERA_COLUMNS.items():
+                columns[name] = np.stack([t[field] for t in ticks], axis=1).astype(np.int64)
+        return columns
+
+    def sync(self) -> None:
+        """Make the rows so far durable."""
+        self._log.sync()
+
+    def close(self) -> None:
+        """End the row log. Idempotent."""
+        self._log.close()
+
+
+CAMERA_COLUMNS = {
+    "recd.camera_error_ns": "error_ns",
+    "recd.camera_source": "source_seq",
+    "recd.camera_flags": "flags",
+}
+"""Own column -> field of the row records."""
+
+
+def buses_of(robot: RobotConfig) -> list[Bus]:
+    """Alignment rules of every pair, in feature order."""
+    return [
+        bus_of(
+            pair,
+            joints=robot.joints(pair),
+            rate_hz=arm.rate_hz,
+            degrees=arm.use_degrees,
+            action=robot.dataset.action,
+        )
+        for pair, arm in robot.arms.items()
+    ]
+
+
+def _furthest(errors_ns: Iterable[Any]) -> Any:
+    """Per row the error with the largest magnitude, sign kept; int64 [R]."""
+    all_ns = np.hstack(list(errors_ns))
+    return np.take_along_axis(all_ns, np.abs(all_ns).argmax(axis=1)[:, None], axis=1)[:, 0]

@@ -262,12 +262,12 @@ def devices(told: Told) -> list[str]:
     else:
         lines.append("no cameras found (/dev/video*)")
     lines.append("")
-    rows = [
+    ports = [
         (port["device"], port["product"], port["stable"] or "", port["usb_serial"],
          ", ".join(f"{user['command']} ({user['pid']})" for user in port["users"]))
         for port in told["serial_ports"]
     ]  # fmt: skip
-    if rows:
+    if ports:
         head = ("serial port", "adapter", "stable name", "serial number", "used by")
-        return [*lines, *table(head, rows)]
+        return [*lines, *table(head, ports)]
     return [*lines, "no serial ports found (/dev/ttyACM*, /dev/ttyUSB*)"]

@@ -94,6 +94,7 @@ class VirtualDevice:
         self._filled: deque[_Slot] = deque()
         self.streaming = False
         self.sequence = 0
+        self.exposing_ns = 0
         self._last_picture = b""
 
     def expose(self, at_ns: int) -> None:
@@ -106,6 +107,7 @@ class VirtualDevice:
         if self._takes(V4l2Fault.SILENT):
             return
         number, self.sequence = self.sequence, self.sequence + 1
+        self.exposing_ns = at_ns
         if self._takes(V4l2Fault.DROP) or not self._queued:
             return
         slot = self._queued.popleft()

@@ -74,6 +74,11 @@ class VirtualCameraServer:
         """Frames numbered since streaming began."""
         return self._device.sequence
 
+    @property
+    def exposing_ns(self) -> int:
+        """Time of the exposure whose picture is being drawn (CLOCK_MONOTONIC); 0 before any."""
+        return self._device.exposing_ns
+
     def control(self, cid: int) -> int:
         """Present value of a control."""
         with self._lock:

@@ -1,0 +1,80 @@
+"""The floor: a loop that only wakes at absolute deadlines. No bus, no rings, nothing to do.
+
+`python -m recd.perf.bare_loop JSON` in the class, core, period, phase and spin of a control loop;
+prints one JSON line with its lateness. Whatever it is late, no control loop here can be better.
+"""
+
+import json
+import sys
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from recd.daemon import realtime
+from recd.perf.figures import buckets_of, histogram_quantiles, quantiles
+from recd.shm.clock import NS_PER_US, now_ns, sleep_until_spinning_ns, tick_at_or_before, tick_ns
+
+
+@dataclass(frozen=True, slots=True)
+class BareLoop:
+    """One bare loop. priority: SCHED_FIFO, 0 none; cpus: affinity, () any; ticks: how many."""
+
+    rate_hz: int
+    phase_ns: int
+    spin_ns: int
+    priority: int
+    cpus: tuple[int, ...]
+    lock_memory: bool
+    timer_slack_ns: int
+    ticks: int
+
+
+def run(loop: BareLoop) -> dict[str, Any]:
+    """Wake `ticks` times; lateness of each (ns, CLOCK_MONOTONIC) as figures and histogram.
+
+    A tick that was slept through is left out and counted, as the control loops do it.
+    """
+    late_ns = np.zeros(loop.ticks, np.int64)
+    report = realtime.apply(
+        realtime.RealtimeRequest(
+            priority=loop.priority,
+            cpus=loop.cpus,
+            lock_memory=loop.lock_memory,
+            timer_slack_ns=loop.timer_slack_ns,
+        )
+    )
+    realtime.freeze_garbage()
+    skipped = 0
+    tick = tick_at_or_before(loop.phase_ns, now_ns(), loop.rate_hz) + 2
+    for number in range(loop.ticks):
+        woke = sleep_until_spinning_ns(tick_ns(loop.phase_ns, tick, loop.rate_hz), loop.spin_ns)
+        present = max(tick, tick_at_or_before(loop.phase_ns, woke, loop.rate_hz))
+        skipped += present - tick
+        late_ns[number] = woke - tick_ns(loop.phase_ns, present, loop.rate_hz)
+        tick = max(present, tick_at_or_before(loop.phase_ns, now_ns(), loop.rate_hz)) + 1
+    histogram = buckets_of(late_ns)
+    return {
+        "lateness_us": histogram_quantiles(histogram, scale=NS_PER_US),
+        "exact_lateness_us": quantiles(late_ns, scale=NS_PER_US),
+        "lateness_histogram": histogram.tolist(),
+        "skipped": skipped,
+        "realtime": dict(report.settings),
+    }
+
+
+def command(loop: BareLoop) -> list[str]:
+    """Command line of a process that runs `loop`."""
+    return [sys.executable, "-m", "recd.perf.bare_loop", json.dumps(asdict(loop))]
+
+
+def main(argv: list[str]) -> int:
+    """Entry of the process."""
+    realtime.die_with_parent()
+    fields = json.loads(argv[0])
+    print(json.dumps(run(BareLoop(**{**fields, "cpus": tuple(fields["cpus"])}))), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

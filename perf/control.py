@@ -1,0 +1,134 @@
+"""Control loops as they ran: lateness and work from status cells, times from native-rate samples.
+
+Status cells are read through the supervisor's own descriptors, so the daemon is not asked anything
+while it is measured.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from recd.config.errors import RecdError
+from recd.config.streams import JointFlag
+from recd.daemon.arms.loop import ROLE_PHASE
+from recd.perf.figures import histogram_quantiles, quantiles
+from recd.shm import CellReader, Segment
+from recd.shm.clock import NS_PER_S, NS_PER_US
+
+Counts = npt.NDArray[np.int64]
+
+_MEMFD = "/memfd:recd:"
+
+
+@dataclass(frozen=True, slots=True)
+class LoopCounts:
+    """Histograms (half octaves of ns) and counters of one process until now."""
+
+    lateness: Counts
+    work: Counts
+    progress: int
+
+
+class StatusCells:
+    """The status cells of a running daemon, by process name. Context manager."""
+
+    def __init__(self, supervisor_pid: int, processes: Mapping[str, Any] | list[str]) -> None:
+        """RecdError when a process has no cell that may be read."""
+        found = _cell_descriptors(supervisor_pid)
+        self._segments: dict[str, Segment] = {}
+        self._readers: dict[str, CellReader] = {}
+        for process in processes:
+            path = found.get(f"status.{process}")
+            if path is None:
+                raise RecdError(
+                    f"no status cell of {process} among the descriptors of process "
+                    f"{supervisor_pid}",
+                    mend="Run the bench as the user that runs the daemon.",
+                )
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                self._segments[process] = Segment.attach(fd, readonly=True)
+            finally:
+                os.close(fd)
+            self._readers[process] = CellReader(self._segments[process])
+
+    def __enter__(self) -> "StatusCells":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for segment in self._segments.values():
+            segment.close()
+
+    def read(self) -> dict[str, LoopCounts]:
+        """Histograms of all processes now; those that never beat are left out."""
+        told = {}
+        for process, reader in self._readers.items():
+            if (value := reader.read()) is not None:
+                record = value[1]
+                told[process] = LoopCounts(
+                    record["lateness"].astype(np.int64),
+                    record["work"].astype(np.int64),
+                    int(record["progress"]),
+                )
+        return told
+
+
+def _cell_descriptors(pid: int) -> dict[str, Path]:
+    found = {}
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            target = os.readlink(entry)
+        except OSError:
+            continue  # closed meanwhile
+        if target.startswith(_MEMFD):
+            found[target.removeprefix(_MEMFD).removesuffix(" (deleted)")] = entry
+    return found
+
+
+def loop_between(before: LoopCounts | None, after: LoopCounts) -> dict[str, Any]:
+    """Figures of one process between two readings: lateness and work in us, and the histograms."""
+    started = before is None or after.progress < before.progress
+    lateness = after.lateness if started or before is None else after.lateness - before.lateness
+    work = after.work if started or before is None else after.work - before.work
+    return {
+        "lateness_us": histogram_quantiles(lateness, scale=NS_PER_US),
+        "work_us": histogram_quantiles(work, scale=NS_PER_US),
+        "lateness_histogram": lateness.tolist(),
+        "work_histogram": work.tolist(),
+        "restarted": bool(started and before is not None),
+    }
+
+
+def sample_figures(
+    samples: npt.NDArray[np.void], *, role: str, rate_hz: int, first_ns: int, last_ns: int
+) -> dict[str, Any]:
+    """What the samples of one bus say about its loop between two times (CLOCK_MONOTONIC).
+
+    request_us: position request on the wire after the tick's time, exact; leader_to_goal_us: leader
+    sample to goal on the wire; skipped: ticks that have no sample; invalid: samples without every
+    joint.
+    """
+    inside = samples[(samples["request_ns"] >= first_ns) & (samples["request_ns"] < last_ns)]
+    period_ns = NS_PER_S // rate_hz
+    phase_ns = round(ROLE_PHASE.get(role, 0.0) * period_ns)
+    due_ns = phase_ns + inside["tick"] * NS_PER_S // rate_hz
+    goal = inside[(inside["goal_written_ns"] > 0) & (inside["leader_ns"] > 0)]
+    flags = inside["flags"]
+    span_ns = int(inside["request_ns"][-1] - inside["request_ns"][0]) if len(inside) > 1 else 0
+    return {
+        "samples": len(inside),
+        "hz": (len(inside) - 1) * NS_PER_S / span_ns if span_ns else None,
+        "skipped": int((np.diff(inside["tick"]) - 1).clip(0).sum()) if len(inside) > 1 else 0,
+        "invalid": int(((flags & (JointFlag.NO_REPLY | JointFlag.RESYNC)) != 0).sum()),
+        "stale_leader": int(((flags & JointFlag.STALE_LEADER) != 0).sum()),
+        "request_us": quantiles(inside["request_ns"] - due_ns, scale=NS_PER_US),
+        "leader_to_goal_us": quantiles(
+            goal["goal_written_ns"] - goal["leader_ns"], scale=NS_PER_US
+        ),
+        "read_us": quantiles(2 * inside["half_width_ns"], scale=NS_PER_US),
+    }

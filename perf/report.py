@@ -1,0 +1,258 @@
+"""A result as tables for a terminal: percent kept first, the peer's quoted figures beside ours."""
+
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from recd.perf.figures import at_path
+
+PEER = Path(__file__).with_name("peer.toml")
+
+_MB = 2.0**20
+
+
+def show(result: Mapping[str, Any], console: Console) -> None:
+    """Print everything worth reading of one result."""
+    console.print(_heading(result))
+    for note in result["notes"]:
+        console.print(f"[bold red]! {note}[/]")
+    for table in (_kept(result), _cameras(result), _loops(result), _floor(result), _costs(result),
+                  _budgets(result)):  # fmt: skip
+        if table is not None:
+            console.print(table)
+    for line in _findings(result):
+        console.print(line)
+    console.print(_sources(result), soft_wrap=True)
+
+
+def _heading(result: Mapping[str, Any]) -> str:
+    machine, scenario = result["machine"], result["scenario"]
+    virtual = ", virtual" if machine.get("virtual") else ""
+    return (
+        f"\n[bold]recd {result['origin']['recd']}[/] {result['origin']['commit']} on "
+        f"{machine['cpu']}, {machine['cores_allowed']} cores{virtual}, Linux {machine['kernel']}\n"
+        f"{scenario['cameras']}x{scenario['width']}x{scenario['height']}"
+        f"@{scenario['camera_fps']:g} {scenario['pixels']}, {scenario['vcodec']} "
+        f"{scenario['preset'] or '(default preset)'} crf {scenario['crf']} g {scenario['g']}, "
+        f"{scenario['runs']} x {scenario['seconds']:g} s, control {scenario['rate_hz']} Hz"
+    )
+
+
+def _figure(result: Mapping[str, Any], path: str, *, scale: float = 1.0, digits: int = 1) -> str:
+    """`median (least..most)` of a figure of the summary; the spread only where there is one."""
+    found = result["summary"].get(path)
+    if found is None:
+        return "-"
+    median, least, most = (found[key] / scale for key in ("median", "least", "most"))
+    if f"{least:.{digits}f}" == f"{most:.{digits}f}":
+        return f"{median:.{digits}f}"
+    return f"{median:.{digits}f} ({least:.{digits}f}..{most:.{digits}f})"
+
+
+def _sum_of(result: Mapping[str, Any], key: str) -> str:
+    """Sum over cameras of a count, per run: median and range."""
+    sums = sorted(sum(c[key] for c in run["cameras"].values()) for run in result["runs"])
+    middle = sums[len(sums) // 2]
+    return f"{middle}" if sums[0] == sums[-1] else f"{middle} ({sums[0]}..{sums[-1]})"
+
+
+def _worst(result: Mapping[str, Any], path: str) -> str:
+    """Worst camera's figure in ms, by its median over the runs."""
+    keys = [key for key in result["summary"] if key.startswith("cameras.") and key.endswith(path)]
+    if not keys:
+        return "-"
+    worst = max(keys, key=lambda key: result["summary"][key]["median"])
+    return _figure(result, worst, digits=2)
+
+
+def _rows_of(result: Mapping[str, Any]) -> str:
+    scenario_rows = result["runs"][0]["rows"]["expected"]
+    return f"{_figure(result, 'rows.stored', digits=0)} of {scenario_rows}"
+
+
+KEPT: tuple[tuple[str, Callable[[Mapping[str, Any]], str], Callable[[Mapping[str, Any]], str]], ...]
+KEPT = (
+    ("kept, %", lambda r: _figure(r, "rows.percent_kept", digits=2),
+     lambda p: f"{100 * p['stored'] / p['expected']:.2f}"),
+    ("rows", _rows_of, lambda p: f"{p['stored']} of {p['expected']}"),
+    ("repeated rows, all cameras", lambda r: _sum_of(r, "repeated"), lambda p: str(p["repeated"])),
+    ("  beyond camera drift", lambda r: _sum_of(r, "beyond_drift"), lambda p: "not told"),
+    ("skipped frames", lambda r: _sum_of(r, "skipped"), lambda p: str(p["skipped"])),
+    ("lost frames", lambda r: _sum_of(r, "lost"), lambda p: "not told"),
+    ("missing pictures", lambda r: _sum_of(r, "missing"), lambda p: "0"),
+    ("wrong pictures, unflagged", lambda r: _sum_of(r, "unflagged"), lambda p: str(p["wrong"])),
+    ("picture-joint skew p50, ms", lambda r: _worst(r, "skew.true_ms.p50"),
+     lambda p: f"{p['skew_p50_ms']}"),
+    ("picture-joint skew p99, ms", lambda r: _worst(r, "skew.true_ms.p99"),
+     lambda p: f"{p['skew_p99_ms']}"),
+    ("  what rows say is off by p50, ms", lambda r: _worst(r, "skew.error_ms.p50"),
+     lambda p: "rows do not say"),
+    ("  what rows say is off by p99, ms", lambda r: _worst(r, "skew.error_ms.p99"),
+     lambda p: "rows do not say"),
+    ("start-up to READY, s", lambda r: f"{r['startup']['to_ready_s']:.2f}",
+     lambda p: f"{p['start_s']}"),
+    ("start: reply, ms", lambda r: _figure(r, "waits.start_reply_ms"), lambda p: "-"),
+    ("start: to first row stored, ms", lambda r: _figure(r, "waits.start_to_first_row_ms"),
+     lambda p: "-"),
+    ("stop to durable, ms", lambda r: _figure(r, "waits.stop_to_durable_ms"),
+     lambda p: f"{p['stop_to_durable_ms']}"),
+    ("CPU while recording, cores", lambda r: _figure(r, "cpu.total_cores", digits=3),
+     lambda p: f"{p['total_cores']}"),
+    ("peak memory (PSS), MB", lambda r: _figure(r, "memory.peak_pss_bytes", scale=_MB, digits=0),
+     lambda p: f"{p['peak_pss_mb']}"),
+    ("written per episode, MB",
+     lambda r: _figure(r, "finish.episode_written_bytes", scale=_MB),
+     lambda p: f"{p['written_mb']}"),
+    ("control rate, Hz", lambda r: f"{r['scenario']['rate_hz']}", lambda p: f"{p['control_hz']}"),
+)  # fmt: skip
+"""The first table: label, ours, the peer's."""
+
+
+def peer_of(scenario: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The quoted peer run with the same load, None where there is none."""
+    for run in tomllib.loads(PEER.read_text())["run"]:
+        same = ("cameras", "width", "height", "fps", "vcodec")
+        if all(run[key] == scenario[key] for key in same):
+            return dict(run)
+    return None
+
+
+def _kept(result: Mapping[str, Any]) -> Table:
+    peer = peer_of(result["scenario"])
+    table = Table(title="recording", title_justify="left")
+    table.add_column("")
+    table.add_column("recd: median (least..most)", justify="right")
+    if peer:
+        table.add_column("lerobot-record 0.6.1, quoted*", justify="right")
+    for label, ours, theirs in KEPT:
+        table.add_row(label, ours(result), *([theirs(peer)] if peer else []))
+    return table
+
+
+def _cameras(result: Mapping[str, Any]) -> Table:
+    table = Table(title="pictures, every one decoded and its stamp read", title_justify="left")
+    columns = ("run", "camera", "phase", "rows", "own picture", "repeated", "allowed", "skipped",
+               "missing", "lost", "unflagged", "from row p50/p99 ms", "claim off p50/p99 ms",
+               "skew off p50/p99 ms")  # fmt: skip
+    for column in columns:
+        table.add_column(column, justify="right")
+    for number, run in enumerate(result["runs"], 1):
+        for name, camera in run["cameras"].items():
+            table.add_row(
+                str(number), name, _number(at_path(camera, "times.phase"), 2),
+                str(camera["truth"]["pictures"]), str(camera["fresh"]), str(camera["repeated"]),
+                str(camera["allowed_by_drift"]), str(camera["skipped"]), str(camera["missing"]),
+                str(camera["lost"]), str(camera["unflagged"]),
+                _pair(camera, "times.from_row_ms"), _pair(camera, "times.claim_error_ms"),
+                _pair(camera, "skew.error_ms"),
+            )  # fmt: skip
+    return table
+
+
+def _loops(result: Mapping[str, Any]) -> Table:
+    table = Table(title="control loops while recording, us: p50 / p99 / p99.9",
+                  title_justify="left")  # fmt: skip
+    for column in ("run", "loop", "Hz", "skipped", "lateness", "work", "leader to goal p50/p99"):
+        table.add_column(column, justify="right")
+    for number, run in enumerate(result["runs"], 1):
+        for name, loop in run["control"].items():
+            table.add_row(
+                str(number), name, _number(loop["hz"], 2), str(loop["skipped"]),
+                _three(loop["lateness_us"]), _three(loop["work_us"]),
+                _pair(loop, "leader_to_goal_us", digits=0),
+            )  # fmt: skip
+    return table
+
+
+def _floor(result: Mapping[str, Any]) -> Table | None:
+    floor = result["floor"]
+    if not floor:
+        return None
+    table = Table(title="lateness against a bare loop (A B A B, same load), us: p50 / p99 / p99.9",
+                  title_justify="left")  # fmt: skip
+    for column in ("loop", "ours", "bare", "ratio"):
+        table.add_column(column, justify="right")
+    for name, facts in floor["processes"].items():
+        ratios = {key: facts[f"ratio_{key}"] for key in ("p50", "p99", "p99_9")}
+        table.add_row(
+            name, _three(facts["ours_lateness_us"]), _three(facts["bare_lateness_us"]),
+            _three(ratios, digits=2),
+        )  # fmt: skip
+    return table
+
+
+def _costs(result: Mapping[str, Any]) -> Table:
+    table = Table(title="cost of each process while recording", title_justify="left")
+    for column in ("process", "cores", "peak PSS, MB"):
+        table.add_column(column, justify="right")
+    memory: dict[str, int] = {}
+    for run in result["runs"]:
+        for name, size in run["memory"]["pss_bytes"].items():
+            memory[name] = max(memory.get(name, 0), size)
+    for name in result["runs"][0]["cpu"]["cores"]:
+        size = f"{memory[name] / _MB:.0f}" if name in memory else "-"
+        table.add_row(name, _figure(result, f"cpu.cores.{name}", digits=3), size)
+    total = _figure(result, "cpu.total_cores", digits=3)
+    peak = _figure(result, "memory.peak_pss_bytes", scale=_MB, digits=0)
+    table.add_row("[bold]all of recd[/]", total, peak, end_section=True)
+    simulated = sum(result["runs"][0]["cpu"]["simulator_cores"].values())
+    load = _figure(result, "memory.peak_simulator_pss_bytes", scale=_MB, digits=0)
+    table.add_row("(simulated robot, apart)", f"{simulated:.3f}", load)
+    return table
+
+
+def _budgets(result: Mapping[str, Any]) -> Table | None:
+    over = [row for row in result["budgets"] if row["kept"] is False]
+    judged = [row for row in result["budgets"] if row["kept"] is not None]
+    table = Table(
+        title=f"budgets: {len(judged) - len(over)} of {len(judged)} kept", title_justify="left"
+    )
+    if not over:
+        table.add_column("all within budgets.toml")
+        return table
+    for column in ("over budget", "metric", "value", "limit", "why that limit"):
+        table.add_column(column)
+    for row in over:
+        table.add_row(row["subject"], row["metric"], f"{row['value']:.3g} {row['unit']}",
+                      f"{row['limit']:g}", row["reason"])  # fmt: skip
+    return table
+
+
+def _findings(result: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for number, run in enumerate(result["runs"], 1):
+        for name, camera in run["cameras"].items():
+            lines += [
+                f"[red]run {number} {name}: {told}[/]" for told in camera["truth"]["findings"]
+            ]
+        if not run["rows"]["rebuilt_equal"]:
+            lines.append(f"[red]run {number}: rows differ from what their side files give[/]")
+    return lines
+
+
+def _sources(result: Mapping[str, Any]) -> str:
+    peer = peer_of(result["scenario"])
+    lines = [
+        "lateness is known to half an octave (status cells); a skew is joint time less picture "
+        "time, true by the stamps and the simulator's poses."
+    ]
+    if peer:
+        source = tomllib.loads(PEER.read_text())["source"]
+        lines.append(f"* quoted, not measured here: {peer['name']}: {source}")
+    return "\n".join(lines)
+
+
+def _number(value: Any, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _pair(data: Mapping[str, Any], path: str, *, digits: int = 2) -> str:
+    return " / ".join(_number(at_path(data, f"{path}.{key}"), digits) for key in ("p50", "p99"))
+
+
+def _three(figures: Mapping[str, Any], *, digits: int = 0) -> str:
+    return " / ".join(_number(figures.get(key), digits) for key in ("p50", "p99", "p99_9"))

@@ -1,0 +1,214 @@
+"""The result file: one JSON document per bench, its keys as a table, its spread over the runs.
+
+Limit: a reader needs the same version; figures of different versions are not compared silently.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from recd.config.errors import RecdError
+from recd.perf.figures import at_path, spread
+
+RESULT_VERSION = 1
+
+KEYS: Mapping[str, type | tuple[type, ...]] = {
+    "format": int,
+    "kind": str,
+    "origin.recd": str,
+    "origin.commit": str,
+    "origin.made_at": str,
+    "machine.cpu": str,
+    "machine.cores": int,
+    "machine.kernel": str,
+    "machine.governor": str,
+    "machine.memory_mb": int,
+    "machine.python": str,
+    "machine.libraries": dict,
+    "scenario": dict,
+    "silence.quiet": bool,
+    "silence.load.busy_cores": float,
+    "silence.load_average": list,
+    "startup.to_ready_s": float,
+    "startup.to_teleop_s": float,
+    "runs": list,
+    "floor": (dict, type(None)),
+    "dataset": dict,
+    "summary": dict,
+    "budgets": list,
+    "notes": list,
+}
+"""Path in the document -> type; every one must be there."""
+
+RUN_KEYS: Mapping[str, type | tuple[type, ...]] = {
+    "uid": str,
+    "rows.expected": int,
+    "rows.stored": int,
+    "rows.kept": int,
+    "rows.percent_kept": float,
+    "rows.joints_invalid": int,
+    "rows.rebuilt_equal": bool,
+    "cameras": dict,
+    "waits.start_reply_ms": float,
+    "waits.start_to_first_row_ms": float,
+    "waits.stop_to_durable_ms": float,
+    "cpu.cores": dict,
+    "cpu.total_cores": float,
+    "cpu.simulator_cores": dict,
+    "finish.cpu_s": float,
+    "memory.peak_pss_bytes": int,
+    "memory.peak_rss_bytes": int,
+    "control": dict,
+    "streams": dict,
+    "verdict": str,
+    "others_cores": float,
+}
+"""The same for each entry of `runs`."""
+
+CAMERA_KEYS: Mapping[str, type | tuple[type, ...]] = {
+    "fresh": int,
+    "repeated": int,
+    "expected_repeats": int,
+    "skipped": int,
+    "missing": int,
+    "lost": int,
+    "allowed_by_drift": int,
+    "beyond_drift": int,
+    "unflagged": int,
+    "truth.wrong": int,
+    "times.from_row_ms": dict,
+    "times.claim_error_ms": dict,
+    "times.phase": (float, type(None)),
+    "skew.error_ms": dict,
+    "skew.true_ms": dict,
+}
+"""The same for each camera of a run."""
+
+SUMMARY: Mapping[str, str] = {
+    "rows.percent_kept": "%",
+    "rows.stored": "rows",
+    "waits.start_reply_ms": "ms",
+    "waits.start_to_row_time_ms": "ms",
+    "waits.start_to_first_row_ms": "ms",
+    "waits.stop_to_durable_ms": "ms",
+    "cpu.total_cores": "cores",
+    "cpu.total_cpu_s": "s",
+    "finish.cpu_s": "s",
+    "finish.episode_written_bytes": "bytes",
+    "memory.peak_pss_bytes": "bytes",
+    "memory.peak_rss_bytes": "bytes",
+    "memory.peak_simulator_pss_bytes": "bytes",
+    "others_cores": "cores",
+}
+"""Figures of a run whose spread over the runs is told, with their unit."""
+
+CAMERA_SUMMARY: Mapping[str, str] = {
+    "repeated": "rows",
+    "expected_repeats": "rows",
+    "skipped": "frames",
+    "missing": "rows",
+    "lost": "frames",
+    "beyond_drift": "rows",
+    "unflagged": "rows",
+    "times.from_row_ms.p50": "ms",
+    "times.from_row_ms.p99": "ms",
+    "times.claim_error_ms.p50": "ms",
+    "times.claim_error_ms.p99": "ms",
+    "skew.true_ms.p50": "ms",
+    "skew.true_ms.p99": "ms",
+    "skew.error_ms.p50": "ms",
+    "skew.error_ms.p99": "ms",
+}
+"""The same for each camera."""
+
+LOOP_SUMMARY: Mapping[str, str] = {
+    "hz": "Hz",
+    "skipped": "ticks",
+    "lateness_us.p50": "us",
+    "lateness_us.p99": "us",
+    "lateness_us.p99_9": "us",
+    "work_us.p50": "us",
+    "work_us.p99": "us",
+    "work_us.p99_9": "us",
+    "request_us.p99": "us",
+    "leader_to_goal_us.p50": "us",
+    "leader_to_goal_us.p99": "us",
+}
+"""The same for each control loop."""
+
+
+def problems(result: Any) -> list[str]:
+    """What is wrong with a result document, as sentences; none when it is a whole one. Pure."""
+    if not isinstance(result, Mapping):
+        return [f"expected an object, found {type(result).__name__}"]
+    found = _missing(result, KEYS, "")
+    if result.get("format") != RESULT_VERSION:
+        found.append(f"format: expected {RESULT_VERSION}, found {result.get('format')!r}")
+    for number, run in enumerate(result.get("runs") or []):
+        found += _missing(run, RUN_KEYS, f"runs[{number}].")
+        for name, camera in (run.get("cameras") or {}).items():
+            found += _missing(camera, CAMERA_KEYS, f"runs[{number}].cameras.{name}.")
+    return found
+
+
+def _missing(data: Any, keys: Mapping[str, type | tuple[type, ...]], above: str) -> list[str]:
+    found = []
+    for path, kind in keys.items():
+        value = at_path(data, path)
+        optional = isinstance(kind, tuple) and type(None) in kind
+        if value is None and not (optional and _is_there(data, path)):
+            found.append(f"{above}{path}: missing")
+        elif not isinstance(value, (int, float) if kind is float else kind):
+            found.append(f"{above}{path}: found {type(value).__name__}")
+    return found
+
+
+def _is_there(data: Any, path: str) -> bool:
+    parent, _, key = path.rpartition(".")
+    holder = at_path(data, parent) if parent else data
+    return isinstance(holder, Mapping) and key in holder
+
+
+def summary(runs: list[Mapping[str, Any]]) -> dict[str, Any]:
+    """Median, least and most over the runs of every figure in the tables above. Pure."""
+    told = {path: _spread_of(runs, path, unit) for path, unit in SUMMARY.items()}
+    for group, table in (("cameras", CAMERA_SUMMARY), ("control", LOOP_SUMMARY)):
+        names = dict.fromkeys(name for run in runs for name in run[group])
+        for name in names:
+            each = [run[group][name] for run in runs if name in run[group]]
+            for path, unit in table.items():
+                told[f"{group}.{name}.{path}"] = _spread_of(each, path, unit)
+    for process in dict.fromkeys(name for run in runs for name in run["cpu"]["cores"]):
+        values = [run["cpu"]["cores"].get(process) for run in runs]
+        told[f"cpu.cores.{process}"] = _plain(values, "cores")
+    return {path: figure for path, figure in told.items() if figure is not None}
+
+
+def _spread_of(items: list[Any], path: str, unit: str) -> dict[str, Any] | None:
+    return _plain([at_path(item, path) for item in items], unit)
+
+
+def _plain(values: list[Any], unit: str) -> dict[str, Any] | None:
+    found = spread(values)
+    return None if found is None else {**found.plain(), "unit": unit}
+
+
+def save(result: Mapping[str, Any], path: Path) -> Path:
+    """Write a result; RecdError when it is not a whole one."""
+    if wrong := problems(result):
+        raise RecdError(f"{path}: not written: {'; '.join(wrong[:5])}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=1) + "\n")
+    return path
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read a result. RecdError when it cannot be read or is not a whole one."""
+    try:
+        result = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise RecdError(f"{path}: expected a result file, found: {error}") from error
+    if wrong := problems(result):
+        raise RecdError(f"{path}: expected a result file, found: {'; '.join(wrong[:5])}")
+    return dict(result)

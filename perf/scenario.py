@@ -1,0 +1,139 @@
+"""What is measured: how many cameras, which size, rate and codec; and the configuration of it.
+
+Built on the `demo` preset, so that the daemon under test is the one that `make demo` runs.
+"""
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from recd.config.load import read_source
+from recd.config.models import RobotConfig
+from recd.perf import v4l2_stage
+
+FIRST_CAMERAS = ("front", "wrist", "side", "top")
+
+SOURCES = ("sim", "v4l2")
+"""`sim`: MJPEG streams over HTTP. `v4l2`: YUYV by ioctl and mmap, through the preload library."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One setting. seconds: of each run; latency_ms: the camera delay that a calibration would
+    give (simulated streams: 5 ms); preset: "" is the codec's default here; realtime: ask for it."""
+
+    seconds: float = 30.0
+    runs: int = 3
+    cameras: int = 2
+    width: int = 640
+    height: int = 480
+    fps: int = 30
+    camera_fps: float = 30.0
+    rate_hz: int = 250
+    vcodec: str = "h264"
+    preset: str = ""
+    crf: int = 30
+    g: int = 2
+    threads: int = 1
+    source: str = "sim"
+    latency_ms: float = 5.0
+    realtime: bool = True
+    columns: str = "plain"
+
+    @property
+    def camera_names(self) -> tuple[str, ...]:
+        """Names of the cameras: usual ones first, then cam4, cam5, ..."""
+        more = (f"cam{number}" for number in range(len(FIRST_CAMERAS), self.cameras))
+        return (*FIRST_CAMERAS[: self.cameras], *more)
+
+    @property
+    def expected_rows(self) -> int:
+        """Rows of one run."""
+        return round(self.fps * self.seconds)
+
+    @property
+    def camera_period_ns(self) -> int:
+        return round(1e9 / self.camera_fps)
+
+    @property
+    def row_period_ns(self) -> int:
+        return 1_000_000_000 // self.fps
+
+    @property
+    def pixels(self) -> str:
+        """Pixel format of the cameras, for people."""
+        return "MJPEG 4:2:0" if self.source == "sim" else "YUYV"
+
+    def plain(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**asdict(self), "pixels": self.pixels}
+
+    def title(self) -> str:
+        """One line for people."""
+        codec = self.vcodec + (f" {self.preset}" if self.preset else "")
+        return (
+            f"{self.cameras}x{self.width}x{self.height}@{self.camera_fps:g} {self.pixels}, {codec}"
+            f" crf {self.crf} g {self.g}, rows at {self.fps} Hz, control at {self.rate_hz} Hz,"
+            f" {self.runs} x {self.seconds:g} s"
+        )
+
+
+PEER_LIKE: dict[str, Any] = {
+    "source": "v4l2", "vcodec": "h264", "preset": "medium", "crf": 30, "g": 2, "latency_ms": 0.0,
+}  # fmt: skip
+"""The settings of the quoted peer run: YUYV from V4L2 devices, libx264 with its default preset."""
+
+
+def like_peer(scenario: Scenario) -> Scenario:
+    """The same load with the pixel format and encoder options of the quoted peer."""
+    return replace(scenario, **PEER_LIKE)
+
+
+def configuration(scenario: Scenario, *, instance: str, root: Path) -> dict[str, Any]:
+    """The robot's configuration as plain data. instance: of the daemon; root: dataset folder."""
+    data = read_source("demo").data
+    data["name"] = "bench"
+    data["instance"] = instance
+    data["cameras"] = {
+        name: _camera(scenario, number) for number, name in enumerate(scenario.camera_names)
+    }
+    data["arms"]["main"]["rate_hz"] = scenario.rate_hz
+    encoder: dict[str, Any] = {
+        "vcodec": scenario.vcodec, "crf": scenario.crf, "g": scenario.g, "threads": scenario.threads,
+    }  # fmt: skip
+    if scenario.preset:
+        encoder["preset"] = int(scenario.preset) if scenario.preset.isdigit() else scenario.preset
+    data["dataset"] |= {
+        "root": str(root), "repo_id": "local/recd_bench", "fps": scenario.fps, "encoder": encoder,
+        "columns": scenario.columns,
+    }  # fmt: skip
+    data["realtime"] = {"enabled": scenario.realtime}
+    return data
+
+
+def _camera(scenario: Scenario, number: int) -> dict[str, Any]:
+    camera: dict[str, Any] = {
+        "source": scenario.source,
+        "width": scenario.width,
+        "height": scenario.height,
+        "fps": scenario.camera_fps,
+        "latency_ms": scenario.latency_ms,
+    }
+    if scenario.source == "v4l2":
+        camera |= {"device": v4l2_stage.device_path(number), "fourcc": "yuyv"}
+    return camera
+
+
+def write_configuration(scenario: Scenario, path: Path, *, instance: str, root: Path) -> None:
+    """Write the YAML file that `recd run` is given."""
+    data = configuration(scenario, instance=instance, root=root)
+    path.write_text(yaml.safe_dump(data, sort_keys=False))
+
+
+def robot_of(path: Path) -> RobotConfig:
+    """The resolved configuration; ConfigError as `recd run` would tell it."""
+    from recd.config.load import load_robot
+
+    return load_robot(path)

@@ -1,0 +1,142 @@
+"""The spine measured: a real daemon records several times, at several camera phases, then a floor.
+
+Nothing is judged while it is measured; figures come from what was stored and counted. What fails in
+the middle leaves the folder with dataset and log where it is.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recd.perf import budgets, floor, result
+from recd.perf.control import StatusCells
+from recd.perf.episode import disk_bytes
+from recd.perf.machine import fingerprint, origin
+from recd.perf.quiet import Silence, wait_for_quiet
+from recd.perf.recording import Recorded, idle_cores, phased_start_ns, record
+from recd.perf.run_result import run_result
+from recd.perf.scenario import Scenario
+from recd.perf.skew import PoseTrack
+from recd.perf.subject import Subject, running
+from recd.shm.clock import NS_PER_S, now_ns, sleep_until_ns
+
+SETTLE_S = 6.0
+"""A stream's foreign clock is trusted after three seconds; arms glide in within one."""
+
+IDLE_S = 3.0
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a scenario is measured. quiet_s: patience for a quiet machine; floor_pairs: times A B,
+    0 none; floor_s: of each leg."""
+
+    scenario: Scenario
+    directory: Path
+    quiet_s: float = 60.0
+    floor_pairs: int = 2
+    floor_s: float = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """All that has to happen while the daemon runs."""
+
+    startup: Mapping[str, float]
+    recorded: list[Recorded]
+    legs: list[floor.Leg]
+    subjects: tuple[str, ...]
+
+
+def measure(plan: Plan, say: Say) -> dict[str, Any]:
+    """Run everything and return the result document (result.KEYS).
+
+    ConfigError when a process or stream of this scenario has no budget row; RecdError with the
+    daemon's last words when it fails.
+    """
+    scenario = plan.scenario
+    rows = budgets.load_budgets()
+    plan.directory.mkdir(parents=True, exist_ok=True)
+    say(scenario.title())
+    silence = wait_for_quiet(plan.quiet_s)
+    say(silence.sentence())
+    with running(scenario, plan.directory) as subject:
+        budgets.require_complete(subject.robot, rows)
+        track = PoseTrack(subject.pose_path, plan.directory / "poses")
+        measured = _while_running(plan, subject, track, say)
+        robot, root = subject.robot, subject.root
+    say("decoding every stored picture and reading its stamp ...")
+    poses = track.poses()
+    runs = [
+        run_result(recorded, scenario, robot, poses=poses, root=root)
+        for recorded in measured.recorded
+    ]
+    return _document(plan, silence, measured, runs, rows, root)
+
+
+def _while_running(plan: Plan, subject: Subject, track: PoseTrack, say: Say) -> Measured:
+    scenario = plan.scenario
+    say(f"daemon ready after {subject.start_s:.1f} s")
+    armed_s = subject.arm()
+    startup = {"to_ready_s": subject.start_s, "to_teleop_s": subject.start_s + armed_s}
+    sleep_until_ns(now_ns() + round(SETTLE_S * NS_PER_S))
+    idle = idle_cores(subject, seconds=IDLE_S)
+    arms = [f"arm:{bus}" for bus in subject.robot.buses()]
+    recorded: list[Recorded] = []
+    with StatusCells(subject.pid, arms) as cells:
+        for number in range(scenario.runs):
+            share = number / scenario.runs
+            say(f"run {number + 1} of {scenario.runs}: {scenario.seconds:g} s, phase +{share:.2f}")
+            reference = recorded[0].waits.asked_ns if recorded else now_ns()
+            at = phased_start_ns(reference, scenario.camera_period_ns, share)
+            recorded.append(
+                record(
+                    subject, cells, seconds=scenario.seconds,
+                    row_period_ns=scenario.row_period_ns, start_at_ns=at, track=track,
+                    idle_cores=idle,
+                )
+            )  # fmt: skip
+        legs = []
+        if plan.floor_pairs:
+            say(
+                f"control loop against a bare loop: {plan.floor_pairs} x (A, B) of {plan.floor_s:g} s"
+            )
+            legs = floor.run_legs(subject, cells, pairs=plan.floor_pairs, seconds=plan.floor_s)
+    return Measured(startup, recorded, legs, budgets.subjects_of(subject.robot))
+
+
+def _document(
+    plan: Plan, silence: Silence, measured: Measured, runs: list[dict[str, Any]],
+    rows: tuple[budgets.Budget, ...], root: Path,
+) -> dict[str, Any]:  # fmt: skip
+    judged = budgets.judge(list(runs), measured.subjects, rows)
+    return {
+        "format": result.RESULT_VERSION,
+        "kind": "spine",
+        "origin": origin(),
+        "machine": fingerprint(plan.directory),
+        "scenario": plan.scenario.plain(),
+        "silence": silence.plain(),
+        "startup": dict(measured.startup),
+        "runs": runs,
+        "floor": floor.compared(measured.legs) if measured.legs else None,
+        "dataset": disk_bytes(root),
+        "summary": result.summary(list(runs)),
+        "budgets": [one.plain() for one in judged],
+        "notes": _notes(silence, runs),
+    }
+
+
+def _notes(silence: Silence, runs: list[dict[str, Any]]) -> list[str]:
+    """What a reader must know before believing a figure."""
+    notes = [] if silence.quiet else [silence.sentence()]
+    for number, run in enumerate(runs, 1):
+        if run["others_cores"] > 0.2 or run["machine_stolen_cores"] > 0.05:
+            notes.append(
+                f"run {number}: others used {run['others_cores']:.2f} cores and the host took "
+                f"{run['machine_stolen_cores']:.2f}"
+            )
+    return notes

@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint check interop soak docs clean env env-test
+.PHONY: help demo test lint check interop soak bench docs clean env env-test
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -31,9 +31,12 @@ interop: env-test ## checks with the real lerobot 0.6.1 in an environment of its
 soak: env-test ## long torture and fault tests
 	@$(BIN)/python -m pytest -m soak
 
+bench: env ## measure recd on this machine, about 5 minutes; leave the machine alone meanwhile
+	@$(BIN)/python -m recd.perf spine --output bench-data/result.json
+
 docs: env-test ## write the references from the models and tables
 	@$(BIN)/python -m recd.config.reference > docs/configuration.md
 	@$(BIN)/python -m recd.daemon.supervisor.reference > docs/control_api.md
 
 clean: ## remove the environment and everything made by demo and tests
-	rm -rf $(VENV) build dist demo-data .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info
+	rm -rf $(VENV) build dist demo-data bench-data .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info

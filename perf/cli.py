@@ -15,6 +15,7 @@ from recd.perf.scenario import SOURCES, Scenario, like_peer
 from recd.perf.spine import Plan, measure
 
 EXIT_OVER_BUDGET = 3
+LEAST_COLUMNS = 110
 
 
 @click.group()
@@ -104,12 +105,16 @@ def spine(output: Path | None, directory: Path | None, **options: Any) -> int:
 
     Exit codes: 0 all budgets kept, 3 one was not, 2 could not measure.
     """
-    console = Console()
+    console = _console()
     settings = {name: options.pop(name) for name in ("floor_pairs", "floor_s", "quiet_s")}
     scenario = _scenario(options)
     folder = directory or Path(tempfile.mkdtemp(prefix="recd-bench-data-", dir=Path.cwd()))
     say = console.print
-    found = measure(Plan(scenario, folder.absolute(), **settings), lambda text: say(text))
+    try:
+        found = measure(Plan(scenario, folder.absolute(), **settings), lambda text: say(text))
+    except BaseException:
+        say(f"dataset, configuration and log are left in {folder}")
+        raise
     report.show(found, console)
     if output is not None:
         say(f"written: {result.save(found, output)}")
@@ -128,11 +133,17 @@ def _scenario(options: dict[str, Any]) -> Scenario:
     return like_peer(scenario) if peer else scenario
 
 
+def _console() -> Console:
+    """Tables need 110 columns; a narrower terminal wraps them, a file gets them whole."""
+    console = Console()
+    return Console(width=max(LEAST_COLUMNS, console.width))
+
+
 @perf.command("show")
 @click.argument("path", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 def show_result(path: Path) -> int:
     """Print a result file again."""
-    report.show(result.load(path), Console())
+    report.show(result.load(path), _console())
     return 0
 
 

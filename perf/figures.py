@@ -96,7 +96,7 @@ def histogram_percentile(counts: Sequence[int] | npt.NDArray[Any], share: float)
 def histogram_quantiles(
     counts: Sequence[int] | npt.NDArray[Any], *, scale: float = 1.0
 ) -> dict[str, float | None]:
-    """p50, p99 and p99.9 of a half-octave histogram divided by `scale`, and the number of values."""
+    """p50, p99 and p99.9 of a half-octave histogram divided by `scale`; n: how many values."""
     told: dict[str, float | None] = {}
     for name, share in QUANTILES.items():
         value = histogram_percentile(counts, share)
@@ -104,11 +104,14 @@ def histogram_quantiles(
     return {**told, "n": int(np.asarray(counts).sum())}
 
 
-def ratio(ours: float | None, floor: float | None) -> float | None:
-    """How many times the floor; None where one of both was not measured."""
-    if ours is None or not floor:
+def ratio(ours: float | None, floor: float | None, *, least: float = 0.0) -> float | None:
+    """How many times the floor; None where one of both was not measured.
+
+    least: what the clock can tell apart; anything below counts as that much, on both sides.
+    """
+    if ours is None or floor is None or max(floor, least) <= 0.0:
         return None
-    return ours / floor
+    return max(ours, least) / max(floor, least)
 
 
 def at_path(data: Any, path: str) -> Any:

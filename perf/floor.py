@@ -31,6 +31,9 @@ OURS, BARE = "ours", "bare"
 BARE_START_NS = NS_PER_S
 """A bare loop's process has imported everything after this; both kinds of leg wait for it."""
 
+RESOLUTION_US = 1.0
+"""Lateness below this is the clock's own cost; ratios of it say nothing."""
+
 _BARE_TIMEOUT_S = 60.0
 
 
@@ -146,11 +149,15 @@ def _compare_one(legs: list[Leg], process: str) -> dict[str, Any]:
     for name in QUANTILES:
         path = f"lateness_us.{name}"
         each = [
-            ratio(at_path(ours.loops[process], path), at_path(bare.loops[process], path))
+            ratio(
+                at_path(ours.loops[process], path),
+                at_path(bare.loops[process], path),
+                least=RESOLUTION_US,
+            )
             for ours, bare in zip(legs[::2], legs[1::2], strict=True)
         ]
         found = spread(each)
-        told[f"ratio_{name}"] = ratio(pooled[OURS][name], pooled[BARE][name])
+        told[f"ratio_{name}"] = ratio(pooled[OURS][name], pooled[BARE][name], least=RESOLUTION_US)
         told[f"ratio_{name}_spread"] = found.plain() if found else None
     return told
 

@@ -65,7 +65,7 @@ class Silence:
 
     def plain(self) -> dict[str, Any]:
         """For JSON."""
-        return asdict(self)
+        return {**asdict(self), "load_average": list(self.load_average)}
 
     def sentence(self) -> str:
         """For people."""

@@ -1,10 +1,11 @@
 """A result as tables for a terminal: percent kept first, the peer's quoted figures beside ours."""
 
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -20,8 +21,8 @@ def show(result: Mapping[str, Any], console: Console) -> None:
     console.print(_heading(result))
     for note in result["notes"]:
         console.print(f"[bold red]! {note}[/]")
-    for table in (_kept(result), _cameras(result), _loops(result), _floor(result), _costs(result),
-                  _budgets(result)):  # fmt: skip
+    for make in (_kept, _cameras, _times, _loops, _floor, _costs, _budgets):
+        table = make(result)
         if table is not None:
             console.print(table)
     for line in _findings(result):
@@ -121,47 +122,64 @@ def peer_of(scenario: Mapping[str, Any]) -> dict[str, Any] | None:
     return None
 
 
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number == 0 else "right", no_wrap=True)
+    return table
+
+
 def _kept(result: Mapping[str, Any]) -> Table:
     peer = peer_of(result["scenario"])
-    table = Table(title="recording", title_justify="left")
-    table.add_column("")
-    table.add_column("recd: median (least..most)", justify="right")
-    if peer:
-        table.add_column("lerobot-record 0.6.1, quoted*", justify="right")
+    theirs_column = ["lerobot-record 0.6.1 (quoted*)"] if peer else []
+    table = _table("recording", "", "recd: median (least..most)", *theirs_column)
     for label, ours, theirs in KEPT:
         table.add_row(label, ours(result), *([theirs(peer)] if peer else []))
     return table
 
 
-def _cameras(result: Mapping[str, Any]) -> Table:
-    table = Table(title="pictures, every one decoded and its stamp read", title_justify="left")
-    columns = ("run", "camera", "phase", "rows", "own picture", "repeated", "allowed", "skipped",
-               "missing", "lost", "unflagged", "from row p50/p99 ms", "claim off p50/p99 ms",
-               "skew off p50/p99 ms")  # fmt: skip
-    for column in columns:
-        table.add_column(column, justify="right")
+def _each_camera(result: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for number, run in enumerate(result["runs"], 1):
         for name, camera in run["cameras"].items():
-            table.add_row(
-                str(number), name, _number(at_path(camera, "times.phase"), 2),
-                str(camera["truth"]["pictures"]), str(camera["fresh"]), str(camera["repeated"]),
-                str(camera["allowed_by_drift"]), str(camera["skipped"]), str(camera["missing"]),
-                str(camera["lost"]), str(camera["unflagged"]),
-                _pair(camera, "times.from_row_ms"), _pair(camera, "times.claim_error_ms"),
-                _pair(camera, "skew.error_ms"),
-            )  # fmt: skip
+            yield f"{number} {name}", camera
+
+
+def _cameras(result: Mapping[str, Any]) -> Table:
+    table = _table(
+        "pictures: every one decoded, its stamp read", "run, camera", "phase", "rows", "own",
+        "repeated", "skipped", "drift allows", "missing", "lost", "unflagged",
+    )  # fmt: skip
+    for label, camera in _each_camera(result):
+        table.add_row(
+            label, _number(at_path(camera, "times.phase"), 2), str(camera["truth"]["pictures"]),
+            str(camera["fresh"]), str(camera["repeated"]), str(camera["skipped"]),
+            str(camera["allowed_by_drift"]), str(camera["missing"]), str(camera["lost"]),
+            str(camera["unflagged"]),
+        )  # fmt: skip
+    return table
+
+
+def _times(result: Mapping[str, Any]) -> Table:
+    table = _table(
+        "time of pictures and joints, ms: p50 / p99", "run, camera", "picture from row",
+        "row's claim off by", "skew to joints", "row's skew off by", "joints off by",
+    )  # fmt: skip
+    paths = ("times.from_row_ms", "times.claim_error_ms", "skew.true_ms", "skew.error_ms",
+             "skew.joint_error_ms")  # fmt: skip
+    for label, camera in _each_camera(result):
+        table.add_row(label, *(_pair(camera, path) for path in paths))
     return table
 
 
 def _loops(result: Mapping[str, Any]) -> Table:
-    table = Table(title="control loops while recording, us: p50 / p99 / p99.9",
-                  title_justify="left")  # fmt: skip
-    for column in ("run", "loop", "Hz", "skipped", "lateness", "work", "leader to goal p50/p99"):
-        table.add_column(column, justify="right")
+    table = _table(
+        "control loops while recording, us: p50 / p99 / p99.9", "run, loop", "Hz", "skipped",
+        "lateness", "work", "leader to goal p50/p99",
+    )  # fmt: skip
     for number, run in enumerate(result["runs"], 1):
         for name, loop in run["control"].items():
             table.add_row(
-                str(number), name, _number(loop["hz"], 2), str(loop["skipped"]),
+                f"{number} {name}", _number(loop["hz"], 2), str(loop["skipped"]),
                 _three(loop["lateness_us"]), _three(loop["work_us"]),
                 _pair(loop, "leader_to_goal_us", digits=0),
             )  # fmt: skip
@@ -172,10 +190,10 @@ def _floor(result: Mapping[str, Any]) -> Table | None:
     floor = result["floor"]
     if not floor:
         return None
-    table = Table(title="lateness against a bare loop (A B A B, same load), us: p50 / p99 / p99.9",
-                  title_justify="left")  # fmt: skip
-    for column in ("loop", "ours", "bare", "ratio"):
-        table.add_column(column, justify="right")
+    table = _table(
+        "lateness against a bare loop (A B A B, same load), us: p50 / p99 / p99.9", "loop", "ours",
+        "bare", "ratio",
+    )  # fmt: skip
     for name, facts in floor["processes"].items():
         ratios = {key: facts[f"ratio_{key}"] for key in ("p50", "p99", "p99_9")}
         table.add_row(
@@ -186,9 +204,7 @@ def _floor(result: Mapping[str, Any]) -> Table | None:
 
 
 def _costs(result: Mapping[str, Any]) -> Table:
-    table = Table(title="cost of each process while recording", title_justify="left")
-    for column in ("process", "cores", "peak PSS, MB"):
-        table.add_column(column, justify="right")
+    table = _table("cost of each process while recording", "process", "cores", "peak PSS, MB")
     memory: dict[str, int] = {}
     for run in result["runs"]:
         for name, size in run["memory"]["pss_bytes"].items():
@@ -208,9 +224,8 @@ def _costs(result: Mapping[str, Any]) -> Table:
 def _budgets(result: Mapping[str, Any]) -> Table | None:
     over = [row for row in result["budgets"] if row["kept"] is False]
     judged = [row for row in result["budgets"] if row["kept"] is not None]
-    table = Table(
-        title=f"budgets: {len(judged) - len(over)} of {len(judged)} kept", title_justify="left"
-    )
+    title = f"budgets: {len(judged) - len(over)} of {len(judged)} kept"
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
     if not over:
         table.add_column("all within budgets.toml")
         return table
@@ -242,7 +257,7 @@ def _sources(result: Mapping[str, Any]) -> str:
     ]
     if peer:
         source = tomllib.loads(PEER.read_text())["source"]
-        lines.append(f"* quoted, not measured here: {peer['name']}: {source}")
+        lines.append(f"* not measured here: {peer['name']}: {source}")
     return "\n".join(lines)
 
 

@@ -106,8 +106,13 @@ def _joint_truth(rows: Rows, robot: RobotConfig, poses: Poses) -> JointTruth:
     )  # fmt: skip
     judged = [at for at, rule in enumerate(bus.rules) if rule is JointRule.INTERPOLATE]
     found = joint_truth(rows.pair.state_values, rows.times_ns, poses, bus=FOLLOWER, judged=judged)
-    found.late_ns[~rows.pair.state.valid.all(axis=1)] = np.nan
+    found.late_ns[~_all_joints(rows.pair)] = np.nan
     return found
+
+
+def _all_joints(pair: PairRows) -> npt.NDArray[np.bool_]:
+    """bool [K]: rows with a true reading of every joint."""
+    return np.asarray(pair.state.valid.all(axis=1), np.bool_)
 
 
 def _claimed_ns(records: Records) -> npt.NDArray[np.int64]:
@@ -122,7 +127,7 @@ def row_counts(
     """Rows of an episode. kept: rows that were due, with a picture of every camera that is what
     the row says, and a true reading of every joint; percent_kept: of the expected."""
     stored = min(len(records) for records in ticks.values())
-    whole = pair.state.valid.all(axis=1)[:stored].copy()
+    whole = _all_joints(pair)[:stored].copy()
     joints_invalid = int((~whole).sum())
     for records in ticks.values():
         absent = records["flags"][:stored] & (TickFlag.MISSING | TickFlag.CORRUPT)
@@ -145,10 +150,13 @@ def camera_counts(ticks: Records, seen: truth.PictureTruth, scenario: Scenario) 
     """
     flags = ticks["flags"]
 
-    def count(wanted: TickFlag, without: TickFlag = TickFlag(0)) -> int:
-        return int((((flags & wanted) != 0) & ((flags & without) == 0)).sum())
+    def count(wanted: TickFlag, *without: TickFlag) -> int:
+        found = (flags & wanted) != 0
+        for other in without:
+            found &= (flags & other) == 0
+        return int(found.sum())
 
-    repeated = count(TickFlag.REPEAT, TickFlag.EXPECTED | TickFlag.MISSING)
+    repeated = count(TickFlag.REPEAT, TickFlag.EXPECTED, TickFlag.MISSING)
     drift_ppm = _drift_ppm(ticks, seen, scenario)
     seconds = len(ticks) / scenario.fps
     allowed = 1 + int(abs(drift_ppm or 0.0) * 1e-6 * seconds * scenario.camera_fps)

@@ -101,7 +101,8 @@ def configuration(scenario: Scenario, *, instance: str, root: Path) -> dict[str,
     }
     data["arms"]["main"]["rate_hz"] = scenario.rate_hz
     encoder: dict[str, Any] = {
-        "vcodec": scenario.vcodec, "crf": scenario.crf, "g": scenario.g, "threads": scenario.threads,
+        "vcodec": scenario.vcodec, "crf": scenario.crf, "g": scenario.g,
+        "threads": scenario.threads,
     }  # fmt: skip
     if scenario.preset:
         encoder["preset"] = int(scenario.preset) if scenario.preset.isdigit() else scenario.preset

@@ -79,7 +79,7 @@ class Poses:
         return [at for at, joint in enumerate(joints) if joint.bus == bus]
 
     def centre_steps(self, columns: Sequence[int]) -> Floats:
-        """Mechanical angle (steps) of the middle of each calibrated range: LeRobot's zero degrees."""
+        """Mechanical angle (steps) of the middle of each range: LeRobot's zero degrees."""
         joints = self._parts[0][2].joints
         return np.array([(joints[at].low + joints[at].high) / 2 for at in columns])
 
@@ -164,9 +164,10 @@ def skew_figures(
 ) -> dict[str, Any]:
     """Skew between joints and picture of one camera: what is true, and how far the rows are off.
 
-    captured_ns: true capture times (0 unknown); claimed_ns: as the rows say. Skew is joint time less
-    picture time. true_ms: |true skew|; error_ms: |said skew - true skew|, both over the rows that
-    can be judged; joint_error_ms: |joint time - row time| alone; bias_ms: median of said less true.
+    captured_ns: true capture times (0 unknown); claimed_ns: as the rows say. Skew is joint time
+    less picture time. true_ms: |true skew|; error_ms: |said skew - true skew|, both over the rows
+    that can be judged; joint_error_ms: |joint time - row time| alone; bias_ms: median of said less
+    true.
     """
     usable = joints.judged & (captured_ns > 0) & (claimed_ns > 0)
     joint_ns = rows_ns[usable] + joints.late_ns[usable]

@@ -101,9 +101,8 @@ def _while_running(plan: Plan, subject: Subject, track: PoseTrack, say: Say) -> 
             )  # fmt: skip
         legs = []
         if plan.floor_pairs:
-            say(
-                f"control loop against a bare loop: {plan.floor_pairs} x (A, B) of {plan.floor_s:g} s"
-            )
+            times = f"{plan.floor_pairs} x (A, B) of {plan.floor_s:g} s"
+            say(f"control loop against a bare loop: {times}")
             legs = floor.run_legs(subject, cells, pairs=plan.floor_pairs, seconds=plan.floor_s)
     return Measured(startup, recorded, legs, budgets.subjects_of(subject.robot))
 

@@ -22,6 +22,10 @@ Records = npt.NDArray[np.void]
 Int64s = npt.NDArray[np.int64]
 
 
+_NO_PICTURE = TickFlag.MISSING | TickFlag.CORRUPT
+"""A row with one of these claims no picture of its own."""
+
+
 class Wrong(StrEnum):
     """How a picture can disagree with its row without a flag that admits it."""
 
@@ -98,6 +102,7 @@ def compare(
     captured = np.zeros(len(ticks), np.int64)
     before: Stamp | None = None
     repeated = skipped = 0
+    told = TickFlag(0)
     for row in range(rows):
         stamp = stamps[row]
         flags = TickFlag(int(ticks["flags"][row]))
@@ -106,10 +111,12 @@ def compare(
             if before is not None:
                 repeated += stamp.frame == before.frame
                 skipped += max(0, stamp.frame - before.frame - 1)
-        wrong = _judge(stamp, before, ticks[row], flags, camera=camera, period_ns=period_ns)
+        wrong = _judge(stamp, before, ticks[row], flags | told, camera=camera, period_ns=period_ns)
         if wrong is not None:
             findings.append(Finding(row, wrong, _shown(stamp, before, ticks[row])))
         before = stamp or before
+        # Frames lost in a hole that its own row admits, or was blamed for, need no later mention.
+        told = TickFlag.SKIP_BEFORE if flags & _NO_PICTURE or stamp is None else TickFlag(0)
     return PictureTruth(len(ticks), len(stamps), captured, repeated, skipped, tuple(findings))
 
 
@@ -117,7 +124,7 @@ def _judge(
     stamp: Stamp | None, before: Stamp | None, tick: np.void, flags: TickFlag, *, camera: int,
     period_ns: int,
 ) -> Wrong | None:  # fmt: skip
-    none_claimed = bool(flags & (TickFlag.MISSING | TickFlag.CORRUPT))
+    none_claimed = bool(flags & _NO_PICTURE)
     admitted = none_claimed or bool(flags & TickFlag.FROZEN)
     if stamp is None:
         return None if none_claimed else Wrong.UNREADABLE
@@ -152,19 +159,18 @@ def _names(tick: np.void, stamp: Stamp, period_ns: int) -> bool:
 def _shown(stamp: Stamp | None, before: Stamp | None, tick: np.void) -> str:
     seen = "none" if stamp is None else f"camera {stamp.camera} frame {stamp.frame}"
     last = "none" if before is None else f"frame {before.frame}"
-    off = (
-        "" if stamp is None else f", {(int(tick['capture_ns']) - stamp.t_capture_ns) / 1e6:+.2f} ms"
-    )
-    claimed = f"frame {int(tick['source_seq'])}{off}, flags {TickFlag(int(tick['flags']))!r}"
+    off_ms = 0.0 if stamp is None else (int(tick["capture_ns"]) - stamp.t_capture_ns) / NS_PER_MS
+    flags = TickFlag(int(tick["flags"]))
+    claimed = f"frame {int(tick['source_seq'])}, {off_ms:+.2f} ms off, flags {flags!r}"
     return f"picture: {seen}; before: {last}; row: {claimed}"
 
 
 def times_of(truth: PictureTruth, ticks: Records, *, period_ns: int) -> dict[str, Any]:
-    """Figures in time of one camera: how far its pictures are from their rows, in truth and as said.
+    """Figures in time of one camera: how far its pictures are from their rows, true and as said.
 
     from_row_ms: |true capture - row|; claim_error_ms: |claimed capture - true capture|;
-    claim_bias_ms: median of claimed less true; phase: true capture after its row, in camera periods,
-    median over the rows, 0..1 (what a sweep over camera phases sweeps).
+    claim_bias_ms: median of claimed less true; phase: true capture after its row, in camera
+    periods, mean direction over the rows, 0..1 (what a sweep over camera phases sweeps).
     """
     fresh = truth.readable & ((ticks["flags"] & (TickFlag.REPEAT | TickFlag.MISSING)) == 0)
     true_ns, row_ns = truth.captured_ns[fresh], ticks["tick_ns"][fresh]
@@ -179,7 +185,7 @@ def times_of(truth: PictureTruth, ticks: Records, *, period_ns: int) -> dict[str
 
 
 def _phase(offset_ns: Int64s, period_ns: int) -> float | None:
-    """Median of an angle: the offsets lie on a circle of one period."""
+    """Mean direction: the offsets lie on a circle of one period."""
     if not len(offset_ns):
         return None
     angle = 2j * np.pi * (offset_ns % period_ns) / period_ns

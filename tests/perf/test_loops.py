@@ -1,0 +1,105 @@
+import json
+import os
+import subprocess
+
+import numpy as np
+import pytest
+
+from recd.config.errors import RecdError
+from recd.config.load import load_robot
+from recd.config.streams import HISTOGRAM_BUCKETS, STATUS_DTYPE, arm_sample_dtype
+from recd.perf import bare_loop, floor
+from recd.perf.control import LoopCounts, StatusCells, loop_between, sample_figures
+from recd.shm import CellWriter, Segment, create_cell
+from recd.shm.clock import NS_PER_S
+
+PROCESS = "arm:main.follower"
+
+
+def histogram(**counts):
+    array = np.zeros(HISTOGRAM_BUCKETS, np.int64)
+    for bucket, count in counts.items():
+        array[int(bucket[1:])] = count
+    return array
+
+
+def test_status_cells_are_read_from_another_process_without_asking_it():
+    cell = create_cell(f"status.{PROCESS}", STATUS_DTYPE)
+    record = np.zeros(1, STATUS_DTYPE)
+    record["lateness"][0][20], record["progress"] = 7, 9
+    CellWriter(Segment.attach(cell.fd)).write(record)
+    with StatusCells(os.getpid(), [PROCESS]) as cells:
+        counts = cells.read()[PROCESS]
+    assert (counts.lateness[20], counts.lateness.sum(), counts.progress) == (7, 7, 9)
+    cell.close()
+
+
+def test_a_process_without_a_status_cell_is_named():
+    with pytest.raises(RecdError, match="camera:nowhere"):
+        StatusCells(os.getpid(), ["camera:nowhere"])
+
+
+def test_only_what_was_counted_in_between_counts():
+    before = LoopCounts(histogram(b20=100), histogram(b30=100), 100)
+    after = LoopCounts(histogram(b20=100, b24=50), histogram(b30=150), 150)
+    told = loop_between(before, after)
+    assert told["lateness_us"]["n"] == 50
+    assert 2**12 / 1e3 <= told["lateness_us"]["p50"] <= 2**12.5 / 1e3
+    assert not told["restarted"]
+
+
+def test_a_process_that_began_anew_counts_from_zero():
+    before = LoopCounts(histogram(b20=100), histogram(b30=100), 100)
+    after = LoopCounts(histogram(b20=3), histogram(b30=3), 3)
+    told = loop_between(before, after)
+    assert told["lateness_us"]["n"] == 3
+    assert told["restarted"]
+
+
+def test_samples_tell_of_skipped_ticks_and_of_the_way_from_leader_to_goal():
+    samples = np.zeros(5, arm_sample_dtype(6))
+    samples["tick"] = [1000, 1001, 1004, 1005, 1006]
+    samples["request_ns"] = samples["tick"] * (NS_PER_S // 250) + 1_600_000 + 90_000
+    samples["leader_ns"] = samples["request_ns"] - 1_000_000
+    samples["goal_written_ns"] = samples["request_ns"] - 50_000
+    told = sample_figures(samples, role="follower", rate_hz=250, first_ns=0, last_ns=2**62)
+    assert (told["samples"], told["skipped"], told["invalid"]) == (5, 2, 0)
+    assert told["request_us"]["p50"] == 90.0
+    assert told["leader_to_goal_us"]["p99"] == 950.0
+
+
+def test_a_bare_loop_is_asked_for_what_the_control_loop_asks_for():
+    robot = load_robot("demo")
+    loops = floor.bare_loops(robot, seconds=2.0)
+    assert set(loops) == {"arm:main.leader", PROCESS}
+    loop = loops[PROCESS]
+    assert (loop.rate_hz, loop.ticks, loop.priority) == (250, 500, robot.realtime.arm_priority)
+    assert loop.phase_ns == 1_600_000
+    assert loop.spin_ns == robot.realtime.spin_us * 1000
+
+
+def test_a_bare_loop_in_a_process_of_its_own_tells_of_every_tick():
+    loop = bare_loop.BareLoop(
+        rate_hz=100, phase_ns=0, spin_ns=0, priority=0, cpus=(), lock_memory=False,
+        timer_slack_ns=1, ticks=20,
+    )  # fmt: skip
+    done = subprocess.run(bare_loop.command(loop), capture_output=True, text=True, timeout=60)
+    told = json.loads(done.stdout)
+    assert told["exact_lateness_us"]["n"] == sum(told["lateness_histogram"]) == 20
+    assert list(told["realtime"]) == ["timer slack 1 ns"]
+
+
+def leg(kind, bucket):
+    return floor.Leg(kind, {PROCESS: loop_between(None, LoopCounts(bucket, bucket, 1))})
+
+
+def test_loops_are_compared_leg_by_leg_and_pooled():
+    legs = [
+        leg(floor.OURS, histogram(b24=100)), leg(floor.BARE, histogram(b22=100)),
+        leg(floor.OURS, histogram(b24=100)), leg(floor.BARE, histogram(b24=100)),
+    ]  # fmt: skip
+    told = floor.compared(legs)["processes"][PROCESS]
+    assert told["ratio_p50_spread"]["least"] == pytest.approx(1.0)
+    assert told["ratio_p50_spread"]["most"] == pytest.approx(2.0)
+    assert 1.0 < told["ratio_p50"] <= 2.0
+    assert json.dumps(floor.compared(legs))

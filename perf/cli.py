@@ -135,8 +135,8 @@ def _scenario(options: dict[str, Any]) -> Scenario:
 
 def _console() -> Console:
     """Tables need 110 columns; a narrower terminal wraps them, a file gets them whole."""
-    console = Console()
-    return Console(width=max(LEAST_COLUMNS, console.width))
+    # A process called camera:front is no emoji.
+    return Console(width=max(LEAST_COLUMNS, Console().width), emoji=False, highlight=False)
 
 
 @perf.command("show")

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from recd.perf.figures import at_path
@@ -242,7 +243,7 @@ def _findings(result: Mapping[str, Any]) -> list[str]:
     for number, run in enumerate(result["runs"], 1):
         for name, camera in run["cameras"].items():
             lines += [
-                f"[red]run {number} {name}: {told}[/]" for told in camera["truth"]["findings"]
+                f"[red]run {number} {name}: {escape(told)}[/]" for told in camera["truth"]["findings"]
             ]
         if not run["rows"]["rebuilt_equal"]:
             lines.append(f"[red]run {number}: rows differ from what their side files give[/]")

@@ -7,7 +7,7 @@ from recd.perf import report
 
 def printed(document):
     out = io.StringIO()
-    report.show(document, Console(file=out, width=120))
+    report.show(document, Console(file=out, width=120, emoji=False))
     return out.getvalue()
 
 

@@ -242,9 +242,8 @@ def _findings(result: Mapping[str, Any]) -> list[str]:
     lines = []
     for number, run in enumerate(result["runs"], 1):
         for name, camera in run["cameras"].items():
-            lines += [
-                f"[red]run {number} {name}: {escape(told)}[/]" for told in camera["truth"]["findings"]
-            ]
+            found = camera["truth"]["findings"]
+            lines += [f"[red]run {number} {name}: {escape(told)}[/]" for told in found]
         if not run["rows"]["rebuilt_equal"]:
             lines.append(f"[red]run {number}: rows differ from what their side files give[/]")
     return lines

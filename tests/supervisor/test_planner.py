@@ -1,0 +1,73 @@
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from recd.config.errors import RecdError
+from recd.daemon.session import machine
+from recd.daemon.session.machine import Event, State
+from recd.daemon.supervisor.planner import Planner
+from recd.daemon.supervisor.recording import Recording, RecordingSpec
+from recd.daemon.supervisor.takes import Grid
+from recd.shm.clock import NS_PER_S
+
+
+class Outbox:
+    """Messages that would go to workers, and what the recording tells."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, str, dict[str, Any]]] = []
+
+    def send(self, process: str, ty: str, **fields: Any) -> bool:
+        self.sent.append((process, ty, fields))
+        return True
+
+    def of_kind(self, *kinds: str) -> list[str]:
+        return list(kinds)
+
+    def announce(self, topic: str, event: str, **fields: Any) -> None:
+        pass
+
+    def resolve(self, key: str, outcome: Mapping[str, Any] | RecdError) -> None:
+        pass
+
+    def on_take(self, what: str, uid: str) -> None:
+        pass
+
+
+def running_plan(root: Path) -> tuple[Planner, Recording, Outbox]:
+    outbox = Outbox()
+    spec = RecordingSpec(
+        name="main",
+        root=root,
+        grid=Grid(30),
+        encoders={"front": "encoder:front"},
+        writers=("writer",),
+        codec={},
+        task="t",
+        operator="",
+    )
+    recording = Recording(spec, outbox, outbox)
+    recording.session = machine.advance(recording.session, Event.AVAILABLE)
+    planner = Planner(
+        recording, hold=lambda held: None, announce=outbox.announce, client_lost="finish"
+    )
+    planner.start(NS_PER_S, {"episodes": 2, "episode_s": 1.0, "reset_s": 1.0}, had_episodes=False)
+    assert recording.session.state is State.RECORDING
+    return planner, recording, outbox
+
+
+def test_a_phase_that_ends_just_after_a_fault_ended_the_episode_asks_for_nothing(tmp_path):
+    planner, recording, outbox = running_plan(tmp_path)
+    recording.abort(2 * NS_PER_S, "bus silent")
+    sent = len(outbox.sent)
+    planner.watch(9 * NS_PER_S)
+    planner.key("stop", 9 * NS_PER_S)
+    assert recording.session.state is State.FINALIZING
+    assert [ty for _, ty, _ in outbox.sent[sent:]] == []
+
+
+def test_rerecord_just_after_a_fault_ended_the_episode_harms_nothing(tmp_path):
+    planner, recording, _ = running_plan(tmp_path)
+    recording.abort(2 * NS_PER_S, "bus silent")
+    planner.key("rerecord", 2 * NS_PER_S + 1)
+    assert recording.session.state is State.FINALIZING

@@ -125,4 +125,4 @@ def _storm(source: str, seeds: int) -> None:
 @pytest.mark.soak
 @pytest.mark.timeout(1200)
 def test_no_order_of_steps_breaks_it_in_many_more_runs():
-    _storm(SOURCE, 6_000)
+    _storm(SOURCE, 3_000)

@@ -114,7 +114,8 @@ class Session:
     take: the running or finalizing episode; committing: uids sealed and not yet durable, oldest
     first; discarding: the same for takes that go to the trash; last_saved: newest episode saved by
     this session that may still be undone; undoing: uid being undone, perhaps after its commit;
-    restart: start again once the take is closed.
+    restart: start again once the take is closed; waiting_for: processes that are not ready, why:
+    the same with reasons.
     """
 
     recording: str = "main"
@@ -128,6 +129,7 @@ class Session:
     restart: bool = False
     fault: str = ""
     waiting_for: tuple[str, ...] = ()
+    why: tuple[str, ...] = ()
     degraded: frozenset[str] = frozenset()
     paused: bool = False
     low_disk: bool = False
@@ -194,8 +196,8 @@ def illegal(session: Session, event: Event) -> StateError:
     """The refusal of `event` in the present state, with what is legal and what to do."""
     legal = session.legal
     detail = ""
-    if session.state is State.IDLE and session.waiting_for:
-        detail = f", waiting for {', '.join(session.waiting_for)}"
+    if session.state is State.IDLE and session.why:
+        detail = f", waiting for {', '.join(session.why)}"
     if session.state is State.FAULT and session.fault:
         detail = f" ({session.fault})"
     mend = _MENDS.get((session.state, event), "")

@@ -93,6 +93,7 @@ class Commands:
             "legal": list(session.legal),
             "flags": session.flags,
             "waiting_for": list(session.waiting_for),
+            "waiting_why": list(session.why),
             "degraded": sorted(session.degraded),
             "fault": session.fault,
             "stage": s.ending.stage.value,

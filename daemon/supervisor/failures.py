@@ -90,10 +90,12 @@ def action_for(absence: Absence, *, recording: bool) -> Action:
 
 @dataclass(frozen=True, slots=True)
 class Consequences:
-    """What all absences together mean. fault, end_episode: reasons in words, "" none."""
+    """What all absences together mean. why: one reason in words for each of waiting_for;
+    fault, end_episode: reasons in words, "" none."""
 
     degraded: frozenset[str]
     waiting_for: tuple[str, ...]
+    why: tuple[str, ...]
     end_episode: str
     fault: str
 
@@ -101,12 +103,12 @@ class Consequences:
 def consequences(absences: Iterable[Absence], *, recording: bool) -> Consequences:
     """Walk the table for everything that is away now; what is only starting is waited for."""
     degraded: set[str] = set()
-    waiting: list[str] = []
+    waiting: dict[str, str] = {}
     end, fault = "", ""
     for absence in absences:
         action = action_for(absence, recording=recording)
         if absence.required is not Required.NOTHING:
-            waiting.append(absence.process)
+            waiting[absence.process] = f"{absence.process} ({absence.why})"
         if action is not Action.NOTE:
             degraded.add(absence.process)
         text = f"{absence.process}: {absence.why}"
@@ -114,4 +116,4 @@ def consequences(absences: Iterable[Absence], *, recording: bool) -> Consequence
             end = end or text
         if action is Action.FAULT:
             fault = fault or text
-    return Consequences(frozenset(degraded), tuple(waiting), end, fault)
+    return Consequences(frozenset(degraded), tuple(waiting), tuple(waiting.values()), end, fault)

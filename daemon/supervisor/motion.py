@@ -93,6 +93,10 @@ class Motion:
         """pair -> {state, cause, since_ns, waiting_joints, ...} as each follower last said."""
         return {pair: dict(self._said.get(pair, {})) for pair in self._followers}
 
+    def cause(self, process: str) -> str:
+        """Why the arm of `process` is as it is, in its own words."""
+        return str(self._said.get(_pair_of(process), {}).get("cause", "unknown")).replace("_", " ")
+
     def forget(self, process: str) -> None:
         """The process ended: what it said is no longer true."""
         self._said.pop(_pair_of(process), None)

@@ -155,7 +155,7 @@ class Planner:
         match act:
             case Act.START:
                 self._start_episode(now)
-            case Act.STOP | Act.DISCARD if recording.session.state is not State.RECORDING:
+            case Act.STOP if recording.session.state is not State.RECORDING:
                 pass  # a fault has ended the episode in the same moment: it is closing already
             case Act.STOP:
                 recording.stop(now, "plan", rows=self._planned_rows(now))

@@ -67,15 +67,20 @@ loss, ask `status` again), `t_ns` (CLOCK_MONOTONIC) and `sid`.
 
 STATUS = """## Status
 
-`status` is one map. Its live part (also `plan.status` and the topic `state`): `state`, `legal`,
-`flags` {degraded, paused, low_disk, committing}, `waiting_for`, `degraded` (process names),
-`fault` (reason), `stage` (running, finishing, stopping), `episode` (null or: uid, t0_ns,
-elapsed_s, rows, task, operator, marks), `committing` (uids), `plan`, `disk` {free_bytes,
-reserve_bytes, bytes_per_s, seconds_left, low}, `cameras` {name: state, fps, nominal_fps, age_ms,
-counters, encoder}, `arms` {pair: motion, leader, follower}. Only in `status`: version, instance,
-robot, station, session_id, pid, t_ns, uptime_s, task, operator, `last_episode`, `dataset`
-{root, repo_id, fps, episodes, rows, tasks}, `processes` {name: kind, phase, state, pid, uptime_s,
-restarts, beat_age_ms, cpu_s, rss_bytes, lateness, work, lag, error}, shm_bytes, rejected_messages.
+`status` is one map. Its live part (also `plan.status` and the topic `state`):
+
+- `state`, `legal`, `flags` {degraded, paused, low_disk, committing}, `waiting_for` and `degraded`
+  (process names), `waiting_why` (the same with reasons), `fault` (reason), `stage` (running,
+  finishing, stopping), `committing` (uids), `plan`;
+- `episode`: null, or uid, t0_ns, elapsed_s, rows, task, operator, marks;
+- `disk` {free_bytes, reserve_bytes, bytes_per_s, seconds_left, low};
+- `cameras` {name: state, fps, nominal_fps, age_ms, counters, encoder};
+- `arms` {pair: motion, leader, follower}.
+
+Only in `status`: version, instance, robot, station, session_id, pid, t_ns, uptime_s, task,
+operator, `last_episode`, `dataset` {root, repo_id, fps, episodes, rows, tasks}, `processes` {name:
+kind, phase, state, pid, uptime_s, restarts, beat_age_ms, cpu_s, rss_bytes, lateness, work, lag,
+error}, shm_bytes, rejected_messages.
 
 An episode (reply of `stop`, entries of `episodes`, topic `episode`): uid, state (recording,
 closing, committing, saved, discarding, discarded, undone, failed), task, operator, marks

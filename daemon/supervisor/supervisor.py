@@ -24,7 +24,7 @@ from recd.daemon.supervisor import disk, simulation
 from recd.daemon.supervisor.commands import Commands
 from recd.daemon.supervisor.control import ControlPlane
 from recd.daemon.supervisor.ending import Ending, Stage
-from recd.daemon.supervisor.failures import Consequences, consequences
+from recd.daemon.supervisor.failures import Absence, Consequences, consequences
 from recd.daemon.supervisor.fleet import Fleet, Happening, Phase
 from recd.daemon.supervisor.hooks import Hooks
 from recd.daemon.supervisor.instance import InstanceLock
@@ -275,10 +275,17 @@ class Supervisor:
     def _judge(self, now: int) -> None:
         if not self.ending.running:
             return
-        absences = self.fleet.absences()
+        absences = [self._with_cause(absence) for absence in self.fleet.absences()]
         for recording in self.recordings.values():
             running = recording.session.state is State.RECORDING
             self._apply(recording, consequences(absences, recording=running), now)
+
+    def _with_cause(self, absence: Absence) -> Absence:
+        """An arm in FAULT: why, and what takes it up again."""
+        if absence.kind != "arm" or absence.why != "fault":
+            return absence
+        cause = self.motion.cause(absence.process)
+        return replace(absence, why=f"fault: {cause}; 'recctl arm' takes it up again")
 
     def _apply(self, recording: Recording, meant: Consequences, now: int) -> None:
         session = recording.session
@@ -290,7 +297,9 @@ class Supervisor:
             self.news.announce("fault", "degraded", process=name)
         for name in sorted(session.degraded - meant.degraded):
             self.news.announce("event", "recovered", process=name)
-        recording.session = replace(session, degraded=meant.degraded, waiting_for=meant.waiting_for)
+        recording.session = replace(
+            session, degraded=meant.degraded, waiting_for=meant.waiting_for, why=meant.why
+        )
         if meant.end_episode:
             recording.abort(now, meant.end_episode)
         if meant.fault:

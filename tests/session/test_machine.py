@@ -51,8 +51,8 @@ def test_facts_are_never_illegal_where_they_can_happen(state: State) -> None:
 
 
 def test_idle_refusal_names_what_is_waited_for() -> None:
-    session = replace(Session(), waiting_for=("camera:wrist",))
-    with pytest.raises(StateError, match="camera:wrist"):
+    session = replace(Session(), waiting_for=("camera:wrist",), why=("camera:wrist (unplugged)",))
+    with pytest.raises(StateError, match=r"camera:wrist \(unplugged\)"):
         machine.start(session, Take(UID, 1))
 
 

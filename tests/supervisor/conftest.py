@@ -165,7 +165,11 @@ def start_daemon(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
 
     def start(**script: Any) -> Daemon:
         daemon = Daemon(
-            tmp_path, {name.replace("__", ":"): value for name, value in script.items()}
+            tmp_path,
+            {
+                name.replace("__", ":").replace("main_", "main."): value
+                for name, value in script.items()
+            },
         )
         started.append(daemon)
         return daemon

@@ -141,6 +141,10 @@ class StandIn:
 
     def move(self, message: dict[str, Any]) -> None:
         states = {"arm": "TELEOP", "hold": "HOLD", "estop": "HOLD", "disarm": "DISARMED",
-                  "resume": "TELEOP", "teleop": "TELEOP", "fail": "FAULT"}  # fmt: skip
-        if (state := states.get(message["ty"])) is not None:
+                  "resume": "TELEOP", "teleop": "TELEOP"}  # fmt: skip
+        if message["ty"] == "hold" and self.manners.get("fault_on_hold"):
+            self.state = "FAULT"
+            self.ctx.link.send("motion", state="FAULT", cause="bus_silent", waiting_joints=[])
+        elif (state := states.get(message["ty"])) is not None:
+            self.state = state
             self.ctx.link.send("motion", state=state, cause="COMMAND", waiting_joints=[])

@@ -5,7 +5,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-from .conftest import Daemon, until
+from .conftest import Daemon, gone, until
 
 Start = Callable[..., Daemon]
 
@@ -61,6 +61,25 @@ def test_an_arm_that_dies_ends_the_episode_which_is_kept(shared: Daemon) -> None
     assert take["uid"] == uid
     assert "arm:main.follower" in take["end_reason"]
     assert shared.wait_state("READY")["arms"]["main"]["motion"] == {}
+
+
+def test_an_arm_in_fault_ends_the_episode_and_is_waited_for_until_armed_again(
+    start_daemon: Start,
+) -> None:
+    daemon = start_daemon(arm__main_follower={"fault_on_hold": True})
+    daemon.wait_state("READY")
+    daemon.ok("start")
+    daemon.ok("hold")
+    take = until(
+        lambda: (t := daemon.ok("episodes")["episodes"][-1])["state"] == "saved" and t, "saved"
+    )
+    assert "bus_silent" in take["end_reason"]
+    daemon.wait_state("IDLE")
+    refusal = daemon.refused("start")
+    assert "bus silent" in refusal["message"]
+    assert "recctl arm" in refusal["message"]
+    daemon.ok("arm")
+    daemon.wait_state("READY")
 
 
 def test_a_marked_camera_that_dies_marks_the_episode_which_goes_on(shared: Daemon) -> None:
@@ -142,4 +161,4 @@ def test_hooks_run_on_events_with_their_values_and_a_hanging_one_hurts_nobody(
     until(lambda: told.exists() and told.read_text() == f"start {uid}\n", "hook ran")
     workers = daemon.workers()
     assert daemon.end() == 0
-    assert not any(worker.is_running() for worker in workers)
+    assert gone(workers)

@@ -130,6 +130,16 @@ def test_a_slower_camera_than_asked_is_measured_though_frames_are_lost():
     assert health.wrong_rate()
 
 
+def test_one_slow_window_is_no_wrong_rate():
+    health = Health(settings())
+    starved = [k * PERIOD_NS + (900_000_000 if k > 40 else 0) for k in range(400)]
+    for k, at in enumerate(starved):
+        capture = 10**9 + at
+        health.judge(jpeg(k), FrameInfo(0, capture, capture + 2_000_000))
+        assert not health.wrong_rate()
+    assert health.rate_hz > 0
+
+
 def test_a_camera_within_ten_percent_of_its_rate_is_right():
     health = Health(settings())
     judge_all(health, 300, period_ns=34_500_000)

@@ -170,6 +170,26 @@ def test_a_stream_of_another_size_is_taken_only_when_accepted(sim_camera, rig, a
         assert "320x240 instead of 640x480" in message["message"]
 
 
+def test_a_stream_of_another_rate_is_refused(sim_camera, rig):
+    camera = sim_camera("front:320x240@60")
+    worker = rig({"source": "http", "device": camera.url, "width": 320, "height": 240})
+    refused = worker.await_message("refused")
+    assert "cameras.front.fps: expected 30" in refused["message"]
+    assert "Set fps: 60" in refused["mend"]
+    assert worker.process.wait(timeout=10) == 2
+
+
+def test_a_camera_that_never_delivers_is_told_and_opened_again(webcam, rig):
+    cam = webcam()
+    cam.server.inject(V4l2Fault.SILENT, frames=170)
+    worker = v4l2_rig(rig, cam)
+    lost = worker.await_message("event", "camera.lost")
+    assert lost["fields"]["code"] == "no_frames"
+    assert "fourcc: mjpeg" in lost["fields"]["mend"]
+    worker.await_message("ready")
+    assert worker.stop() == 0
+
+
 def test_a_camera_process_carries_no_library_that_its_source_does_not_need():
     program = (
         "import sys, recd.daemon.cameras.worker, recd.daemon.cameras.v4l2, "

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recd.config.streams import HISTOGRAM_BUCKETS
+from recd.config.streams import histogram_bucket
 from recd.shm.clock import now_ns, sleep_until_spinning_ns, tick_at_or_before, tick_ns
 
 ROLE_PHASE: dict[str, float] = {"leader": 0.0, "follower": 0.4}
@@ -47,7 +47,7 @@ class Pacer:
         """Sleep to the next tick that is still ahead; returns the time of waking (ns)."""
         now = now_ns()
         if self._woke_ns:
-            self._work[bucket(now - self._woke_ns)] += 1
+            self._work[histogram_bucket(now - self._woke_ns)] += 1
         expected = self.tick + 1
         tick = max(expected, self._tick_before(now) + 1)
         woke = sleep_until_spinning_ns(tick_ns(self.phase_ns, tick, self.rate_hz), self.spin_ns)
@@ -56,12 +56,5 @@ class Pacer:
         self.overruns += self.skipped
         self.tick = tick
         self._woke_ns = woke
-        self._lateness[bucket(woke - tick_ns(self.phase_ns, tick, self.rate_hz))] += 1
+        self._lateness[histogram_bucket(woke - tick_ns(self.phase_ns, tick, self.rate_hz))] += 1
         return woke
-
-
-def bucket(value_ns: int) -> int:
-    """Bucket of the log2 histograms in half octaves (streams.HISTOGRAM_BUCKETS)."""
-    if value_ns <= 0:
-        return 0
-    return min(HISTOGRAM_BUCKETS - 1, (value_ns * value_ns).bit_length() - 1)

@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from recd.config.errors import DeviceError
-from recd.config.streams import FrameFlag
+from recd.config.streams import FrameFlag, histogram_bucket
 from recd.daemon.cameras import access
 from recd.daemon.cameras.health import Health, HealthSettings, Judgement
 from recd.daemon.cameras.registry import make_source
@@ -94,6 +94,7 @@ class CameraWorker:
         self._ctx = ctx
         self._request = request
         self._writer = writer
+        self._status = ctx.status.record
         self._credit = credit
         self._source: CameraSource = make_source(request)
         self._format: CameraFormat | None = None
@@ -215,6 +216,8 @@ class CameraWorker:
             aux=info.residual_ns,
         )
         self._count(judgement)
+        self._status["lateness"][histogram_bucket(info.t_arrival_ns - judgement.t_capture_ns)] += 1
+        self._status["work"][histogram_bucket(now_ns() - info.t_arrival_ns)] += 1
         if self._state is not _State.RUNNING and not judgement.flags & FrameFlag.CORRUPT:
             self._running()
         self._complain(judgement, progress)

@@ -228,7 +228,8 @@ class Rig:
             return None
         _, record = read
         counters = zip(STATUS_COUNTER_NAMES["camera"], record["counters"].tolist(), strict=False)
-        return {"state": STATUS_STATES["camera"][int(record["state"])], **dict(counters)}
+        state = STATUS_STATES["camera"][int(record["state"])]
+        return {"state": state, "worked": int(record["work"].sum()), **dict(counters)}
 
     def status(self) -> dict[str, Any]:
         status = self.status_or_none()

@@ -36,7 +36,7 @@ def test_frames_of_a_device_reach_the_ring_with_their_numbers_and_stamps(webcam,
     assert worker.stop() == 0
     status = worker.status()
     assert status["state"] == "running"
-    assert status["frames"] >= 20
+    assert status["worked"] == status["frames"] >= 20
 
 
 def test_every_loss_and_fault_is_counted_and_flagged(webcam, rig):

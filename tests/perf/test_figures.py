@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from recd.config.streams import HISTOGRAM_BUCKETS
-from recd.daemon.arms.loop import bucket
+from recd.config.streams import HISTOGRAM_BUCKETS, histogram_bucket
 from recd.perf import figures
 
 
@@ -23,7 +22,7 @@ def test_a_spread_leaves_out_what_was_not_measured():
 def test_bare_loops_are_counted_in_the_buckets_of_the_control_loops():
     rng = np.random.default_rng(4)
     values = np.concatenate(([0, 1, 2, 3, 2**31], (2 ** rng.uniform(0, 33, 4000)).astype(np.int64)))
-    expected = np.bincount([bucket(int(v)) for v in values], minlength=HISTOGRAM_BUCKETS)
+    expected = np.bincount([histogram_bucket(int(v)) for v in values], minlength=HISTOGRAM_BUCKETS)
     assert figures.buckets_of(values).tolist() == expected.tolist()
 
 

@@ -156,7 +156,7 @@ class Take:
         self._ticks = ticks
         self._slots: dict[int, Slot] = {}
         self._shown: _Shown | None = None
-        self._black = black_picture(*size)
+        self._black: Any = None
         self._passed_over = False
         self._record = np.zeros(1, TICK_DTYPE)
         self._last_seq = self._last_index = -1
@@ -253,6 +253,7 @@ class Take:
         self._passed_over = slot is not None
         flags |= TickFlag.CORRUPT if fate is Fate.CORRUPT else TickFlag.MISSING
         if self._shown is None:
+            self._black = self._black or black_picture(*self.size)
             return self._black, flags | TickFlag.MISSING
         return self._shown.frame, flags & ~TickFlag.SKIP_BEFORE | TickFlag.REPEAT
 

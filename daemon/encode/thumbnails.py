@@ -1,9 +1,11 @@
 """First, middle and last picture of an episode as JPEGs a person can look at.
 
-The middle is unknown while recording: a few pictures are kept, thinned as the episode grows.
+The middle is unknown while recording: a few pictures are kept, thinned as the episode grows. As
+JPEGs: kept pictures would scatter half-megabyte holes over the heap.
 """
 
 from collections import deque
+from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -17,11 +19,11 @@ _RECENT = 4  # rows that may have been encoded beyond the end that a stop then s
 
 
 class Thumbnails:
-    """Holds references to about a dozen pictures of one episode."""
+    """Of one episode. Holds its newest pictures and about eight JPEGs."""
 
     def __init__(self) -> None:
         self._every = 1
-        self._kept: list[tuple[int, Any]] = []
+        self._kept: list[tuple[int, bytes]] = []
         self._recent: deque[tuple[int, Any]] = deque(maxlen=_RECENT)
 
     def add(self, frame: Any, k: int) -> None:
@@ -29,28 +31,32 @@ class Thumbnails:
         self._recent.append((k, frame))
         if k % self._every:
             return
-        self._kept.append((k, frame))
+        self._kept.append((k, jpeg(frame)))
         if len(self._kept) > _KEPT:
             self._every *= 2
             self._kept = self._kept[::2]
 
-    def choose(self, rows: int) -> dict[str, Any]:
-        """{"first", "middle", "last"} -> picture, for an episode of `rows`; empty without any."""
-        kept = [item for item in (*self._kept, *self._recent) if item[0] < rows]
+    def choose(self, rows: int) -> dict[str, bytes]:
+        """{"first", "middle", "last"} -> JPEG, for an episode of `rows`; empty without any."""
+        kept = [item for item in self._kept if item[0] < rows]
         if not kept:
             return {}
         middle = min(kept, key=lambda item: abs(item[0] - rows // 2))
-        last = max(kept, key=lambda item: item[0])
-        return {"first": kept[0][1], "middle": middle[1], "last": last[1]}
+        last = [frame for k, frame in self._recent if k < rows]
+        return {
+            "first": kept[0][1],
+            "middle": middle[1],
+            "last": jpeg(last[-1]) if last else kept[-1][1],
+        }
 
 
-def write_thumbnails(chosen: dict[str, Any], folder: Path, *, camera: str) -> list[Path]:
+def write_thumbnails(chosen: Mapping[str, bytes], folder: Path, *, camera: str) -> list[Path]:
     """Write `<camera>_<first|middle|last>.jpg` into `folder` (created). Raises OSError."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
-    for name, frame in chosen.items():
+    for name, data in chosen.items():
         path = folder / f"{camera}_{name}.jpg"
-        path.write_bytes(jpeg(frame))
+        path.write_bytes(data)
         paths.append(path)
     return paths
 

@@ -42,20 +42,30 @@ class StoredEpisode:
         """Native-rate samples of one arm bus."""
         return self._side(f"arm.{bus}", arm_sample_dtype(joints))
 
-    def _side(self, stream: str, dtype: np.dtype[np.void]) -> Records:
-        from recd.daemon.writer.sidelog import read_records
+    def row_log(self) -> dict[str, npt.NDArray[Any]]:
+        """The rows as they were logged while recording, with all own columns, by name."""
+        from recd.daemon.dataset.sides import ROWS_FILE
 
-        path = self.own / f"{stream}.arrows"
+        table = self._stream(ROWS_FILE)
+        return {name: np.array(table[name].to_pylist()) for name in table.column_names}
+
+    def _side(self, stream: str, dtype: np.dtype[np.void]) -> Records:
+        return structured(self._stream(f"{stream}.arrows"), dtype)
+
+    def _stream(self, name: str) -> Any:
+        from recd.daemon.dataset.sides import read_stream
+
+        path = self.own / name
         if not path.exists():
             found = sorted(file.name for file in self.own.glob("*")) if self.own.exists() else []
             raise DatasetError(
-                f"{path}: expected the side file of stream {stream}, found {found or 'nothing'}",
+                f"{path}: expected a side file, found {found or 'nothing'}",
                 mend="Without side files nothing can be checked; record with this version of recd.",
             )
-        table, whole = read_records(path)
+        table, whole = read_stream(path)
         if not whole:
             raise DatasetError(f"{path}: was cut off")
-        return structured(table, dtype)
+        return table
 
     def rows(self) -> dict[str, npt.NDArray[Any]]:
         """Columns of the dataset's own rows of this episode: `observation.state`, `action`, ..."""

@@ -4,7 +4,7 @@ Watching must not disturb: between start and stop only the kernel's files are re
 times a run, and the simulator's pose file is copied.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from recd.perf import costs
@@ -37,7 +37,8 @@ class Waits:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """One recording and all that was read beside it. saved: what `stop` replied."""
+    """One recording and all that was read beside it. saved: what `stop` replied; motion: states of
+    the arms afterwards."""
 
     uid: str
     saved: dict[str, Any]
@@ -49,8 +50,8 @@ class Recorded:
     loops_after: dict[str, LoopCounts]
     losses: dict[str, int]
     load: Load
-    idle_cores: float = 0.0
-    notes: list[str] = field(default_factory=list)
+    idle_cores: float
+    motion: str
 
 
 def record(
@@ -96,6 +97,7 @@ def record(
         losses={ring: lost - lost_before.get(ring, 0) for ring, lost in lost_after.items()},
         load=load,
         idle_cores=idle_cores,
+        motion=subject.motion(),
     )
 
 

@@ -76,6 +76,12 @@ def _rows_of(result: Mapping[str, Any]) -> str:
     return f"{_figure(result, 'rows.stored', digits=0)} of {scenario_rows}"
 
 
+def _dataset_of(result: Mapping[str, Any]) -> str:
+    """Size of what LeRobot sees, by the number of runs."""
+    size = result["dataset"]
+    return f"{size['dataset_bytes'] / len(result['runs']) / 1e6:.1f}"
+
+
 KEPT: tuple[tuple[str, Callable[[Mapping[str, Any]], str], Callable[[Mapping[str, Any]], str]], ...]
 KEPT = (
     ("kept, %", lambda r: _figure(r, "rows.percent_kept", digits=2),
@@ -106,9 +112,13 @@ KEPT = (
      lambda p: f"{p['total_cores']}"),
     ("peak memory (PSS), MB", lambda r: _figure(r, "memory.peak_pss_bytes", scale=_MB, digits=0),
      lambda p: f"{p['peak_pss_mb']}"),
+    ("peak memory (RSS summed), MB",
+     lambda r: _figure(r, "memory.peak_rss_bytes", scale=_MB, digits=0), lambda p: "not told"),
     ("written per episode, MB",
      lambda r: _figure(r, "finish.episode_written_bytes", scale=_MB),
      lambda p: f"{p['written_mb']}"),
+    ("dataset per episode, MB", _dataset_of,
+     lambda p: f"{p['dataset_mb']}"),
     ("control rate, Hz", lambda r: f"{r['scenario']['rate_hz']}", lambda p: f"{p['control_hz']}"),
 )  # fmt: skip
 """The first table: label, ours, the peer's."""
@@ -244,8 +254,8 @@ def _findings(result: Mapping[str, Any]) -> list[str]:
         for name, camera in run["cameras"].items():
             found = camera["truth"]["findings"]
             lines += [f"[red]run {number} {name}: {escape(told)}[/]" for told in found]
-        if not run["rows"]["rebuilt_equal"]:
-            lines.append(f"[red]run {number}: rows differ from what their side files give[/]")
+        for told in run["rows"]["differences"]:
+            lines.append(f"[red]run {number}: {escape(told)} differ[/]")
     return lines
 
 

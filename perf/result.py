@@ -31,6 +31,7 @@ KEYS: Mapping[str, type | tuple[type, ...]] = {
     "silence.load.busy_cores": float,
     "silence.load_average": list,
     "startup.to_ready_s": float,
+    "realtime": dict,
     "startup.to_teleop_s": float,
     "runs": list,
     "floor": (dict, type(None)),
@@ -48,7 +49,7 @@ RUN_KEYS: Mapping[str, type | tuple[type, ...]] = {
     "rows.kept": int,
     "rows.percent_kept": float,
     "rows.joints_invalid": int,
-    "rows.rebuilt_equal": bool,
+    "rows.differences": list,
     "cameras": dict,
     "waits.start_reply_ms": float,
     "waits.start_to_first_row_ms": float,
@@ -62,6 +63,8 @@ RUN_KEYS: Mapping[str, type | tuple[type, ...]] = {
     "control": dict,
     "streams": dict,
     "verdict": str,
+    "motion": str,
+    "codec": dict,
     "others_cores": float,
 }
 """The same for each entry of `runs`."""

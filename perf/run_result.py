@@ -13,7 +13,9 @@ import numpy.typing as npt
 from recd.config.models import RobotConfig
 from recd.config.streams import TickFlag
 from recd.daemon.align.joints import JointRule
-from recd.daemon.writer.rows import PairRows, align_pair, bus_of
+from recd.daemon.dataset.schema import ACTION, STATE
+from recd.daemon.writer.builder import buses_of
+from recd.daemon.writer.rows import align_pair
 from recd.perf import truth
 from recd.perf.control import loop_between, sample_figures
 from recd.perf.episode import StoredEpisode
@@ -28,15 +30,18 @@ Records = npt.NDArray[np.void]
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """What both cameras and joints of one episode are compared with.
-
-    times_ns: int64 [K] of the rows; pair: rows rebuilt from the side files; equal: whether the
-    dataset's own state and action are exactly those.
-    """
+    """The joints of one episode's rows. times_ns: int64 [K]; state: float32 [K, J]; valid: bool
+    [K, J]; differences: which accounts of the same rows do not agree."""
 
     times_ns: npt.NDArray[np.int64]
-    pair: PairRows
-    equal: bool
+    state: npt.NDArray[np.float32]
+    valid: npt.NDArray[np.bool_]
+    differences: tuple[str, ...] = ()
+
+    @property
+    def whole(self) -> npt.NDArray[np.bool_]:
+        """bool [K]: rows with a true reading of every joint."""
+        return np.asarray(self.valid.all(axis=1), np.bool_)
 
 
 def run_result(
@@ -45,7 +50,7 @@ def run_result(
     """All figures of one recording, as the result file has them."""
     episode = StoredEpisode(root, recorded.uid, int(recorded.saved["episode_index"]))
     ticks = {name: episode.ticks(name) for name in scenario.camera_names}
-    rows = _rows(episode, robot, next(iter(ticks.values()))["tick_ns"])
+    rows = _rows(episode, robot, ticks)
     joints = _joint_truth(rows, robot, poses)
     cameras, wrong_rows = {}, set()
     for number, (name, records) in enumerate(ticks.items()):
@@ -65,8 +70,8 @@ def run_result(
         }  # fmt: skip
     return {
         "uid": recorded.uid,
-        "rows": row_counts(ticks, rows.pair, wrong_rows, expected=scenario.expected_rows)
-        | {"rebuilt_equal": rows.equal, "fps": scenario.fps},
+        "rows": row_counts(ticks, rows.whole, wrong_rows, expected=scenario.expected_rows)
+        | {"differences": list(rows.differences), "fps": scenario.fps},
         "cameras": cameras,
         "waits": waits(recorded, ticks),
         "cpu": recorded.recording.plain(),
@@ -75,44 +80,45 @@ def run_result(
         "control": _control(recorded, episode, robot),
         "streams": dict(sorted(recorded.losses.items())),
         "verdict": (recorded.saved.get("verdict") or {}).get("level", ""),
+        "motion": recorded.motion,
+        "codec": episode.manifest().get("codec", {}),
         "machine_busy_cores": recorded.load.busy_cores,
         "machine_stolen_cores": recorded.load.stolen_cores,
         "others_cores": _others(recorded),
     }
 
 
-def _rows(episode: StoredEpisode, robot: RobotConfig, times_ns: npt.NDArray[np.int64]) -> Rows:
-    pair, _, _ = FOLLOWER.partition(".")
-    arm = robot.arms[pair]
-    bus = bus_of(
-        pair, joints=robot.joints(pair), rate_hz=arm.rate_hz, degrees=arm.use_degrees,
-        action=robot.dataset.action,
-    )  # fmt: skip
+def _rows(episode: StoredEpisode, robot: RobotConfig, ticks: Mapping[str, Records]) -> Rows:
+    """Rows as logged while recording, compared with the dataset's own and with a rebuild."""
+    logged, stored = episode.row_log(), episode.rows()
+    times_ns = logged["tick_ns"]
+    (bus,) = buses_of(robot)
     samples = episode.samples(FOLLOWER, joints=len(bus.joints))
     rebuilt = align_pair(samples, times_ns, bus)
-    stored = episode.rows()
-    equal = np.array_equal(
-        np.float32(stored["observation.state"]), rebuilt.state_values
-    ) and np.array_equal(np.float32(stored["action"]), rebuilt.action_values)
-    return Rows(times_ns, rebuilt, bool(equal))
+    accounts = {
+        "dataset and row log: state": (stored[STATE], logged[STATE]),
+        "dataset and row log: action": (stored[ACTION], logged[ACTION]),
+        "dataset and samples: state": (stored[STATE], rebuilt.state_values),
+        "dataset and samples: action": (stored[ACTION], rebuilt.action_values),
+    }
+    for column, (name, records) in enumerate(ticks.items()):
+        claimed = logged["recd.camera_error_ns"].reshape(len(times_ns), -1)[:, column]
+        accounts[f"row log and tick records: {name}"] = (claimed, records["error_ns"])
+    differences = tuple(
+        name
+        for name, (one, other) in accounts.items()
+        if not np.array_equal(one.astype(other.dtype), other)
+    )
+    valid = logged["recd.state_valid"].astype(np.bool_)
+    return Rows(times_ns, logged[STATE].astype(np.float32), valid, differences)
 
 
 def _joint_truth(rows: Rows, robot: RobotConfig, poses: Poses) -> JointTruth:
-    pair, _, _ = FOLLOWER.partition(".")
-    arm = robot.arms[pair]
-    bus = bus_of(
-        pair, joints=robot.joints(pair), rate_hz=arm.rate_hz, degrees=arm.use_degrees,
-        action=robot.dataset.action,
-    )  # fmt: skip
+    (bus,) = buses_of(robot)
     judged = [at for at, rule in enumerate(bus.rules) if rule is JointRule.INTERPOLATE]
-    found = joint_truth(rows.pair.state_values, rows.times_ns, poses, bus=FOLLOWER, judged=judged)
-    found.late_ns[~_all_joints(rows.pair)] = np.nan
+    found = joint_truth(rows.state, rows.times_ns, poses, bus=FOLLOWER, judged=judged)
+    found.late_ns[~rows.whole] = np.nan
     return found
-
-
-def _all_joints(pair: PairRows) -> npt.NDArray[np.bool_]:
-    """bool [K]: rows with a true reading of every joint."""
-    return np.asarray(pair.state.valid.all(axis=1), np.bool_)
 
 
 def _claimed_ns(records: Records) -> npt.NDArray[np.int64]:
@@ -122,12 +128,15 @@ def _claimed_ns(records: Records) -> npt.NDArray[np.int64]:
 
 
 def row_counts(
-    ticks: Mapping[str, Records], pair: PairRows, wrong: set[int], *, expected: int
+    ticks: Mapping[str, Records], joints: npt.NDArray[np.bool_], wrong: set[int], *, expected: int
 ) -> dict[str, Any]:
-    """Rows of an episode. kept: rows that were due, with a picture of every camera that is what
-    the row says, and a true reading of every joint; percent_kept: of the expected."""
+    """Rows of an episode. joints: bool [K], rows with all of them true; wrong: rows that lie.
+
+    kept: rows that were due, with a picture of every camera that is what the row says, and a true
+    reading of every joint; percent_kept: of the expected.
+    """
     stored = min(len(records) for records in ticks.values())
-    whole = _all_joints(pair)[:stored].copy()
+    whole = joints[:stored].copy()
     joints_invalid = int((~whole).sum())
     for records in ticks.values():
         absent = records["flags"][:stored] & (TickFlag.MISSING | TickFlag.CORRUPT)

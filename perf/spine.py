@@ -26,6 +26,8 @@ SETTLE_S = 6.0
 
 IDLE_S = 3.0
 
+FOLLOWING = "TELEOP"
+
 Say = Callable[[str], None]
 
 
@@ -49,6 +51,7 @@ class Measured:
     recorded: list[Recorded]
     legs: list[floor.Leg]
     subjects: tuple[str, ...]
+    realtime: Mapping[str, Mapping[str, str]]
 
 
 def measure(plan: Plan, say: Say) -> dict[str, Any]:
@@ -104,7 +107,8 @@ def _while_running(plan: Plan, subject: Subject, track: PoseTrack, say: Say) -> 
             times = f"{plan.floor_pairs} x (A, B) of {plan.floor_s:g} s"
             say(f"control loop against a bare loop: {times}")
             legs = floor.run_legs(subject, cells, pairs=plan.floor_pairs, seconds=plan.floor_s)
-    return Measured(startup, recorded, legs, budgets.subjects_of(subject.robot))
+    subjects = budgets.subjects_of(subject.robot)
+    return Measured(startup, recorded, legs, subjects, subject.realtime())
 
 
 def _document(
@@ -120,16 +124,19 @@ def _document(
         "scenario": plan.scenario.plain(),
         "silence": silence.plain(),
         "startup": dict(measured.startup),
+        "realtime": {name: dict(facts) for name, facts in measured.realtime.items()},
         "runs": runs,
         "floor": floor.compared(measured.legs) if measured.legs else None,
         "dataset": disk_bytes(root),
         "summary": result.summary(list(runs)),
         "budgets": [one.plain() for one in judged],
-        "notes": _notes(silence, runs),
+        "notes": _notes(silence, runs, measured.realtime),
     }
 
 
-def _notes(silence: Silence, runs: list[dict[str, Any]]) -> list[str]:
+def _notes(
+    silence: Silence, runs: list[dict[str, Any]], realtime: Mapping[str, Mapping[str, str]]
+) -> list[str]:
     """What a reader must know before believing a figure."""
     notes = [] if silence.quiet else [silence.sentence()]
     for number, run in enumerate(runs, 1):
@@ -138,4 +145,12 @@ def _notes(silence: Silence, runs: list[dict[str, Any]]) -> list[str]:
                 f"run {number}: others used {run['others_cores']:.2f} cores and the host took "
                 f"{run['machine_stolen_cores']:.2f}"
             )
-    return notes
+        if run["motion"] != FOLLOWING:
+            notes.append(f"run {number}: the arms did not follow at its end: {run['motion']}")
+    refused = {
+        f"{setting} {told}"
+        for settings in realtime.values()
+        for setting, told in settings.items()
+        if told != "granted"
+    }
+    return notes + sorted(refused)

@@ -79,6 +79,15 @@ class Subject:
             for ring in rings
         }
 
+    def motion(self) -> str:
+        """States of the pairs' motion now, in words: TELEOP when all follow."""
+        return ", ".join(sorted(_motion(self.client.status())))
+
+    def realtime(self) -> dict[str, dict[str, str]]:
+        """Real-time settings of camera and arm processes: asked for -> granted, or why not."""
+        devices = self.client.call("devices")["devices"]
+        return {one["process"]: dict(one["facts"].get("realtime") or {}) for one in devices}
+
     def arm(self) -> float:
         """Torque on and following; seconds from the command until every pair follows."""
         began = now_ns()

@@ -3,8 +3,6 @@ import pytest
 
 from recd.config.load import read_source, validate
 from recd.config.streams import TICK_DTYPE, TickFlag
-from recd.daemon.align.joints import JointAlignment
-from recd.daemon.writer.rows import PairRows
 from recd.perf import quiet, recording
 from recd.perf.run_result import camera_counts, row_counts
 from recd.perf.scenario import Scenario, configuration, like_peer
@@ -20,34 +18,24 @@ def ticks(rows, **flags):
     return records
 
 
-def pair(valid):
-    shape = valid.shape
-    state = JointAlignment(
-        np.zeros(shape, np.float32), valid, np.zeros(shape, np.int64), np.zeros(shape, np.int64),
-        np.zeros(shape, np.uint8),
-    )  # fmt: skip
-    values = np.zeros(shape, np.float32)
-    return PairRows(state, state, values, values, np.zeros(len(valid), np.int64))
-
-
 def seen(rows, *, fps=30.0, period_scale=1.0):
     captured = (10**12 + np.arange(rows) * NS_PER_S / fps * period_scale).astype(np.int64)
     return PictureTruth(rows, rows, captured, 0, 0)
 
 
 def test_a_row_is_kept_only_when_all_pictures_and_all_joints_are_true():
-    valid = np.ones((10, 6), bool)
-    valid[2, 5] = False
+    joints = np.ones(10, bool)
+    joints[2] = False
     cameras = {"a": ticks(10, r3=TickFlag.MISSING), "b": ticks(10, r4=TickFlag.REPEAT)}
-    told = row_counts(cameras, pair(valid), {7}, expected=10)
+    told = row_counts(cameras, joints, {7}, expected=10)
     assert (told["stored"], told["kept"], told["joints_invalid"]) == (10, 7, 1)
     assert told["percent_kept"] == 70.0
 
 
 def test_rows_that_were_never_stored_are_not_kept_and_surplus_rows_do_not_count():
-    valid = np.ones((8, 6), bool)
-    assert row_counts({"a": ticks(8)}, pair(valid), set(), expected=10)["percent_kept"] == 80.0
-    assert row_counts({"a": ticks(8)}, pair(valid), set(), expected=7)["percent_kept"] == 100.0
+    joints = np.ones(8, bool)
+    assert row_counts({"a": ticks(8)}, joints, set(), expected=10)["percent_kept"] == 80.0
+    assert row_counts({"a": ticks(8)}, joints, set(), expected=7)["percent_kept"] == 100.0
 
 
 def test_drift_allows_as_many_repeats_as_its_bound_says():

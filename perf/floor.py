@@ -1,9 +1,8 @@
 """Control loops against bare loops, run alternately (A B A B) under the same load.
 
-In every leg the whole daemon records. In the A legs its own loops have the real-time class they
-were granted and are measured; in the B legs they go on in the ordinary class, so that the load
-stays, and bare loops of the same class, core, rate, phase and spin take their place and are
-measured.
+In every leg the whole daemon records. In the A legs its own loops have the real-time priority they
+were granted and are measured; in the B legs they go on one step lower, so that the load stays, and
+bare loops of that priority, core, rate, phase and spin take their place and are measured.
 """
 
 import json
@@ -46,16 +45,17 @@ class Leg:
 
 
 def run_legs(subject: Subject, cells: StatusCells, *, pairs: int, seconds: float) -> list[Leg]:
-    """`pairs` times an A and a B leg of `seconds` each; their episodes are thrown away."""
+    """`pairs` times an A and a B leg of `seconds` each; their episodes are thrown away.
+
+    RecdError when an episode ended by itself: its leg had another load than the others.
+    """
     legs = []
     for _ in range(pairs):
         for kind in (OURS, BARE):
             subject.client.start()
-            try:
-                measure = _ours if kind == OURS else _bare
-                legs.append(Leg(kind, measure(subject, cells, seconds)))
-            finally:
-                subject.client.discard()
+            measure = _ours if kind == OURS else _bare
+            legs.append(Leg(kind, measure(subject, cells, seconds)))
+            subject.client.discard()
     return legs
 
 
@@ -71,7 +71,7 @@ def _bare(subject: Subject, cells: StatusCells, seconds: float) -> dict[str, dic
     del cells
     loops = bare_loops(subject.robot, seconds=seconds)
     names = subject.names()
-    with _demoted([names[process] for process in loops]):
+    with _one_step_down([names[process] for process in loops]):
         running = {
             process: subprocess.Popen(command(loop), stdout=subprocess.PIPE, text=True)
             for process, loop in loops.items()
@@ -107,18 +107,17 @@ def bare_loops(robot: RobotConfig, *, seconds: float) -> dict[str, BareLoop]:
 
 
 @contextmanager
-def _demoted(pids: list[int]) -> Iterator[None]:
-    """These processes in the ordinary class for a while; RecdError where that is not allowed."""
+def _one_step_down(pids: list[int]) -> Iterator[None]:
+    """These real-time processes one priority lower for a while; ordinary ones stay as they are."""
     before = {pid: (os.sched_getscheduler(pid), os.sched_getparam(pid)) for pid in pids}
+    ranked = {pid: was for pid, was in before.items() if was[1].sched_priority > 1}
     try:
-        for pid, (policy, _) in before.items():
-            if policy != os.SCHED_OTHER:
-                os.sched_setscheduler(pid, os.SCHED_OTHER, os.sched_param(0))
+        for pid, (policy, param) in ranked.items():
+            os.sched_setscheduler(pid, policy, os.sched_param(param.sched_priority - 1))
         yield
     finally:
-        for pid, (policy, param) in before.items():
-            if policy != os.SCHED_OTHER:
-                os.sched_setscheduler(pid, policy, param)
+        for pid, (policy, param) in ranked.items():
+            os.sched_setscheduler(pid, policy, param)
 
 
 def compared(legs: list[Leg]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from recd.config.errors import RecdError
 from recd.perf import budgets, floor, result
 from recd.perf.control import StatusCells
 from recd.perf.episode import disk_bytes
@@ -52,6 +53,7 @@ class Measured:
     legs: list[floor.Leg]
     subjects: tuple[str, ...]
     realtime: Mapping[str, Mapping[str, str]]
+    failures: list[str]
 
 
 def measure(plan: Plan, say: Say) -> dict[str, Any]:
@@ -88,13 +90,36 @@ def _while_running(plan: Plan, subject: Subject, track: PoseTrack, say: Say) -> 
     sleep_until_ns(now_ns() + round(SETTLE_S * NS_PER_S))
     idle = idle_cores(subject, seconds=IDLE_S)
     arms = [f"arm:{bus}" for bus in subject.robot.buses()]
-    recorded: list[Recorded] = []
+    failures: list[str] = []
+    legs: list[floor.Leg] = []
     with StatusCells(subject.pid, arms) as cells:
-        for number in range(scenario.runs):
-            share = number / scenario.runs
-            say(f"run {number + 1} of {scenario.runs}: {scenario.seconds:g} s, phase +{share:.2f}")
-            reference = recorded[0].waits.asked_ns if recorded else now_ns()
-            at = phased_start_ns(reference, scenario.camera_period_ns, share)
+        recorded = _runs(scenario, subject, cells, track, idle=idle, failures=failures, say=say)
+        if plan.floor_pairs and not failures:
+            times = f"{plan.floor_pairs} x (A, B) of {plan.floor_s:g} s"
+            say(f"control loop against a bare loop: {times}")
+            try:
+                legs = floor.run_legs(subject, cells, pairs=plan.floor_pairs, seconds=plan.floor_s)
+            except RecdError as error:
+                failures.append(f"no floor: {error.message}")
+    subjects = budgets.subjects_of(subject.robot)
+    return Measured(startup, recorded, legs, subjects, subject.realtime(), failures)
+
+
+def _runs(
+    scenario: Scenario, subject: Subject, cells: StatusCells, track: PoseTrack, *, idle: float,
+    failures: list[str], say: Say,
+) -> list[Recorded]:  # fmt: skip
+    """All runs, or those before the first that failed; `failures` then says why.
+
+    RecdError when not even one could be recorded.
+    """
+    recorded: list[Recorded] = []
+    for number in range(scenario.runs):
+        share = number / scenario.runs
+        say(f"run {number + 1} of {scenario.runs}: {scenario.seconds:g} s, phase +{share:.2f}")
+        reference = recorded[0].waits.asked_ns if recorded else now_ns()
+        at = phased_start_ns(reference, scenario.camera_period_ns, share)
+        try:
             recorded.append(
                 record(
                     subject, cells, seconds=scenario.seconds,
@@ -102,13 +127,12 @@ def _while_running(plan: Plan, subject: Subject, track: PoseTrack, say: Say) -> 
                     idle_cores=idle,
                 )
             )  # fmt: skip
-        legs = []
-        if plan.floor_pairs:
-            times = f"{plan.floor_pairs} x (A, B) of {plan.floor_s:g} s"
-            say(f"control loop against a bare loop: {times}")
-            legs = floor.run_legs(subject, cells, pairs=plan.floor_pairs, seconds=plan.floor_s)
-    subjects = budgets.subjects_of(subject.robot)
-    return Measured(startup, recorded, legs, subjects, subject.realtime())
+        except RecdError as error:
+            if not recorded:
+                raise
+            failures.append(f"run {number + 1} and later ones are missing: {error.message}")
+            break
+    return recorded
 
 
 def _document(
@@ -130,7 +154,7 @@ def _document(
         "dataset": disk_bytes(root),
         "summary": result.summary(list(runs)),
         "budgets": [one.plain() for one in judged],
-        "notes": _notes(silence, runs, measured.realtime),
+        "notes": [*measured.failures, *_notes(silence, runs, measured.realtime)],
     }
 
 

@@ -115,9 +115,9 @@ def spine(output: Path | None, directory: Path | None, **options: Any) -> int:
     except BaseException:
         say(f"dataset, configuration and log are left in {folder}")
         raise
-    report.show(found, console)
     if output is not None:
         say(f"written: {result.save(found, output)}")
+    report.show(found, console)
     if directory is None:
         shutil.rmtree(folder)
     return EXIT_OVER_BUDGET if any(row["kept"] is False for row in found["budgets"]) else 0

@@ -32,6 +32,7 @@ class Wrong(StrEnum):
     UNREADABLE = "no stamp can be read"
     CAMERA = "stamp of another camera"
     FRAME = "stamp of another frame than the row names"
+    TIME = "taken half a period or more from the time that the row names"
     BACKWARDS = "older than the row before"
     REPEAT_UNFLAGGED = "same frame as the row before, not flagged"
     REPEAT_FALSE = "flagged as a repeat, but a new frame"
@@ -130,8 +131,8 @@ def _judge(
         return None if none_claimed else Wrong.UNREADABLE
     if stamp.camera != camera:
         return Wrong.CAMERA
-    if not admitted and not _names(tick, stamp, period_ns):
-        return Wrong.FRAME
+    if not admitted and (wrong := _claim(tick, stamp, period_ns)):
+        return wrong
     return None if before is None else _order(stamp, before, flags, admitted=admitted)
 
 
@@ -148,12 +149,13 @@ def _order(stamp: Stamp, before: Stamp, flags: TickFlag, *, admitted: bool) -> W
     return None
 
 
-def _names(tick: np.void, stamp: Stamp, period_ns: int) -> bool:
-    """True when the row's record names the frame of this stamp, by number and by time."""
+def _claim(tick: np.void, stamp: Stamp, period_ns: int) -> Wrong | None:
+    """Does the row's record name the frame of this stamp, by number and by time?"""
     number = int(tick["source_seq"])
     if number >= 0 and number != stamp.frame:
-        return False
-    return abs(int(tick["capture_ns"]) - stamp.t_capture_ns) < period_ns // 2
+        return Wrong.FRAME
+    off_ns = abs(int(tick["capture_ns"]) - stamp.t_capture_ns)
+    return Wrong.TIME if off_ns >= period_ns // 2 else None
 
 
 def _shown(stamp: Stamp | None, before: Stamp | None, tick: np.void) -> str:

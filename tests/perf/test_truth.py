@@ -105,7 +105,7 @@ def backwards(stamps, ticks):
         (unreadable, Wrong.UNREADABLE),
         (other_camera, Wrong.CAMERA),
         (other_number, Wrong.FRAME),
-        (other_time, Wrong.FRAME),
+        (other_time, Wrong.TIME),
         (unflagged_repeat, Wrong.REPEAT_UNFLAGGED),
         (false_repeat, Wrong.REPEAT_FALSE),
         (unflagged_skip, Wrong.SKIP_UNFLAGGED),

@@ -1,0 +1,132 @@
+import json
+
+import av
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from recd.config.errors import StateError
+from recd.config.streams import TickFlag
+from recd.daemon.dataset.sides import read_stream
+from recd.daemon.dataset.verify import verify_dataset
+from recd.daemon.sim.stamp import read_stamp
+
+from .conftest import running, until
+
+CAMERAS = ("front", "wrist")
+
+
+def pictures(path):
+    with av.open(str(path)) as container:
+        for frame in container.decode(video=0):
+            yield frame.to_ndarray(format="rgb24")
+
+
+def newest_video(robot, camera):
+    folder = robot.root / "videos" / f"observation.images.{camera}"
+    return max(folder.glob("*/*.mp4"))
+
+
+def test_a_stopped_episode_is_durable_whole_and_every_picture_belongs_to_its_row(robot):
+    saved = robot.record(60)
+    assert saved["state"] == "saved"
+    for camera in CAMERAS:
+        table, closed = read_stream(robot.own(saved["uid"]) / f"ticks.{camera}.arrows")
+        ticks = table.to_pylist()[: saved["rows"]]
+        assert closed
+        assert [tick["k"] for tick in ticks] == list(range(saved["rows"]))
+        stamps = [read_stamp(picture) for picture in pictures(newest_video(robot, camera))]
+        assert len(stamps) == saved["rows"]
+        fresh = [not tick["flags"] & TickFlag.MISSING for tick in ticks]
+        wrong = [
+            tick["k"]
+            for tick, stamp, there in zip(ticks, stamps, fresh, strict=True)
+            if there and (stamp is None or stamp.frame != tick["source_seq"])
+        ]
+        assert wrong == []
+    assert verify_dataset(robot.root).findings == ()
+
+
+def test_what_the_manifest_counts_is_what_the_rows_say(robot):
+    saved = robot.record(30)
+    own = robot.own(saved["uid"])
+    manifest = json.loads((own / "manifest.json").read_text())
+    rows, _ = read_stream(own / "rows.arrows")
+    assert manifest["length"] == saved["rows"] == rows.num_rows
+    for camera in CAMERAS:
+        counted = manifest["streams"]["cameras"][camera]
+        parts = ("fresh", "repeated", "expected", "missing")
+        assert sum(counted[part] for part in parts) == saved["rows"]
+        names = {f"{camera}_{place}.jpg" for place in ("first", "middle", "last")}
+        assert names <= {path.name for path in own.rglob("*.jpg")}
+    data = pq.read_table(max((robot.root / "data").glob("*/*.parquet")))
+    state = np.array(data["observation.state"].to_pylist(), np.float32)
+    logged = np.array(rows["observation.state"].to_pylist(), np.float32)
+    assert np.array_equal(state, logged)
+
+
+def test_a_discarded_take_leaves_nothing_that_lerobot_sees_and_comes_back(robot):
+    client = robot.client
+    before = client.status()["dataset"]["episodes"]
+    uid = client.start()["uid"]
+    until(lambda: robot.rows() >= 20, "20 rows")
+    client.discard()
+    assert client.status()["dataset"]["episodes"] == before
+    assert not any(uid in str(path) for path in (robot.root / "videos").rglob("*"))
+    client.undelete(uid)
+    assert client.status()["dataset"]["episodes"] == before + 1
+    assert verify_dataset(robot.root).good
+
+
+def test_rerecord_while_recording_begins_again_and_while_idle_undoes_the_last(robot):
+    client = robot.client
+    first = client.start()["uid"]
+    until(lambda: robot.rows() >= 10, "10 rows")
+    again = client.rerecord()
+    assert again["discarded"] == first
+    until(lambda: robot.rows() >= 10, "10 rows")
+    saved = client.stop()
+    assert saved["uid"] == again["uid"]
+    total = client.status()["dataset"]["episodes"]
+    client.rerecord()
+    assert client.status()["dataset"]["episodes"] == total - 1
+    with pytest.raises(StateError, match="no episode that could still be undone"):
+        client.rerecord()
+
+
+def test_illegal_commands_name_the_state_and_what_is_legal(robot):
+    with pytest.raises(StateError) as refused:
+        robot.client.stop()
+    assert refused.value.state == "READY"
+    assert "start" in refused.value.legal
+
+
+def test_the_next_episode_may_start_while_the_last_one_is_committed(robot):
+    client = robot.client
+    client.start()
+    until(lambda: robot.rows() >= 15, "15 rows")
+    client.stop(wait=False)
+    second = until(lambda: _started(client), "a second start")
+    until(lambda: robot.rows() >= 15, "15 rows")
+    saved = client.stop()
+    assert saved["uid"] == second["uid"]
+    states = [take["state"] for take in client.call("episodes", limit=2)["episodes"]]
+    assert states == ["saved", "saved"]
+    assert verify_dataset(robot.root).good
+
+
+def _started(client):
+    try:
+        return client.start()
+    except StateError:
+        return None
+
+
+@pytest.mark.parametrize("override", ["dataset.columns=full", "dataset.video=false"])
+def test_other_layouts_record_and_verify(tmp_path, override):
+    with running(tmp_path, override, "cameras.wrist=null") as robot:
+        robot.arm()
+        saved = robot.record(20)
+        robot.end()
+    assert saved["state"] == "saved"
+    assert verify_dataset(robot.root).findings == ()

@@ -56,6 +56,7 @@ class TickFlag(IntFlag):
     CORRUPT = 16  # a frame was there but could not be decoded
     FROZEN = 32  # the source says that its picture stands still
     SKIP_BEFORE = 64  # at least one source frame between this row and the last was not used
+    BLACK = 128  # the picture is (nearly) black all over
 
 
 class JointFlag(IntFlag):

@@ -15,7 +15,7 @@ import numpy as np
 from recd.config.streams import TICK_DTYPE, FrameFlag, TickFlag
 from recd.daemon.align.cameras import CameraAligner, CameraRule, Decision, FrameRule, StepAligner
 from recd.daemon.align.grid import Grid
-from recd.daemon.encode.colour import black_picture
+from recd.daemon.encode.colour import black_picture, is_black
 from recd.daemon.encode.pictures import Fate, Pictures
 from recd.daemon.encode.sinks import PictureSink
 from recd.daemon.encode.statistics import CameraStatistics
@@ -119,10 +119,11 @@ def make_aligner(
 
 @dataclass(frozen=True, slots=True)
 class _Shown:
-    """The last good picture and the slot it came from."""
+    """The last good picture, the slot it came from, and what every row that shows it is flagged."""
 
     frame: Any
     slot: Slot
+    flags: TickFlag
 
 
 class Take:
@@ -242,14 +243,15 @@ class Take:
         flags = decision.flags
         slot = self._slots.get(decision.source_index)
         if slot is not None and self._shown is not None and slot.index == self._shown.slot.index:
-            return self._shown.frame, flags | _frozen(slot)
+            return self._shown.frame, flags | self._shown.flags
         frame, fate = (None, Fate.LOST) if slot is None else self._pictures.of(slot)
         if fate is Fate.GOOD:
             assert slot is not None
             if self._passed_over:
                 flags |= TickFlag.SKIP_BEFORE
-            self._shown, self._passed_over = _Shown(frame, slot), False
-            return frame, flags | _frozen(slot)
+            looks = _frozen(slot) | (TickFlag.BLACK if is_black(frame) else TickFlag(0))
+            self._shown, self._passed_over = _Shown(frame, slot, looks), False
+            return frame, flags | looks
         self._passed_over = slot is not None
         flags |= TickFlag.CORRUPT if fate is Fate.CORRUPT else TickFlag.MISSING
         if self._shown is None:

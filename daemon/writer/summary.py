@@ -37,13 +37,8 @@ def first_at_s(mask: Bools, fps: float) -> float | None:
     return float(hits[0] / fps) if len(hits) else None
 
 
-def camera_summary(
-    ticks: Records, *, fps: float, camera_fps: float, lost: int, black: Bools | None = None
-) -> CameraSummary:
-    """Count one camera. ticks: TICK_DTYPE per row; lost: frames lost by device or ring.
-
-    black: per row, True where the picture is (nearly) black; None when not measured.
-    """
+def camera_summary(ticks: Records, *, fps: float, camera_fps: float, lost: int) -> CameraSummary:
+    """Count one camera. ticks: TICK_DTYPE per row; lost: frames lost by device or ring."""
     flags = ticks["flags"]
 
     def flagged(flag: TickFlag) -> Bools:
@@ -55,7 +50,7 @@ def camera_summary(
     unexcused = repeat & ~expected & ~missing
     run, run_at = longest_run(unexcused | missing)
     frozen_run, frozen_at = longest_run(flagged(TickFlag.FROZEN))
-    black_run, black_at = longest_run(black) if black is not None else (0, -1)
+    black_run, black_at = longest_run(flagged(TickFlag.BLACK))
     fresh = ~repeat & ~missing
     error = np.abs(ticks["error_ns"][fresh]).astype(np.float64)
     period_ns = NS_PER_S / min(fps, camera_fps)
@@ -79,7 +74,7 @@ def camera_summary(
         corrupt_at_s=first_at_s(flagged(TickFlag.CORRUPT), fps),
         frozen_s=frozen_run / fps,
         frozen_at_s=frozen_at / fps if frozen_run else None,
-        black_s=black_run / fps if black is not None else None,
+        black_s=black_run / fps,
         black_at_s=black_at / fps if black_run else None,
         error_p99_periods=float(np.percentile(error, 99) / period_ns) if len(error) else None,
         error_at_s=float(np.flatnonzero(fresh)[int(np.argmax(error))] / fps)

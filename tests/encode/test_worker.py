@@ -125,6 +125,26 @@ def test_a_frozen_source_is_flagged_in_its_rows(rig, period_ns):
     assert [bool(f & TickFlag.FROZEN) for f in records["flags"]] == [False] * 3 + [True] * 3
 
 
+def test_black_pictures_are_flagged_in_their_rows_and_dark_ones_are_not(
+    rig, make_payload, period_ns
+):
+    shape = (96, 160, 3)
+    levels = [40] * 3 + [4] * 3 + [40] * 2  # of 255
+    pictures = {
+        level: make_payload("jpeg 4:2:0", np.full(shape, level, np.uint8)) for level in levels
+    }
+    uid, t0 = rig.begin()
+    for k, level in enumerate(levels):
+        rig.frame(k, t0 + k * period_ns + NS_PER_MS, data=pictures[level][2])
+
+    rig.end(uid, 7)
+
+    records = rig.told(uid, 7)
+    assert [bool(f & TickFlag.BLACK) for f in records["flags"]] == [
+        level < 20 for level in levels[:7]
+    ]
+
+
 def test_a_camera_that_never_delivers_gives_black_rows_by_deadline(own_rig, shown):
     uid, _ = own_rig.begin(t0_ns=now_ns() + 10 * NS_PER_MS)
 

@@ -42,6 +42,14 @@ def test_every_row_of_a_camera_is_fresh_repeated_expected_or_missing():
     assert counted.measured_fps == pytest.approx(30, rel=1e-4)
 
 
+def test_frozen_and_black_runs_are_measured_in_seconds_from_their_first_row():
+    frozen, black = TickFlag.FROZEN, TickFlag.BLACK
+    flags = [0, black, 0, frozen, frozen, frozen | black, black, black, 0]
+    counted = camera_summary(ticks(flags), fps=30, camera_fps=30, lost=0)
+    assert (counted.frozen_s, counted.frozen_at_s) == (pytest.approx(0.1), pytest.approx(0.1))
+    assert (counted.black_s, counted.black_at_s) == (pytest.approx(0.1), pytest.approx(5 / 30))
+
+
 def test_bus_counts_overruns_late_replies_and_the_worst_joint():
     records = samples(100)
     records["tick"][50:] += 3

@@ -45,10 +45,11 @@ FAILURES: Final[tuple[Row, ...]] = (
     # An arm that was away is never driven on by itself, so its episode is over.
     Row("arm", Required.EPISODE, Loss.ABSENT, Action.DEGRADE, Action.END_EPISODE),
     Row("arm", Required.EPISODE, Loss.GIVEN_UP, Action.FAULT, Action.FAULT),
-    # Rings outlive their consumers: encoder and writer go on where they stopped.
+    # Rings outlive their consumers: an encoder goes on where it stopped.
     Row("encoder", Required.EPISODE, Loss.ABSENT, Action.DEGRADE, Action.DEGRADE),
     Row("encoder", Required.EPISODE, Loss.GIVEN_UP, Action.FAULT, Action.FAULT),
-    Row("writer", Required.ALL, Loss.ABSENT, Action.DEGRADE, Action.DEGRADE),
+    # A writer begins with recovery, which takes what it finds in staging for finished.
+    Row("writer", Required.ALL, Loss.ABSENT, Action.DEGRADE, Action.END_EPISODE),
     Row("writer", Required.ALL, Loss.GIVEN_UP, Action.FAULT, Action.FAULT),
     Row("sim", Required.ALL, Loss.ABSENT, Action.DEGRADE, Action.END_EPISODE),
     Row("sim", Required.ALL, Loss.GIVEN_UP, Action.FAULT, Action.FAULT),

@@ -22,6 +22,8 @@ from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns
 TRACEBACK_NS = 200 * NS_PER_MS
 """Time for a stuck worker to write where it is stuck (SIGUSR1), before it is killed."""
 
+ARM_ALIVE_NS = 2 * NS_PER_S
+
 LINK_BATCH = 64
 """Messages read from one link in one turn: a chatty worker must not starve the others."""
 
@@ -86,6 +88,8 @@ class Fleet:
     ) -> None:
         self.seats = {row.name: Seat(row) for row in rows}
         self.around = around
+        self.held_back: frozenset[str] = frozenset()
+        """Processes that must not be started now, although they could."""
         self._resources = resources
         self._status = {row.name: resources.watch_cell(row.status_cell) for row in rows}
         self._happenings: list[Happening] = []
@@ -145,7 +149,11 @@ class Fleet:
         """When `converge` has to be called at the latest, if nothing becomes readable."""
         times = [now + NS_PER_S // 2]
         for seat in self.seats.values():
-            if seat.child is None and seat.phase is Phase.WAITING:
+            if (
+                seat.child is None
+                and seat.phase is Phase.WAITING
+                and (seat.row.name not in self.held_back)
+            ):
                 times.append(seat.not_before_ns)
             if seat.kill_at_ns:
                 times.append(seat.kill_at_ns)
@@ -159,6 +167,8 @@ class Fleet:
 
     def _may_start(self, seat: Seat, now: int) -> bool:
         if self.stopping or seat.phase is not Phase.WAITING or now < seat.not_before_ns:
+            return False
+        if seat.row.name in self.held_back:
             return False
         return all(
             other.phase in (Phase.RUNNING, Phase.ENDED)
@@ -291,6 +301,12 @@ class Fleet:
         state = int(record["state"])
         seat.state_word = words[state] if state < len(words) else ""
         seat.was_there = seat.was_there or (seat.phase is Phase.RUNNING and not _is_away(seat))
+
+    def arms_alive(self, now: int) -> bool:
+        """True unless an arm process that runs gives no sign of life: systemd's watchdog is fed
+        only then, whatever cameras do."""
+        arms = (self.seats[name] for name in self.of_kind("arm"))
+        return all(a.phase is not Phase.RUNNING or now - a.beat_ns < ARM_ALIVE_NS for a in arms)
 
     def status_record(self, process: str) -> Any:
         """Newest record of a worker's status cell (STATUS_DTYPE), None before its first beat."""

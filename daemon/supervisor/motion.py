@@ -3,7 +3,7 @@
 The motion machine lives in each follower's process; nothing here decides about movement.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from recd.config.errors import RecdError
@@ -17,16 +17,16 @@ REPLY_AFTER_NS = 500 * NS_PER_MS
 class Motion:
     """Sends commands to followers, keeps their last `motion` message.
 
-    followers: pair -> process name. resolve: answers the requests that wait under a key.
+    arms: names of all arm processes. resolve: answers the requests that wait under a key.
     """
 
     def __init__(
         self,
-        followers: Mapping[str, str],
+        arms: Iterable[str],
         post: Post,
         resolve: Callable[[str, Mapping[str, Any] | RecdError], None],
     ) -> None:
-        self._followers = dict(followers)
+        self._followers = {_pair_of(arm): arm for arm in arms if arm.endswith(".follower")}
         self._post = post
         self._resolve = resolve
         self._said: dict[str, Mapping[str, Any]] = {}

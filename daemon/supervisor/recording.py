@@ -202,7 +202,7 @@ class Recording:
         """One message of an encoder or writer about a take. Unknown takes are none of ours."""
         uid = str(fields.get("uid", ""))
         if kind == "writer" and ty in ("undone", "undeleted", "refused_op"):
-            self._hear_edit(ty, uid, fields)
+            self._hear_edit(ty, uid, fields, now)
             return
         take = self.takes.get(uid)
         if take is None:
@@ -275,6 +275,10 @@ class Recording:
         }
 
     def _durable(self, take: Take, fields: Mapping[str, Any], now: int) -> None:
+        if take.fate is Fate.DISCARDING:
+            # A writer's recovery published it before it could be told to throw it away.
+            self._send_undo(take.uid)
+            return
         take.outcome, take.rows, take.ended_ns = fields, int(fields.get("rows", 0)), now
         take.fate = Fate.SAVED
         undo_now = self.session.undoing == take.uid
@@ -308,7 +312,7 @@ class Recording:
         for key in ("saved", "discarded", *(("undone",) if undoing else ())):
             self._listener.resolve(f"{key}:{take.uid}", outcome)
 
-    def _hear_edit(self, ty: str, uid: str, fields: Mapping[str, Any]) -> None:
+    def _hear_edit(self, ty: str, uid: str, fields: Mapping[str, Any], now: int) -> None:
         if isinstance(totals := fields.get("totals"), Mapping):
             self.totals = totals
         if ty == "refused_op":
@@ -319,12 +323,19 @@ class Recording:
                 code="dataset",
             )
             self.session = machine.undone(self.session, uid)
+            take = self.takes.get(uid)
+            if take is not None and take.fate is Fate.DISCARDING:
+                self._settle(take, Fate.FAILED, fields, now)
             key = "undone" if operation == "undo" else "undeleted"
             self._listener.resolve(f"{key}:{uid}", error)
             return
         if ty == "undone":
             self.session = machine.undone(self.session, uid)
-        if (take := self.takes.get(uid)) is not None:
+        take = self.takes.get(uid)
+        if take is not None and take.fate is Fate.DISCARDING:
+            self._settle(take, Fate.DISCARDED, {}, now)
+            return
+        if take is not None:
             take.fate = Fate.UNDONE if ty == "undone" else Fate.SAVED
         told = {"uid": uid, **{k: v for k, v in fields.items() if k != "uid"}}
         self._listener.announce("episode", ty, **told)

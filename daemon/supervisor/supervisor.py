@@ -44,8 +44,6 @@ from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns
 
 DISK_EVERY_NS = NS_PER_S
 STATE_EVERY_NS = NS_PER_S // 2
-ARM_ALIVE_NS = 2 * NS_PER_S
-"""systemd's watchdog is not fed while an arm process that runs has been silent for longer."""
 
 
 class Supervisor:
@@ -86,7 +84,7 @@ class Supervisor:
             client_lost=robot.control.client_lost,
         )
         self.recording.watchers.append(self._on_take)
-        self.motion = Motion(self._followers(), self.fleet, self.news.resolve)
+        self.motion = Motion(self.fleet.of_kind("arm"), self.fleet, self.news.resolve)
         self.disk = disk.Disk(reserve_bytes=robot.dataset.reserve_mb * 1_000_000)
         self.ending = Ending(self.fleet, self.recordings.values())
         self.notifier = Notifier()
@@ -114,11 +112,6 @@ class Supervisor:
 
     def _frame_readers(self) -> dict[str, Any]:
         return {name: self.resources.watch_ring(f"cam.{name}") for name in self.robot.cameras}
-
-    def _followers(self) -> dict[str, str]:
-        names = set(self.fleet.seats)
-        wanted = {pair: f"arm:{pair}.follower" for pair in self.robot.arms}
-        return {pair: name for pair, name in wanted.items() if name in names}
 
     # --- the loop --------------------------------------------------------------------------
 
@@ -151,8 +144,9 @@ class Supervisor:
             self.control.serve()
         for happening in self.fleet.listen(now):
             self._hear(happening, now)
-        self.fleet.converge(now)
         self._judge(now)
+        self._hold_back()
+        self.fleet.converge(now)
         self._watch(now)
         self._open_control()
         self.ending.watch(now)
@@ -280,6 +274,12 @@ class Supervisor:
             running = recording.session.state is State.RECORDING
             self._apply(recording, consequences(absences, recording=running), now)
 
+    def _hold_back(self) -> None:
+        """No writer starts while encoders still write into the staging of an open take: its
+        recovery would publish files that are not finished."""
+        taking = any(recording.session.take for recording in self.recordings.values())
+        self.fleet.held_back = frozenset(self.recording.spec.writers if taking else ())
+
     def _with_cause(self, absence: Absence) -> Absence:
         """An arm in FAULT: why, and what takes it up again."""
         if absence.kind != "arm" or absence.why != "fault":
@@ -366,10 +366,7 @@ class Supervisor:
 
     def _feed_watchdog(self, now: int) -> None:
         interval_ns = self.notifier.watchdog_ns
-        if not interval_ns or now - self._fed_at_ns < interval_ns // 4:
-            return
-        arms = (self.fleet.seats[name] for name in self.fleet.of_kind("arm"))
-        if all(a.phase is not Phase.RUNNING or now - a.beat_ns < ARM_ALIVE_NS for a in arms):
+        if interval_ns and now - self._fed_at_ns >= interval_ns // 4 and self.fleet.arms_alive(now):
             self._fed_at_ns = now
             self.notifier.alive()
 

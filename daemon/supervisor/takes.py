@@ -73,7 +73,8 @@ class Take:
         keep = {
             key: self.outcome[key]
             for key in (
-                "episode_index", "rows", "duration_ns", "summary", "verdict", "reason", "kept_at",
+                "episode_index", "rows", "duration_ns", "summary", "verdict", "recovered", "reason",
+                "kept_at",
             )
             if key in self.outcome
         }  # fmt: skip

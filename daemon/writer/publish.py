@@ -209,6 +209,19 @@ class Publisher:
             },
         }
 
+    def published(self, uid: str) -> dict[str, Any] | None:
+        """What the dataset holds of episode `uid`, as `publish` tells it; None when it has none."""
+        found = next((facts for facts in self._store.episodes() if facts.uid == uid), None)
+        if found is None:
+            return None
+        return {
+            "uid": uid,
+            "episode_index": found.episode_index,
+            "rows": found.length,
+            "duration_ns": found.length * NS_PER_S // self._robot.dataset.fps,
+            "totals": self._totals(),
+        }
+
     def discard(self, episode: Episode) -> None:
         """Put an episode that was never published into the trash."""
         self._store.discard(episode.uid, rows=episode.rows or 0)

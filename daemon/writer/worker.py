@@ -5,7 +5,7 @@ what overflows after that is counted and told.
 """
 
 import select
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,15 +40,17 @@ def run(ctx: WorkerContext) -> int:
     with DatasetStore.open_or_create(
         robot.dataset_root, dataset_schema(robot), repo_id=robot.dataset.repo_id
     ) as store:
-        _recover(ctx, store)
-        writer = Writer(ctx, robot, store)
+        writer = Writer(ctx, robot, store, set_aside=_recover(ctx, store))
         ctx.ready(**writer.publisher.facts())
         writer.serve()
     return 0
 
 
-def _recover(ctx: WorkerContext, store: DatasetStore) -> None:
-    """Publish or put aside what a crash left, and tell the operator what became of it."""
+def _recover(ctx: WorkerContext, store: DatasetStore) -> dict[str, str]:
+    """Publish or put aside what a crash left, and tell the operator what became of it.
+
+    Returns uid -> reason of what could not be published.
+    """
     aot.load(KERNELS)  # compiled now, not in the first episode
     report = store.recover()
     for found in report.recovered:
@@ -56,16 +58,24 @@ def _recover(ctx: WorkerContext, store: DatasetStore) -> None:
                   episode_index=found.episode_index)  # fmt: skip
     for aside in (*report.quarantined, *report.waiting):
         ctx.event("episode put aside", level="error", uid=aside.uid, reason=aside.reason)
+    return {aside.uid: aside.reason for aside in (*report.quarantined, *report.waiting)}
 
 
 class Writer:
-    """Streams, open episodes and the handlers of the supervisor's messages."""
+    """Streams, open episodes and the handlers of the supervisor's messages.
 
-    def __init__(self, ctx: WorkerContext, robot: RobotConfig, store: DatasetStore) -> None:
+    set_aside: uid -> reason of episodes that recovery could not publish.
+    """
+
+    def __init__(
+        self, ctx: WorkerContext, robot: RobotConfig, store: DatasetStore, *,
+        set_aside: Mapping[str, str],
+    ) -> None:  # fmt: skip
         self.ctx = ctx
         self.robot = robot
         self.store = store
         self.publisher = Publisher(robot, store)
+        self.set_aside = set_aside
         self.episodes: dict[str, Episode] = {}
         self.builders: dict[str, RowBuilder] = {}
         self.arms = [self._arm_stream(bus) for bus in robot.buses()]
@@ -159,7 +169,7 @@ class Writer:
             episode.consume(stream, record)
 
     def _begin(self, message: dict[str, Any]) -> None:
-        if message["uid"] in self.episodes:
+        if message["uid"] in self.episodes or (message.get("resume") and self._recovered(message)):
             return
         try:
             self.store.stage(message["uid"], _recovery_facts(message))
@@ -174,6 +184,18 @@ class Writer:
             self.episodes[episode.uid] = episode
         except (RecdError, OSError) as error:
             self._failed(message["uid"], error, Path(message["staging"]))
+
+    def _recovered(self, message: dict[str, Any]) -> bool:
+        """True when recovery has dealt with an episode that the writer before this one had open."""
+        uid = message["uid"]
+        if (told := self.publisher.published(uid)) is not None:
+            self.ctx.link.send("durable", **told, recovered=True)
+            return True
+        if (reason := self.set_aside.get(uid)) is not None:
+            kept_at = self.store.root / ".recd" / "quarantine" / uid
+            self._failed(uid, DatasetError(reason), kept_at)
+            return True
+        return False
 
     def _end(self, message: dict[str, Any]) -> None:
         if (episode := self.episodes.get(message["uid"])) is not None:

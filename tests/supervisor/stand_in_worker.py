@@ -7,6 +7,7 @@ says how it misbehaves.
 import os
 import select
 import signal
+from pathlib import Path
 from typing import Any
 
 from recd.config.errors import DeviceError
@@ -51,6 +52,8 @@ class StandIn:
         self.episodes = int(manners.get("episodes", 0))
         self.rows: dict[str, int] = {}
         self.trash: set[str] = set()
+        self.open = Path(ctx.config.get("root", ".")).parent / "open"
+        self.found = set(os.listdir(self.open)) if self.open.is_dir() else set()
         self.dies_at = now_ns() + int(manners["dies_after_s"] * 1e9) if (
             "dies_after_s" in manners
         ) else None  # fmt: skip
@@ -101,13 +104,21 @@ class StandIn:
 
     def write(self, message: dict[str, Any]) -> None:
         uid, link = message.get("uid", ""), self.ctx.link
+        if message["ty"] in ("begin", "end", "seal") and uid in self.found:
+            if message["ty"] == "begin":
+                link.send("durable", uid=uid, episode_index=7, rows=5, recovered=True)
+            return
         match message["ty"]:
+            case "begin":
+                self.open.mkdir(exist_ok=True)
+                (self.open / uid).touch()
             case "end":
                 self.rows[uid] = message["ticks"]
             case "seal" if self.manners.get("fail_commit"):
                 link.send("failed", uid=uid, reason="disk full", kept_at="/somewhere")
             case "seal" if not message["keep"]:
                 self.trash.add(uid)
+                (self.open / uid).unlink()
                 link.send("discarded", uid=uid)
             case "seal":
                 self._commit(uid, message)
@@ -126,6 +137,7 @@ class StandIn:
         slow_ns = int(self.manners.get("commit_s", 0.0) * 1e9)
         sleep_until_ns(now_ns() + slow_ns)
         self.episodes += 1
+        (self.open / uid).unlink()
         with open(os.path.join(self.ctx.config["root"], "..", "committed"), "a") as file:
             file.write(f"saved {uid}\n")
         self.ctx.link.send(

@@ -5,6 +5,8 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+from recd.config.messages import new_request_id
+
 from .conftest import Daemon, gone, until
 
 Start = Callable[..., Daemon]
@@ -128,17 +130,49 @@ def test_an_encoder_that_fails_ends_the_episode_and_the_writer_is_told(
     assert "codec broke" in take["end_reason"]
 
 
-def test_a_writer_killed_while_committing_is_given_the_take_again(start_daemon: Start) -> None:
-    daemon = start_daemon(writer={"commit_s": 1.0})
-    daemon.wait_state("READY")
+def test_a_writer_that_dies_ends_the_episode_and_starts_again_once_all_files_are_closed(
+    daemon: Daemon,
+) -> None:
     uid = daemon.ok("start")["uid"]
-    daemon.ok("stop", wait=False)
-    daemon.wait_state("READY")
+    os.kill(daemon.pid_of("encoder:front"), signal.SIGSTOP)
     os.kill(daemon.pid_of("writer"), signal.SIGKILL)
+    until(lambda: daemon.status()["state"] == "FINALIZING", "episode ended")
+    writer = daemon.status()["processes"]["writer"]
+    assert (writer["phase"], writer["pid"]) == ("waiting", None)
+    os.kill(daemon.pid_of("encoder:front"), signal.SIGCONT)
     take = until(
         lambda: (t := daemon.ok("episodes")["episodes"][-1])["state"] == "saved" and t, "saved"
     )
-    assert take["uid"] == uid
+    assert (take["uid"], take["recovered"], take["rows"]) == (uid, True, 5)
+    assert "writer" in take["end_reason"]
+    daemon.wait_state("READY")
+
+
+def test_a_writer_killed_while_committing_tells_what_became_of_the_take(
+    start_daemon: Start,
+) -> None:
+    daemon = start_daemon(writer={"commit_s": 1.0})
+    daemon.wait_state("READY")
+    uid = daemon.ok("start")["uid"]
+    request_id = new_request_id()
+    daemon.post("stop", request_id=request_id)
+    daemon.wait_state("READY")
+    os.kill(daemon.pid_of("writer"), signal.SIGKILL)
+    saved = daemon.reply_to(request_id)["result"]
+    assert (saved["uid"], saved["state"], saved["recovered"]) == (uid, "saved", True)
+
+
+def test_a_take_thrown_away_while_the_writer_dies_is_thrown_away_after_its_recovery(
+    daemon: Daemon,
+) -> None:
+    uid = daemon.ok("start")["uid"]
+    writer = daemon.pid_of("writer")
+    os.kill(writer, signal.SIGSTOP)
+    request_id = new_request_id()
+    daemon.post("discard", request_id=request_id)
+    until(lambda: daemon.status()["committing"] == [uid], "sealed")
+    os.kill(writer, signal.SIGKILL)
+    assert daemon.reply_to(request_id)["result"]["state"] == "discarded"
 
 
 def test_a_full_disk_refuses_start_with_the_reason(start_daemon: Start) -> None:

@@ -30,6 +30,8 @@ ENTRY_HEADER = 8 + 8 + 78
 
 TRUN_FIELDS = ((0x100, "duration"), (0x200, "size"), (0x400, "flags"), (0x800, "shift"))
 NOT_A_KEYFRAME = 0x10000
+MAX_PICTURES = 10_000_000
+"""More (four days at 30 fps) is a damaged count, not a video: nothing is allocated for it."""
 
 
 class BrokenVideoError(Exception):
@@ -109,7 +111,7 @@ def _boxes(data: bytes, start: int = 0) -> Iterator[tuple[bytes, bytes]]:
         start += size
 
 
-def _file_boxes(file: BinaryIO, length: int) -> Iterator[tuple[bytes, int, int, int]]:
+def file_boxes(file: BinaryIO, length: int) -> Iterator[tuple[bytes, int, int, int]]:
     """(type, start, header, size) of the top-level boxes; size 0 stands for "to the end"."""
     position = 0
     while position + 8 <= length:
@@ -164,17 +166,24 @@ def _walk_track(track: _Track, data: bytes, movie_timescale: int) -> None:
             _read_header(track, kind, body, movie_timescale)
 
 
+def _sane(count: int) -> int:
+    if count > MAX_PICTURES:
+        raise BrokenVideoError(f"its index is damaged: {count} pictures")
+    return count
+
+
 def _runs(body: bytes, value: str = ">i4") -> NDArray[np.int64]:
     """A run-length table (count, value) written out, as stts and ctts hold it."""
     count = struct.unpack_from(">I", body, 4)[0]
     table = np.frombuffer(body, np.dtype([("n", ">u4"), ("v", value)]), count, 8)
+    _sane(int(table["n"].sum(dtype=np.int64)))
     return np.repeat(table["v"].astype(np.int64), table["n"].astype(np.int64))
 
 
 def _sample_sizes(body: bytes) -> NDArray[np.int64]:
     fixed, count = struct.unpack_from(">II", body, 4)
     if fixed:
-        return np.full(count, fixed, np.int64)
+        return np.full(_sane(count), fixed, np.int64)
     return np.frombuffer(body, ">u4", count, 12).astype(np.int64)
 
 
@@ -188,6 +197,7 @@ def _sample_offsets(track: _Track, sizes: NDArray[np.int64]) -> NDArray[np.int64
     rules = np.frombuffer(rule_bytes, ">u4", rule_count * 3, 8).reshape(-1, 3).astype(np.int64)
     ends = np.append(rules[1:, 0], count + 1)
     per_chunk = np.repeat(rules[:, 1], ends - rules[:, 0])
+    _sane(int(per_chunk.sum()))
     chunk_of = np.repeat(np.arange(len(per_chunk)), per_chunk)[: len(sizes)]
     before = np.cumsum(sizes) - sizes
     first = np.cumsum(per_chunk) - per_chunk
@@ -251,7 +261,7 @@ def _fragment_run(
 ) -> tuple[int, int]:
     """Add the samples of one trun; returns (next dts, next byte) after it."""
     flags = int.from_bytes(body[1:4], "big")
-    count = struct.unpack_from(">I", body, 4)[0]
+    count = _sane(struct.unpack_from(">I", body, 4)[0])
     position, first_flags = 8, None
     if flags & 0x1:
         base += struct.unpack_from(">i", body, position)[0]
@@ -336,7 +346,7 @@ def read_track(path: Path) -> VideoTrack:
     """
     try:
         return _read(path)
-    except (struct.error, KeyError, IndexError, OverflowError) as broken:
+    except (struct.error, KeyError, IndexError, ValueError, OverflowError) as broken:
         raise BrokenVideoError(f"its index is damaged: {broken}") from broken
 
 
@@ -345,11 +355,12 @@ def _read(path: Path) -> VideoTrack:
     samples = _Samples()
     tracks: list[_Track] = []
     defaults: dict[int, _Defaults] = {}
-    complete, fragmented = True, False
+    complete, fragmented, end = True, False, 0
     video: _Track | None = None
     with path.open("rb") as file:
-        for kind, start, header, size in _file_boxes(file, length):
-            if start + size > length:
+        for kind, start, header, size in file_boxes(file, length):
+            end = start + size
+            if end > length:
                 complete = False
                 if kind != b"mdat":
                     break
@@ -367,6 +378,7 @@ def _read(path: Path) -> VideoTrack:
             elif video is not None:
                 fragmented = True
                 _fragment(data, samples, video.id, moof_start=start, known=defaults)
+    complete = complete and end == length
     if video is None:
         raise BrokenVideoError("no movie header (moov): the file was never finished or is no mp4")
     return _as_track(video, samples, tracks, length, complete=complete, fragmented=fragmented)

@@ -125,18 +125,18 @@ def _check_join(ds: Dataset, key: str, tracks: dict[str, VideoTrack]) -> None:
         ("timescale", lambda track: track.timescale),
         ("size", lambda track: (track.width, track.height)),
     ]
-    first = previous = next(iter(tracks.items()), None)
+    first = next(iter(tracks.items()), None)
+    if first is None:
+        return
+    least = min(tracks.items(), key=lambda item: item[1].delay)
     for name, track in tracks.items():
-        assert first is not None
-        assert previous is not None
         for what, fact in facts:
             if fact(track) != fact(first[1]):
                 text = f"{what} {fact(track)}, {first[0]} has {fact(first[1])}"
                 ds.found.add("video.join", name, text)
-        step = round(track.timescale / ds.fps)
-        if track.delay - previous[1].delay >= step:
-            ds.found.add("video.join", name, f"has B-frames, {previous[0]} before it has none")
-        previous = (name, track)
+        if track.delay - least[1].delay >= round(track.timescale / ds.fps):
+            text = f"its decoding delay (B-frames) is larger than that of {least[0]}"
+            ds.found.add("video.join", name, text)
 
 
 def _check_decoding(ds: Dataset, name: str, track: VideoTrack) -> int:

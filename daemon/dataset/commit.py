@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from recd.config.errors import DatasetError
+from recd.daemon.dataset.delay import LEROBOT_DELAY_FRAMES, set_delay
 from recd.daemon.dataset.draft import OWN_FOLDER, Draft, begin_draft, verify_draft, write_draft
 from recd.daemon.dataset.durable import keep_copy, make_folders, remove_tree, sha256_of, write_json
 from recd.daemon.dataset.handle import Handle, refresh
@@ -25,10 +26,9 @@ from recd.daemon.dataset.layout import (
 from recd.daemon.dataset.ledger import LedgerEntry, Move, Transaction
 from recd.daemon.dataset.parquet import EpisodeRows
 from recd.daemon.dataset.remux import MIN_FRAGMENTED, make_plain
-from recd.daemon.dataset.schema import DatasetSchema
 from recd.daemon.dataset.state import DatasetState, schema_of_episodes
 from recd.daemon.dataset.transaction import FOLDER, digest_of, run
-from recd.daemon.dataset.videos import VideoFile, check_video
+from recd.daemon.dataset.videos import VideoFile, canonical_codec, check_video
 from recd.daemon.faultpoints import fault_point
 from recd.shm import clock
 
@@ -155,7 +155,8 @@ def check_episode(
 ) -> dict[str, VideoFile]:
     """One picture a row for every camera, at its exact time, encoded as the dataset's others.
 
-    Returns the videos to publish: very short ones are made plain (`remux.MIN_FRAGMENTED`).
+    Returns the videos to publish: they state the dataset's decoding delay (see `delay`), and very
+    short ones are made plain (`remux.MIN_FRAGMENTED`).
     """
     schema = handle.schema
     if not len(rows):
@@ -168,10 +169,11 @@ def check_episode(
         raise DatasetError(
             f"pictures of {sorted(rows.images)}, the dataset expects {sorted(schema.image_keys)}"
         )
-    return {key: _checked(schema, key, video, len(rows)) for key, video in videos.items()}
+    return {key: _checked(handle, key, video, len(rows)) for key, video in videos.items()}
 
 
-def _checked(schema: DatasetSchema, key: str, video: VideoFile, rows: int) -> VideoFile:
+def _checked(handle: Handle, key: str, video: VideoFile, rows: int) -> VideoFile:
+    schema = handle.schema
     track = check_video(key, video, rows=rows, fps=schema.fps)
     pinned = schema.pins.get(key)
     if pinned and (wrong := video.pins.differs_from(pinned)):
@@ -188,6 +190,11 @@ def _checked(schema: DatasetSchema, key: str, video: VideoFile, rows: int) -> Vi
         )
     if track.fragmented and rows < MIN_FRAGMENTED:
         make_plain(video.path, fps=schema.fps, pictures=rows)
+        video = replace(video, sha256="")
+        track = check_video(key, video, rows=rows, fps=schema.fps)
+    usual = LEROBOT_DELAY_FRAMES.get(track.codec, 0)
+    frames = handle.state.delay.get(key, usual)
+    if set_delay(video.path, track, frames=frames, fps=schema.fps):
         return replace(video, sha256="")
     return video
 
@@ -274,6 +281,11 @@ def _carry_on(handle: Handle, draft: Draft) -> None:
         episodes_file=draft.episodes_index,
         tail=draft.tail,
         episodes_schema=schema_of_episodes(state),
+        delay=state.delay
+        or {
+            k: LEROBOT_DELAY_FRAMES.get(canonical_codec(v.pins.codec), 0)
+            for k, v in draft.videos.items()
+        },
     )
     new.remember(handle.root, [INFO, STATS, TASKS, episodes_name(draft.episodes_index)])
     handle.state = new

@@ -29,8 +29,10 @@ def _packets(container: Any, stream: Any, wanted: int) -> Iterator[Any]:
         yield packet
 
 
-def join(clips: Sequence[Clip], target: Path, *, fps: int) -> int:
+def join(clips: Sequence[Clip], target: Path, *, fps: int, delay_frames: int = 0) -> int:
     """Write `clips` one after the other into a plain mp4 with its index in front.
+
+    delay_frames: more pictures between decoding and showing than the clips have (see `delay`).
 
     Returns the number of pictures; ValueError when a clip is shorter than asked. The clips must
     share their decoder configuration and time base, lie exactly on the grid of 1 / fps, and one
@@ -47,12 +49,13 @@ def join(clips: Sequence[Clip], target: Path, *, fps: int) -> int:
                 if stream is None:
                     stream = output.add_stream_from_template(video, opaque=True)
                     stream.time_base = video.time_base
-                start = round(written * Fraction(1, fps) / stream.time_base)
+                frame = Fraction(1, fps) / stream.time_base
+                start, early = round(written * frame), round(delay_frames * frame)
                 before = written
                 for packet in _packets(source, video, clip.pictures):
                     packet.stream = stream
                     packet.pts += start
-                    packet.dts += start
+                    packet.dts += start - early
                     output.mux(packet)
                     written += 1
                 if written - before != clip.pictures:

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recd.config.errors import DatasetError
+from recd.daemon.dataset.boxes import BrokenVideoError, read_track
 from recd.daemon.dataset.layout import (
     CODEBASE_VERSION,
     DATA_FILE_MB,
@@ -47,7 +48,8 @@ VERIFY_MEND = "Run `recctl verify` on it for details, then `recctl recover`."
 @dataclass(slots=True)
 class DatasetState:
     """info: of info.json, None before the first episode; tail: rows of the newest episodes file
-    while recd may still add to it; stamps: of every metadata file as last read or written."""
+    while recd may still add to it; delay: pictures between decoding and showing in the newest mp4
+    of each camera; stamps: of every metadata file as last read or written."""
 
     features: Features
     info: dict[str, Any] | None = None
@@ -59,6 +61,7 @@ class DatasetState:
     next_video: dict[str, FileIndex] = field(default_factory=dict)
     episodes_file: FileIndex | None = None
     tail: pa.Table | None = None
+    delay: dict[str, int] = field(default_factory=dict)
     episodes_schema: pa.Schema | None = None
     stamps: dict[str, Stamp] = field(default_factory=dict)
 
@@ -243,6 +246,8 @@ def _check_numbers(layout: Layout, state: DatasetState) -> None:
             f"meta/episodes holds {len(numbers)} and {ends[-1]}",
             mend=VERIFY_MEND,
         )
+    for key in videos:
+        state.delay[key] = _newest_delay(layout, state, key, table)
     state.next_data = _next_index(layout, state, table, kind="data", name=data_name)
     for key in videos:
         state.next_video[key] = _next_index(
@@ -252,6 +257,19 @@ def _check_numbers(layout: Layout, state: DatasetState) -> None:
             kind=f"videos/{key}",
             name=lambda index, key=key: video_name(key, index),
         )
+
+
+def _newest_delay(layout: Layout, state: DatasetState, key: str, table: pa.Table) -> int:
+    """Delay in pictures of the mp4 that holds the last episode; 0 when it is not readable."""
+    place = FileIndex(
+        table[f"videos/{key}/chunk_index"][-1].as_py(),
+        table[f"videos/{key}/file_index"][-1].as_py(),
+    )
+    try:
+        track = read_track(layout.root / video_name(key, place))
+    except (BrokenVideoError, OSError):
+        return 0
+    return round(track.delay * int(state.info["fps"] if state.info else 1) / track.timescale)
 
 
 def _next_index(

@@ -10,6 +10,7 @@ for folder in (HERE, HERE.parent / "interop"):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 
+from crash_child import CrashServer  # noqa: E402
 from studio import Studio  # noqa: E402
 
 
@@ -18,3 +19,11 @@ def studio(tmp_path: Path):
     made = Studio(tmp_path)
     yield made
     made.close()
+
+
+@pytest.fixture(scope="module")
+def crash():
+    """Runs one dataset operation in a process of its own: crash(root, action, uid, fault=...)."""
+    server = CrashServer()
+    yield server
+    server.close()

@@ -1,11 +1,13 @@
 """One operation on a dataset, in a process of its own, to be killed at a fault point.
 
-As a script it takes its fault from RECD_FAULT; `forked` arms a copy of the test's own process,
-which saves the start of an interpreter for each of the many points.
+As a script it takes its fault from RECD_FAULT. As a server it forks itself for each request, which
+saves the start of an interpreter for each of the many points.
 """
 
+import json
 import os
 import signal
+import subprocess
 import sys
 import traceback
 from pathlib import Path
@@ -57,9 +59,8 @@ def commit_staged(store: DatasetStore, uid: str, count: int) -> None:
     store.commit(uid, rows, videos, manifest={"operator": "child"})
 
 
-def forked(root: Path, action: str, uid: str, count: int = 0, *, fault: str = "") -> int:
-    """Run `act` in a forked child; its exit code, or minus the signal that killed it."""
-    sys.stdout.flush()
+def forked(request: dict) -> int:
+    """Do one request in a fork; its exit code, or minus the signal that killed it."""
     child = os.fork()
     if child == 0:
         code = 70
@@ -67,8 +68,8 @@ def forked(root: Path, action: str, uid: str, count: int = 0, *, fault: str = ""
             signal.alarm(60)
             for module in ARMED:
                 if hasattr(module, "fault_point"):
-                    module.fault_point = faultpoints.watching(fault)
-            act(root, action, uid, count)
+                    module.fault_point = faultpoints.watching(request["fault"])
+            act(Path(request["root"]), request["action"], request["uid"], request["count"])
             code = 0
         except BaseException:
             traceback.print_exc()
@@ -77,5 +78,40 @@ def forked(root: Path, action: str, uid: str, count: int = 0, *, fault: str = ""
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
+def serve() -> None:
+    """Requests as JSON lines in, exit codes out; this process itself never starts a thread."""
+    for line in sys.stdin:
+        print(forked(json.loads(line)), flush=True)
+
+
+class CrashServer:
+    """Starts operations in processes that may be killed, at the price of a fork each."""
+
+    def __init__(self) -> None:
+        quiet = os.environ | {"RECD_FAULT": "", "OPENBLAS_NUM_THREADS": "1"}
+        command = [sys.executable, __file__, "--serve"]
+        self._server = subprocess.Popen(
+            command, env=quiet, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def __call__(
+        self, root: Path, action: str, uid: str = "", count: int = 0, *, fault: str = ""
+    ) -> int:
+        request = {"root": str(root), "action": action, "uid": uid, "count": count, "fault": fault}
+        assert self._server.stdin is not None
+        assert self._server.stdout is not None
+        self._server.stdin.write(json.dumps(request) + "\n")
+        self._server.stdin.flush()
+        code = int(self._server.stdout.readline())
+        assert fault or code == 0
+        return code
+
+    def close(self) -> None:
+        self._server.communicate(timeout=30)
+
+
 if __name__ == "__main__":
-    act(Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4]))
+    if sys.argv[1] == "--serve":
+        serve()
+    else:
+        act(Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4]))

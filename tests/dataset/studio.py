@@ -64,7 +64,7 @@ def write_clip(
     pts: Iterable[int] | None = None,
 ) -> None:
     height, width = size
-    with av.open(str(path), "w", options={"movflags": movflags}) as container:
+    with av.open(str(path), "w", options={"movflags": movflags} if movflags else {}) as container:
         stream = container.add_stream(ENCODERS[codec], rate=fps, options=OPTIONS[codec])
         stream.options = {**OPTIONS[codec], **(options or {})}
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"

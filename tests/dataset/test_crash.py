@@ -9,7 +9,6 @@ import crash_child
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from crash_child import forked
 from studio import Studio
 
 from recd.config.errors import DatasetError
@@ -23,12 +22,6 @@ from recd.daemon.dataset.verify import verify_dataset
 KILLED = -9
 LENGTHS = (5, 4)
 NEXT = 6
-
-
-def run_child(root: Path, action: str, uid: str, count: int = 0, *, fault: str = "") -> int:
-    code = forked(root, action, uid, count, fault=fault)
-    assert fault or code == 0
-    return code
 
 
 def lerobot_files(root: Path) -> dict[str, bytes]:
@@ -100,11 +93,13 @@ def whole_episodes(root: Path) -> int:
 
 
 @pytest.mark.parametrize("point", COMMIT_POINTS)
-def test_killed_in_a_commit_n_or_n_plus_1_episodes_are_there_and_none_is_lost(dataset, point):
+def test_killed_in_a_commit_n_or_n_plus_1_episodes_are_there_and_none_is_lost(
+    crash, dataset, point
+):
     root, uids = dataset
-    assert run_child(root, "commit", uids[-1], NEXT, fault=f"{point}:kill") == KILLED
+    assert crash(root, "commit", uids[-1], NEXT, fault=f"{point}:kill") == KILLED
     assert whole_episodes(root) in (2, 3)
-    run_child(root, "recover", "-")
+    crash(root, "recover")
     report = verify_dataset(root)
     assert report.good, report.findings
     assert (report.episodes, report.rows) == (3, sum(LENGTHS) + NEXT)
@@ -113,12 +108,12 @@ def test_killed_in_a_commit_n_or_n_plus_1_episodes_are_there_and_none_is_lost(da
 
 
 @pytest.mark.parametrize("point", UNDO_POINTS)
-def test_killed_in_an_undo_n_or_n_minus_1_episodes_are_there_and_it_can_end(dataset, point):
+def test_killed_in_an_undo_n_or_n_minus_1_episodes_are_there_and_it_can_end(crash, dataset, point):
     root, uids = dataset
     shutil.rmtree(root / ".recd/staging" / uids[-1])
-    assert run_child(root, "undo", uids[1], fault=f"{point}:kill") == KILLED
+    assert crash(root, "undo", uids[1], fault=f"{point}:kill") == KILLED
     assert whole_episodes(root) in (1, 2)
-    run_child(root, "recover", "-")
+    crash(root, "recover")
     report = verify_dataset(root)
     assert report.good, report.findings
     with DatasetStore.open(root) as store:
@@ -141,11 +136,11 @@ def test_killed_in_an_undo_n_or_n_minus_1_episodes_are_there_and_it_can_end(data
         "recover.end",
     ],
 )
-def test_recovery_killed_anywhere_and_run_again_gives_the_same_dataset(dataset, point):
+def test_recovery_killed_anywhere_and_run_again_gives_the_same_dataset(crash, dataset, point):
     root, uids = dataset
     tear(root / ".recd/staging" / uids[-1] / "observation.images.front.mp4", 0.75)
-    assert run_child(root, "recover", "-", fault=f"{point}:kill") == KILLED
-    run_child(root, "recover", "-")
+    assert crash(root, "recover", fault=f"{point}:kill") == KILLED
+    crash(root, "recover")
     report = verify_dataset(root)
     assert report.good, report.findings
     assert report.episodes == 3
@@ -154,20 +149,20 @@ def test_recovery_killed_anywhere_and_run_again_gives_the_same_dataset(dataset, 
 
 
 @pytest.mark.parametrize("point", ["commit.prepared", "commit.moved.data", "commit.moved.stats"])
-def test_rolling_forward_killed_again_still_ends_whole(dataset, point):
+def test_rolling_forward_killed_again_still_ends_whole(crash, dataset, point):
     root, uids = dataset
-    run_child(root, "commit", uids[-1], NEXT, fault=f"{point}:kill")
-    assert run_child(root, "recover", "-", fault="recover.before_roll:kill") == KILLED
-    run_child(root, "recover", "-", fault="commit.moved.episodes:kill")
-    run_child(root, "recover", "-")
+    crash(root, "commit", uids[-1], NEXT, fault=f"{point}:kill")
+    assert crash(root, "recover", fault="recover.before_roll:kill") == KILLED
+    crash(root, "recover", fault="commit.moved.episodes:kill")
+    crash(root, "recover")
     assert verify_dataset(root).good
 
 
-def test_an_input_output_error_before_the_renames_leaves_the_store_usable(dataset):
+def test_an_input_output_error_before_the_renames_leaves_the_store_usable(crash, dataset):
     root, uids = dataset
-    assert run_child(root, "commit", uids[-1], NEXT, fault="commit.synced:error") == 70
+    assert crash(root, "commit", uids[-1], NEXT, fault="commit.synced:error") == 70
     assert whole_episodes(root) == 2
-    run_child(root, "commit", uids[-1], NEXT)
+    crash(root, "commit", uids[-1], NEXT)
     assert verify_dataset(root).episodes == 3
 
 
@@ -225,9 +220,9 @@ def test_what_cannot_be_proven_is_put_aside_whole_with_the_reason(dataset, damag
     assert (report.good, report.episodes) == (True, 2)
 
 
-def test_a_foreign_write_after_the_crash_is_noticed_and_nothing_rolled_over(dataset):
+def test_a_foreign_write_after_the_crash_is_noticed_and_nothing_rolled_over(crash, dataset):
     root, uids = dataset
-    run_child(root, "commit", uids[-1], NEXT, fault="commit.moved.data:kill")
+    crash(root, "commit", uids[-1], NEXT, fault="commit.moved.data:kill")
     info = root / "meta/info.json"
     info.write_text(json.dumps(json.loads(info.read_text()) | {"theirs": True}))
     before = lerobot_files(root)
@@ -236,9 +231,9 @@ def test_a_foreign_write_after_the_crash_is_noticed_and_nothing_rolled_over(data
     assert lerobot_files(root) == before
 
 
-def test_setting_aside_takes_ours_back_and_publishes_it_after_theirs(dataset):
+def test_setting_aside_takes_ours_back_and_publishes_it_after_theirs(crash, dataset):
     root, uids = dataset
-    run_child(root, "commit", uids[-1], NEXT, fault="commit.moved.data:kill")
+    crash(root, "commit", uids[-1], NEXT, fault="commit.moved.data:kill")
     info = root / "meta/info.json"
     info.write_text(json.dumps(json.loads(info.read_text()) | {"theirs": True}))
     with DatasetStore.open(root, set_aside=True) as store:
@@ -248,10 +243,10 @@ def test_setting_aside_takes_ours_back_and_publishes_it_after_theirs(dataset):
     assert verify_dataset(root).good
 
 
-def test_staged_file_lost_after_the_crash_rolls_the_commit_back(dataset):
+def test_staged_file_lost_after_the_crash_rolls_the_commit_back(crash, dataset):
     root, uids = dataset
     before = lerobot_files(root)
-    run_child(root, "commit", uids[-1], NEXT, fault="commit.moved.episodes:kill")
+    crash(root, "commit", uids[-1], NEXT, fault="commit.moved.episodes:kill")
     (root / ".recd/staging" / uids[-1] / "new/stats.json").unlink()
     with DatasetStore.open(root) as store:
         assert store.totals.episodes == 2

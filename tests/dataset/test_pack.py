@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from crash_child import forked
+from mutations import LEROBOT_H264, clip
 from studio import Studio
 
 from recd.config.errors import DatasetError
@@ -101,15 +101,15 @@ def test_an_episode_from_before_a_pack_cannot_be_taken_back_half(root):
 
 
 @pytest.mark.parametrize("point", FAULT_POINTS)
-def test_pack_killed_anywhere_shows_the_same_episodes_and_can_be_run_again(root, point):
+def test_pack_killed_anywhere_shows_the_same_episodes_and_can_be_run_again(crash, root, point):
     before = shown(root)
-    assert forked(root, "pack", "", fault=f"{point}:kill") == -9
+    assert crash(root, "pack", fault=f"{point}:kill") == -9
     strays = {"video.stray", "episodes.data_file", "episodes.own_file"}
     broken = {finding.rule.name for finding in check_format(root).findings} - strays
     assert broken == set()
     assert all(np.array_equal(a, b) for a, b in zip(before, shown(root), strict=True))
-    assert forked(root, "recover", "") == 0
-    assert forked(root, "pack", "") == 0
+    crash(root, "recover")
+    crash(root, "pack")
     assert verify_dataset(root).findings == ()
     assert len(files(root, f"videos/{FRONT}/*/*.mp4")) == 1
     assert not (root / ".recd/packing").exists()
@@ -125,9 +125,7 @@ def test_size_and_length_limits_begin_new_files(root, monkeypatch):
 
 
 def test_an_episode_encoded_otherwise_gets_a_file_of_its_own(root):
-    from mutations import clip
-
-    clip(1, 4, options={"preset": "medium", "g": "10"})(root)
+    clip(1, 4, options=LEROBOT_H264 | {"g": "10"})(root)
     before = shown(root)
     with DatasetStore.open(root) as store:
         store.pack()

@@ -276,8 +276,10 @@ def gap_in_numbers(root: Path) -> None:
     episodes(edit)(root)
 
 
+LEROBOT_H264 = {"g": "2", "crf": "30", "bf": "1", "tune": "film", "preset": "medium"}
+"""x264 as lerobot uses it: one B-frame between keyframes, so one frame of decoding delay."""
+
 NOTHING: Change = lambda root: None  # noqa: E731
-ZSTD = {"compression": "zstd"}
 EXTRA = pa.field("extra", pa.int64())
 
 MUTATIONS: tuple[Mutation, ...] = (
@@ -297,8 +299,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation("data_number_gap", "", gap_in_numbers),
     Mutation("two_episodes_files", "", split_episodes_file),
     Mutation("unused_mp4", "", copy(video_name(3), video_name(9))),
-    Mutation("plain_mp4", "", clip(1, 6)),
-    Mutation("long_gop", "", clip(1, 6, options={"g": "250"})),
+    Mutation("as_lerobot_encodes", "", clip(1, 6, options=LEROBOT_H264)),
+    Mutation("long_gop", "", clip(1, 6, options=LEROBOT_H264 | {"g": "250"})),
     # info.json
     Mutation("info_no_fps", "info.readable", info(fps=None)),
     Mutation("info_fps_zero", "info.numbers", info(fps=0)),
@@ -381,8 +383,9 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation("video_other_size", "video.size", clip(2, 9, size=(48, 64))),
     Mutation("video_other_timescale", "video.join", clip(
         2, 9, time_base=Fraction(1, 90000), pts=[k * 3000 for k in range(9)])),
-    Mutation("video_b_frames_later", "video.join", clip(
-        2, 9, options={"bf": "1", "tune": "film", "preset": "medium"})),
+    Mutation("video_decoded_without_delay", "video.join", clip(2, 9)),
+    Mutation("video_decoded_with_more_delay", "video.join", clip(
+        2, 9, options={"bf": "3", "g": "12", "tune": "film", "preset": "medium"})),
 )  # fmt: skip
 
 

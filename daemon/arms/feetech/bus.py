@@ -170,13 +170,17 @@ class ServoBus:
         return bool(result == COMM_SUCCESS)
 
     def ping(self, servo: int) -> bool:
-        """Whether this id answers a ping; a lost reply is asked for again."""
+        """Whether this id answers a ping; a lost reply is asked for again.
+
+        False with the line out of step: nobody answers anything.
+        """
         for _ in range(_TRIES):
-            if self.answers(servo):
-                return True
             self.recover()
             if not self.line.in_step:
                 return False
+            if self.answers(servo):
+                return True
+        self.recover()
         return False
 
     def read(self, servo: int, register: Register) -> int:

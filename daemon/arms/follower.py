@@ -15,7 +15,7 @@ from recd.daemon.arms.feetech.bus import Reading, ServoBus
 from recd.daemon.arms.feetech.port import BusLostError
 from recd.daemon.arms.goalpath import PARK_PATIENCE_NS, PARKED_UNITS, GoalPath
 from recd.daemon.arms.guardian import Guardian
-from recd.daemon.arms.leader import TELEMETRY_SLOT, every
+from recd.daemon.arms.leader import TELEMETRY_SLOT, every, tell_silence
 from recd.daemon.arms.leaderview import LeaderView
 from recd.daemon.arms.motion import (
     COMMANDS,
@@ -40,20 +40,17 @@ from recd.daemon.arms.registers import (
 )
 from recd.daemon.arms.samples import Samples, Telemetry
 from recd.daemon.arms.side import ArmSide, full_turns, goal_limits, park_pose, period_ns
+from recd.daemon.arms.silence import Silence
 from recd.daemon.arms.torque import disengage, engage
 from recd.daemon.worker import WorkerContext
 from recd.shm import CellReader, RingWriter
 from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns
 
-SILENT_FAULT_NS = 100 * NS_PER_MS
-"""A follower bus that is silent for longer is not driven again before an arm command. A reply
-that is 60 ms late (a stalled USB hub) stays below."""
-
 LEADER_LOST_NS = 500 * NS_PER_MS
 """A leader silent for longer ends teleoperation; before that the follower holds and goes on."""
 
 GLIDE_AFTER_NS = 100 * NS_PER_MS
-"""After a silence of the leader of this length the follower glides back to it."""
+"""After a silence of this length, the leader's or its own, the follower glides back."""
 
 REPORT_NS = 200 * NS_PER_MS
 
@@ -102,7 +99,7 @@ class Follower:
         self._everybody = (1 << joints) - 1
         self._absent = 0
         self._bits = 1 << np.arange(joints, dtype=np.uint32)
-        self._heard_ns = now_ns()
+        self._silence = Silence(joints, now_ns())
         self._torque_doubt = False
         self._silent_since_ns = 0
         self._park_until_ns = 0
@@ -205,7 +202,7 @@ class Follower:
         self._torque_doubt = False
         self._absent = 0
         self._path.frozen[:] = False
-        self._heard_ns = now_ns()
+        self._silence = Silence(len(self._side.joints), now_ns())
         if self._leader is None:
             self.state = MotionState(Phase.HELD, Cause.NO_LEADER, at_ns)
 
@@ -359,9 +356,11 @@ class Follower:
         # A joint that does not answer may be on its way up from a power loss, and some servos take
         # torque when they are given a goal: it gets none until its torque has been looked at.
         np.not_equal(self._bits & np.uint32(self._absent), 0, out=self._path.frozen)
-        if valid:
-            self._heard_ns = at_ns
-        elif at_ns - self._heard_ns > SILENT_FAULT_NS:
+        if valid and at_ns - self._silence.bus_heard_ns > GLIDE_AFTER_NS:
+            self._path.begin()
+        for finding in self._silence.note(valid, at_ns):
+            tell_silence(self._ctx, self._side, finding)
+        if self._silence.bus_silent:
             self._apply(Event.BUS_SILENT, at_ns)
         if (due or self._torque_doubt) and valid and self._bus.line.in_step:
             self._check_torque(at_ns)

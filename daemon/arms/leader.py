@@ -15,9 +15,11 @@ from recd.daemon.arms.feetech.bus import ServoBus
 from recd.daemon.arms.registers import POSITION_BLOCK, TELEMETRY_BLOCK
 from recd.daemon.arms.samples import Samples, Telemetry
 from recd.daemon.arms.side import ArmSide
+from recd.daemon.arms.silence import Silence, SilenceFinding
 from recd.daemon.arms.torque import disengage
 from recd.daemon.worker import WorkerContext
 from recd.shm import CellWriter, RingWriter
+from recd.shm.clock import now_ns
 
 TELEMETRY_SLOT = 7
 NEVER = 1 << 62
@@ -50,6 +52,7 @@ class Leader:
         self._cell = cell
         self._cell_position = cell.record["position"][0]
         self._telemetry.torque[:] = attached.torque
+        self._silence = Silence(len(side.joints), now_ns())
         self.motion = Motion.DISARMED
         self.finished = True
         if any(attached.torque):
@@ -86,6 +89,8 @@ class Leader:
         index = samples.publish(
             tick, JointFlag.OVERRUN_BEFORE if skipped else 0, arrival_ns=arrival_ns
         )
+        for finding in self._silence.note(reading.valid, now_ns()):
+            tell_silence(self._ctx, self._side, finding)
         if not reading.valid:
             return
         record = self._cell.record[0]
@@ -107,3 +112,13 @@ class Leader:
 def every(rate_hz: int, wanted_hz: float) -> int:
     """Every how many ticks something of `wanted_hz` happens; `NEVER` for 0."""
     return max(1, round(rate_hz / wanted_hz)) if wanted_hz > 0 else NEVER
+
+
+def tell_silence(ctx: WorkerContext, side: ArmSide, finding: SilenceFinding) -> None:
+    """Tell the operator who fell silent or answers again."""
+    who = side.bus if finding.joint is None else side.names[finding.joint]
+    if finding.began:
+        mend = "Check the arm's power and the cable."
+        ctx.event("silent", level="error", bus=side.bus, who=who, mend=mend)
+    else:
+        ctx.event("answers again", bus=side.bus, who=who)

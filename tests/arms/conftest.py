@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -123,6 +122,7 @@ class Rig:
         self.sim = sim
         self.control = sim.control
         self.config = self._config()
+        self.start_mark = self.control.mark()
         self._stack = stack
         self._rings: dict[str, Segment] = {}
         self._cells: dict[str, Segment] = {
@@ -185,8 +185,9 @@ class Rig:
 
     def teleoperating(self, **changes: Any) -> tuple[Worker, Worker]:
         """Both workers, armed and following."""
-        leader = self.start_ready("leader", **changes)
-        follower = self.start_ready("follower", **changes)
+        leader, follower = self.start("leader", **changes), self.start("follower", **changes)
+        leader.answer("ready")
+        follower.answer("ready")
         since = follower.command("arm")
         follower.answer("motion", since=since, state="TELEOP")
         return leader, follower
@@ -213,19 +214,46 @@ class Rig:
         """Forget the samples so far."""
         self.samples[role].seek_newest()
 
-    def torque_writes(self, since: int = 0) -> list[Any]:
-        return self.control.writes(since=since, bus=f"{PAIR}.follower", name="Torque_Enable")
+    def torque_writes(self) -> list[Any]:
+        """Writes to the follower's torque register in this test."""
+        return self.control.writes(
+            since=self.start_mark, bus=f"{PAIR}.follower", name="Torque_Enable"
+        )
 
     def goal_steps(self, since: int = 0) -> dict[int, list[int]]:
-        """Goals that each servo of the follower got, oldest first."""
+        """Goals that each servo of the follower got in this test, oldest first."""
+        since = since or self.start_mark
         goals: dict[int, list[int]] = {ident: [] for ident in range(1, JOINTS + 1)}
         for write in self.control.writes(since=since, bus=f"{PAIR}.follower", name="Goal_Position"):
             goals[write.ident].append(write.value)
         return goals
 
 
+@pytest.fixture(scope="module")
+def sim_settings() -> dict[str, Any]:
+    """Settings of the simulated arms of a file's tests."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def pair_sim(
+    tmp_path_factory: pytest.TempPathFactory, sim_settings: dict[str, Any]
+) -> Iterator[launch.RunningSim]:
+    directory = tmp_path_factory.mktemp("sim")
+    with launch.running(directory, pairs=[PAIR], hand="attend", settings=sim_settings) as sim:
+        yield sim
+
+
 @pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    """A fresh simulated pair whose leader is held at the follower until that has torque."""
-    with launch.running(tmp_path, pairs=[PAIR], hand="attend") as sim, ExitStack() as stack:
-        yield Rig(sim, stack)
+def rig(pair_sim: launch.RunningSim) -> Iterator[Rig]:
+    """A simulated pair without torque whose leader is held where the follower is until it has."""
+    control = pair_sim.control
+    for bus, arm in control.describe()["arms"].items():
+        if not arm["plugged"] or arm["path"] != pair_sim.endpoints[bus]:
+            control.unplug(bus=bus)
+            control.plug(bus=bus, link=pair_sim.endpoints[bus])
+        control.clear(bus=bus)
+        control.brown_out(bus=bus, down_ms=0)
+    control.hand(bus=f"{PAIR}.leader", kind="attend")
+    with ExitStack() as stack:
+        yield Rig(pair_sim, stack)

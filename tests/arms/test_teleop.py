@@ -38,7 +38,8 @@ def test_arm_engages_at_the_present_pose_and_then_follows_within_limits(rig) -> 
     assert len(following) >= 100
     assert set(following["source"]) <= {GoalSource.LEADER, GoalSource.HOLD}
     assert np.nanmedian(np.abs(following["present"] - following["leader"])) < 3.0
-    order = [w.name for w in rig.control.writes(bus="main.follower") if w.ident == 1]
+    writes = rig.control.writes(since=rig.start_mark, bus="main.follower")
+    order = [write.name for write in writes if write.ident == 1]
     assert order.index("Goal_Position") < order.index("Torque_Enable")
     assert_no_goal_step_beyond_limits(rig)
     assert follower.state() == "TELEOP"
@@ -89,12 +90,13 @@ def test_after_a_lost_leader_a_person_resumes_and_the_follower_glides(rig) -> No
     since = follower.command("resume")
     follower.answer("motion", since=since, state="TELEOP")
     rig.skip("follower")
-    assert rig.gather("follower", 5)["flags"][0] & JointFlag.RAMPING
+    assert (rig.gather("follower", 10)["flags"] & JointFlag.RAMPING).any()
     assert_no_goal_step_beyond_limits(rig)
 
 
 def test_arming_waits_and_names_the_joints_that_differ(rig) -> None:
-    rig.control.script(bus="main.leader", frames=[[0.1, {"shoulder_pan": 3000}]])
+    pan = rig.control.describe()["arms"]["main.leader"]["joints"]["shoulder_pan"]["steps"]
+    rig.control.script(bus="main.leader", frames=[[0.1, {"shoulder_pan": pan + 800}]])
     rig.start_ready("leader")
     follower = rig.start_ready("follower")
     rig.gather("leader", 40)
@@ -103,7 +105,7 @@ def test_arming_waits_and_names_the_joints_that_differ(rig) -> None:
     assert waiting["waiting_joints"] == ["shoulder_pan"]
     assert waiting["state"] == "HOLD"
     since = len(follower.messages)
-    rig.control.script(bus="main.leader", frames=[[0.5, {"shoulder_pan": 2065}]])
+    rig.control.script(bus="main.leader", frames=[[0.5, {"shoulder_pan": pan}]])
     follower.answer("motion", since=since, state="TELEOP")
     assert_no_goal_step_beyond_limits(rig)
 

@@ -41,7 +41,7 @@ from recd.daemon.arms.registers import (
 from recd.daemon.arms.samples import Samples, Telemetry
 from recd.daemon.arms.side import ArmSide, full_turns, goal_limits, park_pose, period_ns
 from recd.daemon.arms.silence import Silence
-from recd.daemon.arms.torque import disengage, engage
+from recd.daemon.arms.torque import disengage, engage, patient
 from recd.daemon.worker import WorkerContext
 from recd.shm import CellReader, RingWriter
 from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns
@@ -62,7 +62,7 @@ _REPEATS = 3
 class Follower:
     """One follower between attach and loss of its bus. `tick` serves one period.
 
-    state: where the motion machine is; finished: False while an ordered park goes on.
+    state: where the motion machine is.
     """
 
     def __init__(
@@ -108,18 +108,28 @@ class Follower:
         self._reported_ns = 0
         self._source = GoalSource.NONE
         self._telemetry.torque[:] = attached.torque
+        self._arming_error: DeviceError | None = None
         self.state = found_state(attached.torque, now_ns(), had_torque=had_torque)
-        self.finished = True
 
     @property
     def motion(self) -> Motion:
         """Published state of the motion machine."""
         return self.state.trait.motion
 
+    @property
+    def finished(self) -> bool:
+        """False while the arm is on its way to rest: not a moment to end the process."""
+        return self.state.phase is not Phase.PARKING
+
     def command(self, message: dict[str, Any]) -> None:
-        """Carry out a motion command. StateError when the state does not allow it."""
+        """Carry out a motion command. StateError when the state does not allow it, DeviceError
+        when the servos refuse to be armed.
+        """
+        self._arming_error = None
         self._apply(command_event(message, self._policy), now_ns())
         self.report()
+        if self._arming_error is not None:
+            raise self._arming_error
 
     def stop(self) -> None:
         """The daemon ends on purpose: the configured torque policy, as far as it is possible."""
@@ -129,7 +139,11 @@ class Follower:
             if str(event) in legal_commands(self.state.phase):
                 self._apply(event, now_ns())
                 break
-        self.finished = self.state.phase is not Phase.PARKING
+        if self.state.trait.torque and self.finished:
+            self._ctx.event(
+                "left holding torque", level="warning", bus=self._side.bus,
+                mend="The arm holds its pose until recctl release or the power goes.",
+            )  # fmt: skip
         self.report()
 
     def report(self) -> None:
@@ -189,12 +203,14 @@ class Follower:
     def _engage(self, at_ns: int) -> None:
         bus, side = self._bus, self._side
         try:
-            images = [read_image(bus, servo) for servo in side.ids]
-            configure(bus, side, images)
-            self._path.rest_at(engage(bus))
+            with patient(bus):
+                images = [read_image(bus, servo) for servo in side.ids]
+                configure(bus, side, images)
+                self._path.rest_at(engage(bus))
         except BusLostError:
             raise
         except DeviceError as error:
+            self._arming_error = error
             self._say("arming failed", error)
             self._apply(Event.ARMING_FAILED, at_ns)
             return
@@ -296,7 +312,6 @@ class Follower:
             self._apply(Event.PARK_BLOCKED, at_ns)
         elif arrived and not np.any(np.abs(position - self._park) > PARKED_UNITS):
             self._apply(Event.PARKED, at_ns)
-        self.finished = self.state.phase is not Phase.PARKING
         return written_ns, JointFlag.RAMPING
 
     def _compare(self, at_ns: int) -> None:
@@ -337,15 +352,11 @@ class Follower:
             record["leader_ns"] = leader.sample_ns
             np.copyto(samples.leader, leader.position, casting="same_kind")
         if not state.trait.torque:
-            samples.requested[:] = samples.limited[:] = samples.sent[:] = np.nan
-            samples.sent_raw[:] = -1
-            return
-        following = state.phase is Phase.TELEOP and leader is not None
-        asked = leader.position if following and leader is not None else path.goal
-        np.copyto(samples.requested, asked, casting="same_kind")
-        np.copyto(samples.limited, path.goal, casting="same_kind")
-        np.copyto(samples.sent, path.sent, casting="same_kind")
-        np.copyto(samples.sent_raw, path.steps)
+            samples.no_goals()
+        elif state.phase is Phase.TELEOP and leader is not None:
+            samples.goals(path, leader.position)
+        else:
+            samples.goals(path, path.goal)
 
     def _watch_bus(self, reading: Reading, *, due: bool) -> None:
         at_ns = now_ns()

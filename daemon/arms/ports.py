@@ -108,9 +108,20 @@ def port_users(path: str) -> tuple[PortUser, ...]:
     return tuple(found.values())
 
 
+def lock_holders(path: str) -> tuple[PortUser, ...]:
+    """Processes that hold the advisory lock with which recd and others claim a port."""
+    try:
+        inode = os.stat(path).st_ino
+        rows = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+    except OSError:
+        return ()
+    pids = {int(row[4]) for row in rows if row[1] == "FLOCK" and row[5].endswith(f":{inode}")}
+    return tuple(PortUser(pid, _command(pid)) for pid in sorted(pids) if pid > 0)
+
+
 def describe_users(path: str) -> str:
     """Who uses a port, in words."""
-    users = port_users(path)
+    users = lock_holders(path) or port_users(path)
     return ", ".join(f"{user.command} (pid {user.pid})" for user in users) or "another process"
 
 

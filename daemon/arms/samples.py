@@ -9,6 +9,8 @@ import numpy as np
 
 from recd.config.streams import JointFlag, arm_sample_dtype, telemetry_dtype
 from recd.daemon.arms.feetech.bus import Reading
+from recd.daemon.arms.goalpath import GoalPath
+from recd.daemon.arms.limits import F8
 from recd.daemon.arms.normalize import Normalizer
 from recd.daemon.arms.registers import (
     PRESENT_LOAD,
@@ -57,9 +59,8 @@ class Samples:
         self.position = np.full(joints, np.nan)
         self._bits = 1 << np.arange(joints, dtype=np.uint32)
         self._invalid = np.zeros(joints, dtype=bool)
-        for goal in (self.leader, self.requested, self.limited, self.sent):
-            goal[:] = np.nan
-        self.sent_raw[:] = -1
+        self.leader[:] = np.nan
+        self.no_goals()
 
     def take(self, reading: Reading) -> None:
         """Positions, times and flags of a reading; `flags` is set, not added to."""
@@ -74,6 +75,18 @@ class Samples:
         np.equal(self._bits & np.uint32(reading.valid), 0, out=self._invalid)
         np.copyto(self.position, np.nan, where=self._invalid)
         np.copyto(self.present, self.position, casting="same_kind")
+
+    def goals(self, path: GoalPath, asked: F8) -> None:
+        """The way of this tick's goal: what was asked (units), limited, sent."""
+        np.copyto(self.requested, asked, casting="same_kind")
+        np.copyto(self.limited, path.goal, casting="same_kind")
+        np.copyto(self.sent, path.sent, casting="same_kind")
+        np.copyto(self.sent_raw, path.steps)
+
+    def no_goals(self) -> None:
+        """There is no goal: NaN, and -1 for steps."""
+        self.requested[:] = self.limited[:] = self.sent[:] = np.nan
+        self.sent_raw[:] = -1
 
     def publish(self, tick: int, flags: int, *, arrival_ns: int) -> int:
         """Add flags, count them, write the record. Returns its index in the ring."""

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recd.daemon.arms.feetech.bus import Reading, ServoBus, ServoError
+from recd.daemon.arms.feetech.port import ATTACH_TIMEOUT_NS
 from recd.daemon.arms.registers import (
     GOAL_POSITION,
     LOCK,
@@ -19,10 +20,8 @@ from recd.daemon.arms.registers import (
     TORQUE_ENABLE,
     Block,
 )
-from recd.shm.clock import NS_PER_MS
 
 _TRIES = 3
-_PATIENCE_NS = 20 * NS_PER_MS
 _TORQUE_BYTE = 0
 _GOAL_WORD = 2
 
@@ -31,7 +30,7 @@ _GOAL_WORD = 2
 def patient(bus: ServoBus) -> Iterator[None]:
     """Longer reply timeout for transactions that matter more than the tick in which they run."""
     before = bus.port.reply_timeout_ns
-    bus.port.reply_timeout_ns = max(before, _PATIENCE_NS)
+    bus.port.reply_timeout_ns = max(before, ATTACH_TIMEOUT_NS)
     try:
         yield
     finally:

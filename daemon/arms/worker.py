@@ -4,6 +4,7 @@ Role `leader` or `follower` by configuration. The process never turns torque on 
 without touching it when nobody is left to ask.
 """
 
+import os
 from typing import Any, Protocol
 
 from recd.config.errors import DeviceError, RecdError, StateError
@@ -27,15 +28,18 @@ _BEAT_HZ = 10
 _RETRY_FIRST_NS = 100 * NS_PER_MS
 _RETRY_CAP_NS = 2 * NS_PER_S
 _STEP_NS = 50 * NS_PER_MS
+_SLOW_REPLY_NS = 8 * NS_PER_MS
+"""No adapter that is set up well needs this long at its best; a badly set one needs 16 ms."""
 
 
 class Arm(Protocol):
     """What the loop serves: a Leader or a Follower."""
 
-    finished: bool
-
     @property
     def motion(self) -> Motion: ...
+
+    @property
+    def finished(self) -> bool: ...
 
     def command(self, message: dict[str, Any]) -> None: ...
 
@@ -121,6 +125,7 @@ class Service:
             if isinstance(self._arm, Follower):
                 self._had_torque |= self._arm.state.trait.torque
                 self._arm.report_away()
+            self._arm = None
             return True
         finally:
             if self._bus is not None:
@@ -133,7 +138,7 @@ class Service:
         realtime.freeze_garbage()
         pacer.restart()
         beat_every = max(1, pacer.rate_hz // _BEAT_HZ)
-        stopping = False
+        stopping, told = False, None
         while True:
             woke_ns = pacer.wait()
             for message in ctx.messages():
@@ -146,7 +151,8 @@ class Service:
                 self._beat(arm)
                 return False
             arm.tick(pacer.tick, woke_ns, pacer.skipped)
-            if pacer.tick % beat_every == 0 or pacer.skipped:
+            if arm.motion is not told or pacer.tick % beat_every == 0 or pacer.skipped:
+                told = arm.motion
                 self._beat(arm)
 
     def _beat(self, arm: Arm) -> None:
@@ -188,6 +194,7 @@ class Service:
             bus.close()
             raise
         self._bus = bus
+        self._judge(attached)
         self._usb_serial = self._usb_serial or usb_serial_of(port.port_name)
         port.reply_timeout_ns = round(REPLY_SHARE * period_ns(ctx.config))
         if side.role == "leader":
@@ -199,12 +206,28 @@ class Service:
             )  # fmt: skip
             follower.report()
             self._arm = follower
+        return attached
+
+    def _judge(self, attached: Attached) -> None:
+        """Refuse a line too slow for the rate; say what else is odd about the arm."""
+        ctx, side = self._ctx, self._side
+        patience_ns = round(REPLY_SHARE * period_ns(ctx.config))
+        if attached.reply_ns > max(patience_ns, _SLOW_REPLY_NS):
+            path = f"/sys/bus/usb-serial/devices/{os.path.basename(os.path.realpath(side.port))}"
+            raise DeviceError(
+                f"arms.{side.bus}: a reply takes at least {attached.reply_ns / NS_PER_MS:.1f} ms; "
+                f"{ctx.config['rate_hz']} Hz leave {patience_ns / NS_PER_MS:.1f} ms",
+                mend=f"echo 1 | sudo tee {path}/latency_timer (adapters of FTDI kind wait 16 ms), "
+                "or lower the pair's rate_hz.",
+            )
+        if len(set(attached.firmware)) > 1:
+            ctx.event("firmware differs", level="warning", bus=side.bus,
+                      firmware=list(attached.firmware))  # fmt: skip
         if attached.deferred:
             ctx.event(
                 "settings differ", level="warning", bus=side.bus, registers=list(attached.deferred),
                 mend="They are written at the next arming without torque.",
             )  # fmt: skip
-        return attached
 
     def _alive(self) -> None:
         self._ctx.status.beat("CONNECTING")

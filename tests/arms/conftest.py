@@ -38,7 +38,7 @@ RATE_HZ = 100
 """Slow enough for a loaded computer: what is promised here holds per tick, not per second."""
 
 PERIOD_NS = NS_PER_S // RATE_HZ
-PATIENCE_NS = 20 * NS_PER_S
+PATIENCE_NS = 60 * NS_PER_S
 SAMPLE = arm_sample_dtype(JOINTS)
 
 
@@ -84,7 +84,11 @@ class Worker:
                     return message
             return None
 
-        return until(found, f"message {ty} {fields}; had {self.messages[since:]}")
+        try:
+            return until(found, f"message {ty} {fields}")
+        except AssertionError as error:
+            error.add_note(f"came instead: {self.messages[since:]}")
+            raise
 
     def event(self, name: str, *, since: int = 0) -> dict[str, Any]:
         return self.answer("event", since=since, event=name)["fields"]
@@ -117,6 +121,8 @@ class Worker:
 
 class Rig:
     """A simulated pair, the shared memory around it, and the workers on it."""
+
+    until = staticmethod(until)
 
     def __init__(self, sim: launch.RunningSim, stack: ExitStack) -> None:
         self.sim = sim

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scservo_sdk import (
-    BROADCAST_ID,
     COMM_RX_CORRUPT,
     COMM_SUCCESS,
     INST_PING,
@@ -19,7 +18,7 @@ from scservo_sdk import (
 
 from recd.config.errors import DeviceError
 from recd.config.streams import JointFlag
-from recd.daemon.arms.feetech.port import BusLostError, BusPort
+from recd.daemon.arms.feetech.port import BusPort
 from recd.daemon.arms.feetech.resync import Line
 from recd.daemon.arms.registers import GOAL_POSITION, Block, Register, error_words
 from recd.shm.clock import NS_PER_MS, now_ns, sleep_until_ns
@@ -306,27 +305,3 @@ class ServoBus:
         self.port.extend_deadline(_ECHO_NS)
         heard = self.port.readPort(len(packet))
         return heard == bytes(packet)
-
-
-def broadcast_scan(port: BusPort, *, wait_ns: int = 800 * NS_PER_MS) -> tuple[list[int], bool]:
-    """Ids that answer a broadcast ping on an open port, and whether any reply was garbled.
-
-    Garbled replies next to few ids mean that servos share an id: their bytes collide.
-    """
-    packets: Any = PacketHandler(0)
-    request = [0] * 6
-    request[_ID], request[_LENGTH], request[_INSTRUCTION] = BROADCAST_ID, 2, INST_PING
-    packets.txPacket(port, request)
-    port.extend_deadline(wait_ns)
-    found, garbled = set(), False
-    while True:
-        packet, result = packets.rxPacket(port)
-        if result == COMM_SUCCESS:
-            found.add(packet[_ID])
-        elif port.isPacketTimeout():
-            return sorted(found), garbled or bool(packet)
-        else:
-            garbled = True
-
-
-__all__ = ["BusLostError", "Reading", "ServoBus", "ServoError", "broadcast_scan"]

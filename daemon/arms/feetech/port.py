@@ -40,8 +40,8 @@ class BusPort(PortHandler):
 
     reply_timeout_ns: patience on top of the time that the bytes need on the wire; request_ns: when
     the last request was handed to the kernel; last_byte_ns: when the newest byte was read;
-    dropped_bytes: input thrown away before a request; echo: True for an adapter that sends back
-    what it is given.
+    dropped_bytes: input thrown away before a request; received_bytes: all input; echo: True for an
+    adapter that sends back what it is given.
     """
 
     def __init__(self, path: str, *, baud: int, bus: str = "", exclusive: bool = True) -> None:
@@ -55,6 +55,7 @@ class BusPort(PortHandler):
         self.last_byte_ns = 0
         self.deadline_ns = 0
         self.dropped_bytes = 0
+        self.received_bytes = 0
         self.echo = False
         self._echo_due = 0
         self._inbox = bytearray()
@@ -116,6 +117,8 @@ class BusPort(PortHandler):
 
     def readPort(self, length: int) -> bytes:  # noqa: N802
         """Up to `length` bytes; waits for them, asleep, until the deadline of the request."""
+        if length <= 0:  # the SDK asks for less than nothing after a damaged length byte
+            return b""
         inbox = self._inbox
         while len(inbox) < length:
             left_ns = self.deadline_ns - now_ns()
@@ -169,6 +172,7 @@ class BusPort(PortHandler):
             self._echo_due -= own
             data = data[own:]
         self._inbox += data
+        self.received_bytes += len(data)
         return len(data)
 
     def _lost(self, error: OSError) -> Exception:

@@ -5,7 +5,6 @@ import select
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -108,6 +107,10 @@ class Worker:
         record = self.status.read()
         return 0 if record is None else int(record[1]["counters"][index])
 
+    @property
+    def alive(self) -> bool:
+        return self.process.poll() is None and not self.link.closed
+
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
@@ -124,12 +127,12 @@ class Rig:
 
     until = staticmethod(until)
 
-    def __init__(self, sim: launch.RunningSim, stack: ExitStack) -> None:
+    def __init__(self, sim: launch.RunningSim) -> None:
         self.sim = sim
         self.control = sim.control
         self.config = self._config()
-        self.start_mark = self.control.mark()
-        self._stack = stack
+        self.start_mark = 0
+        self._running: dict[str, tuple[Worker, dict[str, Any]]] = {}
         self._rings: dict[str, Segment] = {}
         self._cells: dict[str, Segment] = {
             f"leader.{PAIR}": create_cell(f"leader.{PAIR}", leader_cell_dtype(JOINTS))
@@ -165,7 +168,8 @@ class Rig:
         return pair.model_dump(mode="json")
 
     def start(self, role: str, **changes: Any) -> Worker:
-        """Exec the worker of one side; `changes` replace keys of its pair's configuration."""
+        """Exec the worker of one side anew; `changes` replace keys of its pair's configuration."""
+        self.end(role)
         bus = f"{PAIR}.{role}"
         name = f"arm:{bus}"
         ours, theirs = Link.pair()
@@ -177,10 +181,20 @@ class Rig:
             config={"pair": PAIR, "side": role, "bus": bus, **self.config, **changes},
         )  # fmt: skip
         worker = Worker(spec, ours, theirs, CellReader(self._cells[f"status.{name}"]))
-        self._stack.callback(worker.kill)
+        self._running[role] = (worker, changes)
         return worker
 
-    def start_ready(self, role: str, **changes: Any) -> Worker:
+    def end(self, role: str) -> None:
+        """Kill the worker of one side, if there is one."""
+        running = self._running.pop(role, None)
+        if running is not None:
+            running[0].kill()
+
+    def ready(self, role: str, **changes: Any) -> Worker:
+        """A ready worker of one side: the one that runs with these changes, or a new one."""
+        running = self._running.get(role)
+        if running is not None and running[1] == changes and running[0].alive:
+            return running[0]
         worker = self.start(role, **changes)
         worker.answer("ready")
         return worker
@@ -190,13 +204,37 @@ class Rig:
         return {"limits": {**self.config["limits"], **changes}}
 
     def teleoperating(self, **changes: Any) -> tuple[Worker, Worker]:
-        """Both workers, armed and following."""
-        leader, follower = self.start("leader", **changes), self.start("follower", **changes)
-        leader.answer("ready")
-        follower.answer("ready")
+        """Both workers, armed and following; `changes` are the follower's."""
+        leader, follower = self.ready("leader"), self.ready("follower", **changes)
         since = follower.command("arm")
         follower.answer("motion", since=since, state="TELEOP")
         return leader, follower
+
+    def reset(self) -> None:
+        """As after power-up: both plugged in, no torque, no fault, the leader at the follower."""
+        follower = self._running.get("follower")
+        if follower is not None and follower[1] == {} and follower[0].alive:
+            since = follower[0].command("disarm", policy="release")
+            follower[0].answer("motion", since=since, state="DISARMED")
+            follower[0].messages.clear()
+        else:
+            self.end("follower")
+        for bus, arm in self.control.describe()["arms"].items():
+            self.control.clear(bus=bus)
+            if not arm["plugged"] or arm["path"] != self.sim.endpoints[bus]:
+                self.control.unplug(bus=bus)
+                self.control.plug(bus=bus, link=self.sim.endpoints[bus])
+            if any(joint["torque"] for joint in arm["joints"].values()):
+                self.control.brown_out(bus=bus, down_ms=0)
+        self.control.hand(bus=f"{PAIR}.leader", kind="attend")
+        self.config = self._config()
+        self.start_mark = self.control.mark()
+        for reader in self.samples.values():
+            reader.seek_newest()
+
+    def close(self) -> None:
+        for role in list(self._running):
+            self.end(role)
 
     def take(self, role: str) -> np.ndarray:
         """All samples since the last call, oldest first."""
@@ -250,16 +288,15 @@ def pair_sim(
         yield sim
 
 
+@pytest.fixture(scope="module")
+def module_rig(pair_sim: launch.RunningSim) -> Iterator[Rig]:
+    rig = Rig(pair_sim)
+    yield rig
+    rig.close()
+
+
 @pytest.fixture
-def rig(pair_sim: launch.RunningSim) -> Iterator[Rig]:
+def rig(module_rig: Rig) -> Rig:
     """A simulated pair without torque whose leader is held where the follower is until it has."""
-    control = pair_sim.control
-    for bus, arm in control.describe()["arms"].items():
-        if not arm["plugged"] or arm["path"] != pair_sim.endpoints[bus]:
-            control.unplug(bus=bus)
-            control.plug(bus=bus, link=pair_sim.endpoints[bus])
-        control.clear(bus=bus)
-        control.brown_out(bus=bus, down_ms=0)
-    control.hand(bus=f"{PAIR}.leader", kind="attend")
-    with ExitStack() as stack:
-        yield Rig(pair_sim, stack)
+    module_rig.reset()
+    return module_rig

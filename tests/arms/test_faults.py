@@ -43,10 +43,10 @@ def assert_gentle(rig, since: int) -> None:
 
 def test_killed_arm_process_leaves_the_arm_holding_and_its_successor_adopts_it(rig) -> None:
     _, follower = rig.teleoperating()
-    rig.gather("follower", 60)
+    rig.gather("follower", 30)
     mark = rig.control.mark()
     follower.kill()
-    again = rig.start_ready("follower")
+    again = rig.ready("follower")
     found = again.answer("motion")
     assert (found["state"], found["cause"], found["armed"]) == ("HOLD", "found_with_torque", False)
     rig.skip("follower")
@@ -59,7 +59,7 @@ def test_killed_arm_process_leaves_the_arm_holding_and_its_successor_adopts_it(r
     assert_untouched(rig, mark)
     since = again.command("arm")
     again.answer("motion", since=since, state="TELEOP")
-    rig.gather("follower", 60)
+    rig.gather("follower", 30)
     assert torque_changes(rig, mark) == []
     assert_gentle(rig, 0)
 
@@ -67,8 +67,7 @@ def test_killed_arm_process_leaves_the_arm_holding_and_its_successor_adopts_it(r
 @pytest.mark.parametrize("elsewhere", [False, True])
 def test_unplugged_bus_comes_back_holding_and_waits_for_arm(rig, elsewhere) -> None:
     by_id = rig.control.describe()["arms"][BUS]["by_id"]
-    rig.config["follower"]["port"] = by_id
-    _, follower = rig.teleoperating()
+    _, follower = rig.teleoperating(follower={**rig.config["follower"], "port": by_id})
     since = follower.command("nothing")
     rig.control.unplug(bus=BUS)
     follower.event("bus lost", since=since)
@@ -107,7 +106,7 @@ def test_brown_out_ends_in_a_fault_and_nothing_takes_torque_again(rig, idents) -
 
 def test_late_follower_line_costs_its_ticks_and_teleoperation_goes_on(rig) -> None:
     _, follower = rig.teleoperating()
-    before = rig.gather("follower", 70)
+    before = rig.gather("follower", 50)
     # One request of the two is a goal write, which has no reply to be late.
     rig.control.fault(bus=BUS, kind="late", ms=60.0, count=2)
     samples = np.concatenate([before, rig.gather("follower", 60)])
@@ -131,7 +130,7 @@ def test_silent_follower_bus_is_not_driven_again_before_arm(rig) -> None:
     assert motion["cause"] == "bus_silent"
     mark = rig.control.mark()
     rig.skip("follower")
-    samples = rig.gather("follower", 80)
+    samples = rig.gather("follower", 60)
     assert (samples["valid"][-5:] == 0b111111).any()
     assert_untouched(rig, mark)
     assert torque_changes(rig, mark) == []
@@ -196,7 +195,7 @@ def test_a_stop_on_purpose_applies_the_torque_policy(rig) -> None:
     _, follower = rig.teleoperating(torque_on_exit="hold")
     assert follower.finish() == 0
     assert {on for _, on, _ in torque_changes(rig, mark)} == {True}
-    follower = rig.start_ready("follower", torque_on_exit="park", park=REST)
+    follower = rig.ready("follower", torque_on_exit="park", park=REST)
     mark = rig.control.mark()
     assert follower.finish() == 0
     follower.hear()

@@ -19,8 +19,8 @@ def assert_no_goal_step_beyond_limits(rig, since: int = 0) -> None:
 
 
 def test_boot_reads_and_publishes_but_commands_nothing(rig) -> None:
-    rig.start_ready("leader")
-    rig.start_ready("follower")
+    rig.ready("leader")
+    rig.ready("follower")
     samples = rig.gather("follower", 30)
     assert set(samples["motion"]) == {Motion.DISARMED}
     assert (samples["valid"] == 0b111111).mean() > 0.5
@@ -46,7 +46,7 @@ def test_arm_engages_at_the_present_pose_and_then_follows_within_limits(rig) -> 
 
 
 def test_sample_times_are_ordered_and_hold_their_uncertainty(rig) -> None:
-    rig.start_ready("leader")
+    rig.ready("leader")
     samples = rig.gather("leader", 60)
     good = samples[samples["valid"] == 0b111111]
     assert len(good) > 30
@@ -83,7 +83,7 @@ def test_after_a_lost_leader_a_person_resumes_and_the_follower_glides(rig) -> No
     leader, follower = rig.teleoperating()
     leader.kill()
     follower.answer("motion", state="HOLD", cause="leader_silent")
-    rig.start_ready("leader")
+    rig.ready("leader")
     mark = rig.control.mark()
     rig.gather("follower", 20)
     assert not any(rig.goal_steps(mark).values())
@@ -97,8 +97,8 @@ def test_after_a_lost_leader_a_person_resumes_and_the_follower_glides(rig) -> No
 def test_arming_waits_and_names_the_joints_that_differ(rig) -> None:
     pan = rig.control.describe()["arms"]["main.leader"]["joints"]["shoulder_pan"]["steps"]
     rig.control.script(bus="main.leader", frames=[[0.1, {"shoulder_pan": pan + 800}]])
-    rig.start_ready("leader")
-    follower = rig.start_ready("follower")
+    rig.ready("leader")
+    follower = rig.ready("follower")
     rig.gather("leader", 40)
     since = follower.command("arm")
     waiting = follower.answer("motion", since=since, cause="leader_differs")
@@ -125,7 +125,7 @@ def test_estop_holds_within_one_period_and_twice_applies_the_policy(rig) -> None
 
 
 def test_a_command_the_state_does_not_allow_is_refused_in_words(rig) -> None:
-    follower = rig.start_ready("follower")
+    follower = rig.ready("follower")
     since = follower.command("resume")
     refusal = follower.answer("refused_op", since=since)
     assert refusal["state"] == "DISARMED"

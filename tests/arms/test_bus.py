@@ -161,7 +161,7 @@ def test_damaged_replies_are_never_believed_and_the_line_recovers(sim, bus, kind
         assert np.abs(raw - expected).max() <= 1
         assert valid == ALL or flags & JointFlag.NO_REPLY
     assert bad > 0 or kind in ("garbage", "error")
-    assert bus.reading.valid == ALL
+    assert ALL in [valid for _, valid, _, _ in readings(bus, 10)]
 
 
 def test_an_echoing_adapter_is_noticed_and_its_echo_is_not_a_reply(sim, bus, side) -> None:

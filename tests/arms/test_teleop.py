@@ -80,7 +80,7 @@ def test_silent_leader_makes_the_follower_hold_within_two_periods(rig) -> None:
 
 
 def test_after_a_lost_leader_a_person_resumes_and_the_follower_glides(rig) -> None:
-    leader, follower = rig.teleoperating()
+    leader, follower = rig.teleoperating(**rig.limits(align_error=400.0))
     leader.kill()
     follower.answer("motion", state="HOLD", cause="leader_silent")
     rig.ready("leader")

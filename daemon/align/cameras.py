@@ -18,6 +18,11 @@ from recd.shm import aot
 from recd.shm.clock import NS_PER_MS
 
 KERNELS = "recd.daemon.align.kernels"
+PATIENCE_NS = 500 * NS_PER_MS
+"""A picture that comes this late still gets its row. A starved computer delivers late, not never
+(load 15 on 2 cores: 200 ms); waiting costs a recording nothing but the end of an episode whose
+camera has stopped."""
+
 SETTLE_NS = NS_PER_MS
 """A frame stamped as known just before a deadline is readable this much later at the latest."""
 
@@ -62,7 +67,8 @@ class CameraRule:
         tolerance_ns = max(reach_ns, camera_ns // 2 + shorter_ns // 4)
         if kind is FrameRule.PREVIOUS:
             tolerance_ns = 3 * camera_ns // 2
-        return cls(kind, camera_ns, reach_ns, tolerance_ns, 2 * max(camera_ns, tick_ns))
+        wait_ns = max(PATIENCE_NS, 2 * max(camera_ns, tick_ns))
+        return cls(kind, camera_ns, reach_ns, tolerance_ns, wait_ns)
 
     def words(self, grid: Grid) -> list[int]:
         """The rule on `grid` as the words that passes.py reads."""

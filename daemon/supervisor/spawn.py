@@ -48,6 +48,14 @@ class Child:
         os.close(self.pidfd)
 
 
+ONE_THREAD = {
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "MALLOC_ARENA_MAX": "1",
+}
+"""Libraries start no threads of their own beside a real-time loop, and share one heap."""
+
+
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What all workers of a daemon have in common. robot: the resolved configuration."""
@@ -85,7 +93,7 @@ def spawn(spec: WorkerSpec) -> Child:
                 [sys.executable, "-P", "-m", "recd.daemon.worker", str(spec_fd)],
                 pass_fds=(spec_fd, *told.passed_fds()),
                 stdin=subprocess.DEVNULL,
-                env={**os.environ, "RECD_PARENT_PID": str(os.getpid())},
+                env={**os.environ, **ONE_THREAD, "RECD_PARENT_PID": str(os.getpid())},
                 start_new_session=True,  # a terminal's signals are for the supervisor alone
             )
         except BaseException:

@@ -5,6 +5,7 @@ never done twice. Nothing a peer sends or fails to read holds the daemon up: sen
 messages are limited in size before they are looked at.
 """
 
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -41,6 +42,11 @@ STRIKES = 16
 PEERS_WATCHED = 256
 BATCH = 64
 """Requests served in one turn, so that a flood does not starve the workers' links."""
+
+DEFECT_MEND = "this is a defect of recd: please report it with the daemon's log"
+
+LOCAL_ENDPOINT = re.compile(r"ipc://.+|tcp://(127\.\d+\.\d+\.\d+|localhost|\[::1\]):\d+")
+"""Who can open these is on this computer."""
 
 FRAMES_MAX = 2
 """Parts of a request: the sender's identity (added by the socket) and the message."""
@@ -94,9 +100,13 @@ class ControlPlane:
         socket.setsockopt(zmq.RCVHWM, 256)
         if kind == zmq.ROUTER:
             socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        _remove_stale(endpoint)
         try:
+            _check_local(endpoint)
+            _remove_stale(endpoint)
             socket.bind(endpoint)
+        except RecdError:
+            socket.close(linger=0)
+            raise
         except zmq.ZMQError as error:
             socket.close(linger=0)
             raise RecdError(
@@ -157,6 +167,12 @@ class ControlPlane:
             outcome = self._handle(request)
         except RecdError as error:
             self._answer([peer], request.id, reply_error(request.id, error))
+            return
+        except Exception as error:  # a defect in one command must not end a recording
+            self._log.exception("command failed", cmd=request.cmd)
+            told = RecdError(f"{request.cmd}: {type(error).__name__}: {error}", mend=DEFECT_MEND,
+                             code="internal")  # fmt: skip
+            self._answer([peer], request.id, reply_error(request.id, told))
             return
         if isinstance(outcome, Later):
             deadline_ns = now_ns() + request.deadline_ms * NS_PER_MS
@@ -257,6 +273,15 @@ class ControlPlane:
         self._context.term()
         for path in self._paths:
             path.unlink(missing_ok=True)
+
+
+def _check_local(endpoint: str) -> None:
+    if not LOCAL_ENDPOINT.fullmatch(endpoint):
+        raise RecdError(
+            f"control.endpoint: expected ipc:// or tcp:// on this computer, found {endpoint!r}",
+            mend="Leave control.endpoint out; reach another computer through an ssh tunnel.",
+            code="control",
+        )
 
 
 def _remove_stale(endpoint: str) -> None:

@@ -117,7 +117,9 @@ class Fleet:
     def send(self, process: str, ty: str, **fields: Any) -> bool:
         """One message to a worker. False when it is not there or does not read."""
         child = self.seats[process].child
-        if child is None or not child.link.send(ty, **fields):
+        if child is None:
+            return False
+        if not child.link.send(ty, **fields):
             self._log.warning("message not delivered", to=process, ty=ty)
             return False
         return True
@@ -185,6 +187,7 @@ class Fleet:
             return
         seat.phase, seat.started_ns = Phase.STARTING, now
         seat.killed_for, seat.kill_at_ns, seat.stop_sent_ns = "", 0, 0
+        seat.state_word = ""
         self._log.info("worker started", worker=seat.row.name, pid=seat.child.pid)
 
     def configure(self, process: str, config: Mapping[str, Any]) -> None:
@@ -359,7 +362,9 @@ def describe_exit(code: int) -> str:
 
 
 def _is_away(seat: Seat) -> bool:
-    return seat.state_word in AWAY_STATES.get(seat.row.kind, ())
+    """Running, but its device is not there, or nothing was heard of it yet."""
+    away = AWAY_STATES.get(seat.row.kind)
+    return away is not None and (not seat.state_word or seat.state_word in away)
 
 
 def _absence(seat: Seat) -> Absence | None:

@@ -143,7 +143,7 @@ class Supervisor:
         if self.control is not None:
             self.control.serve()
         for happening in self.fleet.listen(now):
-            self._hear(happening, now)
+            self._hear_safely(happening, now)
         self._judge(now)
         self._hold_back()
         self.fleet.converge(now)
@@ -186,6 +186,12 @@ class Supervisor:
             self.control.expire(now)
 
     # --- what workers say ------------------------------------------------------------------
+
+    def _hear_safely(self, happening: Happening, now: int) -> None:
+        try:
+            self._hear(happening, now)
+        except Exception:  # a message that makes no sense must not end a recording
+            self.log.exception("message not understood", process=happening.process, ty=happening.ty)
 
     def _hear(self, happening: Happening, now: int) -> None:
         process, ty, fields = happening.process, happening.ty, happening.fields

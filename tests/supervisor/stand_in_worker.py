@@ -92,6 +92,8 @@ class StandIn:
         match message["ty"]:
             case "begin":
                 self.ctx.link.send("opened", uid=uid)
+                self.ctx.link.send("closed")
+                self.ctx.link.send("event", fields=[1])
                 if self.manners.get("fail_begin"):
                     self.ctx.link.send("failed", uid=uid, reason="codec broke")
                 if self.manners.get("die_in_episode") and not message.get("resume"):

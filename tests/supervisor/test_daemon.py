@@ -94,6 +94,13 @@ def test_a_writer_that_refuses_the_dataset_ends_the_daemon_with_its_words(
     assert "Traceback" not in daemon.said
 
 
+def test_a_control_endpoint_that_others_could_reach_is_refused(start_daemon: Start) -> None:
+    daemon = start_daemon(set=["control.endpoint=tcp://0.0.0.0:5999"])
+    assert daemon.process.wait(timeout=60) == 2
+    assert "tcp://0.0.0.0:5999" in daemon.said
+    assert "Traceback" not in daemon.said
+
+
 def test_systemd_is_told_ready_status_watchdog_and_stopping(
     start_daemon: Start, tmp_path: Any
 ) -> None:

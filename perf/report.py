@@ -185,14 +185,14 @@ def _times(result: Mapping[str, Any]) -> Table:
 def _loops(result: Mapping[str, Any]) -> Table:
     table = _table(
         "control loops while recording, us: p50 / p99 / p99.9", "run, loop", "Hz", "skipped",
-        "lateness", "work", "leader to goal p50/p99",
+        "lateness", "work", "leader to goal",
     )  # fmt: skip
     for number, run in enumerate(result["runs"], 1):
         for name, loop in run["control"].items():
             table.add_row(
                 f"{number} {name}", _number(loop["hz"], 2), str(loop["skipped"]),
                 _three(loop["lateness_us"]), _three(loop["work_us"]),
-                _pair(loop, "leader_to_goal_us", digits=0),
+                _three(loop["leader_to_goal_us"]),
             )  # fmt: skip
     return table
 

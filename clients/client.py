@@ -4,7 +4,10 @@ A request keeps its id over retries, so a command whose reply was lost is never 
 use from several threads at once; make one client per thread.
 """
 
-from collections.abc import Iterator
+import errno
+import socket as sockets
+from collections.abc import Generator
+from contextlib import closing
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -14,8 +17,8 @@ import zmq
 from recd import __version__
 from recd.config.errors import RecdError, StateError
 from recd.config.messages import Request, decode, new_request_id
-from recd.config.paths import control_endpoint, event_endpoint, running_instances, runtime_dir
-from recd.shm.clock import NS_PER_MS, now_ns
+from recd.config.paths import control_endpoint, running_instances, runtime_dir
+from recd.shm.clock import NS_PER_MS, now_ns, sleep_until_ns
 
 RETRY_AFTER_MS = 2_000
 """Ask again on a fresh connection after this long without a reply; the id makes it harmless."""
@@ -66,10 +69,16 @@ class RecdClient:
     ) -> None:
         directory = None if endpoint else find_instance(instance)
         self.endpoint = endpoint or control_endpoint(_existing(directory))
-        self._events_at = event_endpoint(directory) if directory else None
+        self._events_at = _events_beside(self.endpoint)
         self._timeout_s = timeout_s
         self._context = zmq.Context()
         self._socket: zmq.Socket[bytes] | None = None
+        try:
+            check_reachable(self.endpoint)
+            self._connected()
+        except RecdError:
+            self.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -89,7 +98,8 @@ class RecdClient:
         """Send one command and return its result.
 
         Raises StateError when the session's state forbids it, RecdError (with `code`) for any
-        other refusal, NotRunningError and ReplyTimeoutError when nobody answers in time.
+        other refusal, NotRunningError as soon as the daemon is found to have ended, and
+        ReplyTimeoutError when it is there but does not answer in time.
         """
         timeout_ms = int((self._timeout_s if timeout_s is None else timeout_s) * 1000)
         given = {name: value for name, value in args.items() if value is not None}
@@ -113,10 +123,12 @@ class RecdClient:
                 if reply.get("re") == request.id:
                     return reply
             self._drop_socket()
+            check_reachable(self.endpoint, request.cmd)
             if now_ns() >= deadline_ns - NS_PER_MS:
                 raise ReplyTimeoutError(
                     f"{request.cmd}: no reply within {timeout_ms / 1000:g} s from {self.endpoint}",
-                    mend="recctl status shows whether the daemon answers; its log tells why not.",
+                    mend="Something listens there and does not answer: see the daemon's log; "
+                    "--timeout waits longer.",
                 )
 
     def _connected(self) -> zmq.Socket[bytes]:
@@ -125,7 +137,11 @@ class RecdClient:
             socket.setsockopt(zmq.LINGER, 0)
             socket.setsockopt(zmq.SNDHWM, 16)
             socket.setsockopt(zmq.RCVHWM, 16)
-            socket.connect(self.endpoint)
+            try:
+                socket.connect(self.endpoint)
+            except zmq.ZMQError as error:
+                socket.close()
+                raise _bad_endpoint(self.endpoint, error.strerror or str(error)) from error
             self._socket = socket
         return self._socket
 
@@ -134,14 +150,19 @@ class RecdClient:
             self._socket.close(linger=0)
             self._socket = None
 
-    def events(self, *topics: str, timeout_s: float | None = None) -> Iterator[dict[str, Any]]:
+    def events(
+        self, *topics: str, timeout_s: float | None = None
+    ) -> Generator[dict[str, Any], None, None]:
         """Messages of the event socket as they come: maps with `topic`, `seq`, `t_ns` and fields.
 
         topics: only these; all when none is named. Ends after `timeout_s` without a message. A
         jump in `seq` means that messages were lost: ask `status` again.
         """
         if self._events_at is None:
-            raise RecdError("events need an instance, not an endpoint")
+            raise RecdError(
+                f"{self.endpoint}: no event socket is known beside this endpoint",
+                mend="Use the endpoint ipc://FOLDER/ctl.sock, or the name of an instance.",
+            )
         with self._context.socket(zmq.SUB) as socket:
             socket.setsockopt(zmq.LINGER, 0)
             for topic in topics or ("",):
@@ -150,6 +171,14 @@ class RecdClient:
             while socket.poll(None if timeout_s is None else int(timeout_s * 1000)):
                 name, body = socket.recv_multipart()
                 yield {"topic": name.decode(), **decode(body)}
+
+    def pause(self, seconds: float, *topics: str) -> None:
+        """Wait until something happens (one of `topics`; any by default), at most `seconds`."""
+        if self._events_at is None:
+            sleep_until_ns(now_ns() + int(seconds * 1e9))
+            return
+        with closing(self.events(*topics, timeout_s=seconds)) as news:
+            next(news, None)
 
     def hello(self) -> dict[str, Any]:
         """Versions, instance and session id of the daemon."""
@@ -217,10 +246,11 @@ class RecdClient:
                 waiting = ", ".join(status.get("waiting_for", [])) or "nothing named"
                 raise ReplyTimeoutError(
                     f"expected state {' or '.join(states)} within {timeout_s:g} s, found "
-                    f"{status['state']} (waiting for {waiting})"
+                    f"{status['state']} (waiting for {waiting})",
+                    mend="recctl status tells more; the daemon's log tells why.",
+                    code="deadline",
                 )
-            for _ in self.events("state", timeout_s=min(left_s, 0.25)):
-                break
+            self.pause(min(left_s, 0.25), "state")
             status = self.status()
         return status
 
@@ -233,6 +263,52 @@ def _existing(directory: Path | None) -> Path:
             mend="Start it: recd run CONFIG",
         )
     return directory
+
+
+def _events_beside(endpoint: str) -> str | None:
+    folder, found, rest = endpoint.rpartition("/ctl.sock")
+    return f"{folder}/evt.sock" if found and not rest else None
+
+
+def _bad_endpoint(endpoint: str, reason: str) -> RecdError:
+    return RecdError(
+        f"--endpoint: expected a ZeroMQ address, found {endpoint!r} ({reason})",
+        mend="For instance ipc:///run/recd/demo/ctl.sock or tcp://127.0.0.1:5555",
+        code="usage",
+    )
+
+
+def check_reachable(endpoint: str, asked: str = "") -> None:
+    """Whether a process listens at an ipc `endpoint`; others are taken on trust.
+
+    asked: the command that waits for a reply, for the message. Raises NotRunningError when nobody
+    listens (a killed daemon leaves its socket file), RecdError when this user may not connect.
+    """
+    if not endpoint.startswith("ipc:///"):
+        return
+    path = endpoint.removeprefix("ipc://")
+    with sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            reason = probe.connect_ex(path)
+        except OSError as error:
+            raise _bad_endpoint(endpoint, str(error)) from error
+    if reason in (errno.EACCES, errno.EPERM):
+        raise RecdError(
+            f"{path}: permission denied: the daemon belongs to another user",
+            mend="Run recctl as that user.",
+            code="permission",
+        )
+    if reason not in (errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR):
+        return
+    if asked:
+        raise NotRunningError(
+            f"{asked}: the daemon ended before it answered",
+            mend="Its log tells why. What was recorded is saved at the next start: recd run CONFIG",
+        )
+    raise NotRunningError(
+        f"no recd daemon listens at {path}", mend="Start it: recd run CONFIG (try: recd run demo)"
+    )
 
 
 def _error_of(error: dict[str, Any]) -> RecdError:

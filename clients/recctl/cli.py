@@ -5,15 +5,33 @@ failed, 2 wrong usage, 3 something was lost, 4 no daemon.
 """
 
 import importlib
+import os
 import sys
+from dataclasses import replace
 
 import click
 
 from recd import __version__
-from recd.clients.recctl.output import Output
+from recd.clients.recctl.output import (
+    EXIT_INTERRUPTED,
+    EXIT_LOST,
+    EXIT_NO_DAEMON,
+    EXIT_REFUSED,
+    EXIT_USAGE,
+    Output,
+)
 from recd.config.errors import RecdError
 
-EXIT_REFUSED, EXIT_NO_DAEMON, EXIT_INTERRUPTED = 1, 4, 130
+EXIT_CODES: dict[str, int] = {
+    "usage": EXIT_USAGE,
+    "not_saved": EXIT_LOST,
+    "not_running": EXIT_NO_DAEMON,
+    "timeout": EXIT_NO_DAEMON,
+}
+"""Code of an error -> exit code; every other one is a refusal."""
+
+TRACE_VARIABLE = "RECD_TRACEBACK"
+"""Set in the environment: a fault of recctl itself is shown whole, for a report."""
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "start": ("session", "Begin an episode."),
@@ -43,13 +61,30 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "devices": ("watch", "Cameras and serial ports of this computer."),
     "config": ("setup", "Check or show a configuration."),
     "completion": ("setup", "Shell completion for bash, zsh or fish."),
-    "sim": ("setup", "Faults of the simulated robot, on demand."),
+    "sim": ("sim", "Faults of the simulated robot, on demand."),
     "demo": ("demo", "Record three episodes with the simulated robot."),
     "verify": ("dataset", "Check a dataset."),
-    "dataset": ("dataset", "Offline work on a dataset: info, pack, undelete."),
+    "dataset": ("dataset", "Offline work on a dataset: info, pack, trash, undelete, purge."),
     "recover": ("dataset", "Save what can be saved of a torn dataset."),
 }
 """Command -> module of recctl and one line of help. Modules load when their command runs."""
+
+
+def _json_here(ctx: click.Context, _: click.Parameter, given: bool) -> None:
+    if given and isinstance(ctx.obj, Output):
+        ctx.obj = replace(ctx.obj, as_json=True)
+
+
+def _take_json(command: click.Command) -> None:
+    """Let `--json` also stand behind the name of `command` and of its subcommands."""
+    if isinstance(command, click.Group):
+        for below in command.commands.values():
+            _take_json(below)
+    elif not any("--json" in option.opts for option in command.params):
+        command.params.append(
+            click.Option(["--json"], is_flag=True, expose_value=False, callback=_json_here,
+                         help="One JSON document on standard output.")
+        )  # fmt: skip
 
 
 class LazyGroup(click.Group):
@@ -65,6 +100,7 @@ class LazyGroup(click.Group):
             return None
         module = importlib.import_module(f"recd.clients.recctl.{COMMANDS[name][0]}")
         command: click.Command = getattr(module, name)
+        _take_json(command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -105,22 +141,43 @@ def recctl(
 
 def main() -> None:
     """Entry point: runs recctl and turns errors into one clear message and an exit code."""
+    output = Output.from_argv(sys.argv)
     try:
-        code = recctl.main(standalone_mode=False)
-    except click.exceptions.Abort:
+        code = recctl.main(prog_name="recctl", standalone_mode=False)
+    except (click.exceptions.Abort, KeyboardInterrupt):
         sys.exit(EXIT_INTERRUPTED)
     except click.ClickException as error:
-        error.show()
+        if output.as_json:
+            output.error(RecdError(error.format_message(), code="usage"))
+        else:
+            error.show()
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(EXIT_INTERRUPTED)
     except BrokenPipeError:
-        sys.stderr.close()
+        # Nobody reads on; what Python would still flush at its exit must not complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_REFUSED)
-    except RecdError as error:
-        Output.from_argv(sys.argv).error(error)
-        sys.exit(EXIT_NO_DAEMON if error.code == "not_running" else EXIT_REFUSED)
+    except Exception as error:
+        told = _told(error)
+        output.error(told)
+        sys.exit(EXIT_CODES.get(told.code, EXIT_REFUSED))
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _told(error: Exception) -> RecdError:
+    """Any error in an operator's words; a fault of recctl's own asks to be reported."""
+    if isinstance(error, RecdError):
+        return error
+    if TRACE_VARIABLE in os.environ:
+        raise error
+    if isinstance(error, OSError) and error.filename is not None:
+        return RecdError(
+            f"{error.filename}: {error.strerror}", mend="Check the path and its rights.", code="os"
+        )
+    return RecdError(
+        f"internal error: {type(error).__name__}: {error}",
+        mend=f"Please report it, with what {TRACE_VARIABLE}=1 recctl ... prints.",
+        code="internal",
+    )
 
 
 if __name__ == "__main__":

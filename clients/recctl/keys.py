@@ -60,7 +60,7 @@ class Terminal:
         self, kind: type[BaseException] | None, error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:  # fmt: skip
-        if self._saved is not None:
+        if self._saved is not None and self.available:
             termios.tcsetattr(self._fd, termios.TCSADRAIN, self._saved)
 
     @property
@@ -69,7 +69,10 @@ class Terminal:
 
     def read(self) -> str | None:
         """The action of the key that waits, or None for keys without a meaning."""
-        pressed = os.read(self._fd, 1)
+        try:
+            pressed = os.read(self._fd, 1)
+        except OSError:
+            pressed = b""  # hung up
         if not pressed:
             self._fd = -1  # the terminal was closed
             return None
@@ -90,6 +93,7 @@ class Pedal:
                 f"{path}: a pedal needs the python package evdev, which is not installed",
                 mend="pip install 'recd[pedal]'",
             ) from error
+        self._path = path
         try:
             self._device = evdev.InputDevice(path)
             self._device.grab()
@@ -98,17 +102,27 @@ class Pedal:
                 f"{path}: permission denied", mend="sudo usermod -aG input $USER, then log in again"
             ) from error
         except OSError as error:
-            raise DeviceError(f"{path}: {error.strerror or error}") from error
+            raise DeviceError(
+                f"{path}: {error.strerror or error}", mend="ls -l /dev/input/by-id lists devices."
+            ) from error
         self._names: Callable[[int], Any] = lambda code: evdev.ecodes.KEY.get(code, "")
 
     @property
     def fd(self) -> int:
+        """Descriptor to wait on; -1 once the device is gone."""
         return int(self._device.fd)
 
     def read(self) -> str | None:
         """The action of the first key press that waits, or None."""
         action = None
-        for event in self._device.read():
+        try:
+            events = list(self._device.read())
+        except OSError as error:
+            self.close()
+            raise DeviceError(
+                f"{self._path}: the pedal is gone ({error.strerror})", mend="Plug it in again."
+            ) from error
+        for event in events:
             if event.type == 1 and event.value == 1 and action is None:
                 names = self._names(event.code)
                 for name in [names] if isinstance(names, str) else names:

@@ -9,7 +9,9 @@ from typing import Any, Self
 import click
 
 from recd.clients.client import RecdClient
-from recd.config.errors import RecdError
+from recd.config.errors import RecdError, StateError
+
+EXIT_REFUSED, EXIT_USAGE, EXIT_LOST, EXIT_NO_DAEMON, EXIT_INTERRUPTED = 1, 2, 3, 4, 130
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,11 @@ class Output:
     def error(self, error: RecdError) -> None:
         """Print an error: to standard error for people, as a document for scripts."""
         if self.as_json:
-            told = {"code": error.code, "message": error.message, "mend": error.mend}
+            told: dict[str, Any] = {
+                "code": error.code, "message": error.message, "mend": error.mend
+            }  # fmt: skip
+            if isinstance(error, StateError):
+                told |= {"state": error.state, "legal": list(error.legal)}
             click.echo(json.dumps({"error": told}))
             return
         click.echo(click.style("recctl: ", fg="red", bold=True) + error.message, err=True)

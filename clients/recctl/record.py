@@ -5,8 +5,10 @@ LeRobot's (right or n, left or r, Esc or q), space holds the arms, d leaves the 
 """
 
 import secrets
+import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -14,8 +16,8 @@ import click
 from recd.clients.client import RecdClient
 from recd.clients.recctl import show
 from recd.clients.recctl.keys import Pedal, Terminal, wait_for_action
-from recd.clients.recctl.output import Output
-from recd.config.errors import RecdError
+from recd.clients.recctl.output import EXIT_INTERRUPTED, EXIT_LOST, Output
+from recd.config.errors import DeviceError, RecdError, StateError
 from recd.shm.clock import NS_PER_S, now_ns
 
 REFRESH_S = 0.2
@@ -23,7 +25,9 @@ ENDED = ("saved", "failed", "discarded", "undone")
 PLAN_KEYS = ("next", "rerecord", "stop", "hold")
 READY_TIMEOUT_S = 60.0
 
-KEY_HELP = "keys: →/n next  ←/r redo  Esc/q stop  space hold  s/f success/fail  a arm  d detach"
+KEY_HELP = (
+    "keys: →/n next  ←/r redo  Esc/q stop  space hold  s/f success/fail  a arm  e estop  d detach"
+)
 
 
 @click.command()
@@ -49,8 +53,8 @@ def record(
     The daemon runs the plan; this command shows it and passes your keys on. Closing the terminal
     does not lose anything (see --client-lost); recctl attach comes back to it.
     """
-    with output.client() as client:
-        client.wait_until("READY", timeout_s=READY_TIMEOUT_S)
+    with output.client() as client, _pedal(pedal) as pedals:
+        _wait_until_ready(client)
         if arm_first:
             client.arm()
         name = _client_name()
@@ -58,7 +62,43 @@ def record(
             "plan.start", episodes=episodes, episode_s=episode_s, reset_s=reset_s, task=task,
             on_client_lost=client_lost, resume=resume, client=name,
         )  # fmt: skip
-        return follow(client, name, output=output, pedal=pedal, bell=not no_bell)
+        return follow(client, name, output=output, pedals=pedals, bell=not no_bell)
+
+
+def _wait_until_ready(client: RecdClient) -> None:
+    """Until an episode can start; tells what is waited for. StateError where waiting is in vain."""
+    now = client.status()
+    if now["state"] == "FAULT":
+        raise StateError(
+            f"record is not possible in FAULT: {now['fault']}; legal now: {', '.join(now['legal'])}",
+            state="FAULT", legal=tuple(now["legal"]), mend="recctl reset, once it is mended",
+        )  # fmt: skip
+    if now["state"] == "RECORDING":
+        raise StateError(
+            f"record is not possible in RECORDING; legal now: {', '.join(now['legal'])}",
+            state="RECORDING", legal=tuple(now["legal"]),
+            mend="recctl attach joins the plan that runs; recctl stop ends a single episode",
+        )  # fmt: skip
+    if now["state"] != "READY":
+        what = ", ".join(now["waiting_for"]) or "the episode before to be closed"
+        click.echo(f"{now['state']}, waiting for: {what}", err=True)
+        now = client.wait_until("READY", "FAULT", timeout_s=READY_TIMEOUT_S)
+    for pair, arm in now["arms"].items():
+        if arm["motion"].get("state") == "DISARMED":
+            click.echo(f"{pair} is DISARMED: recctl arm, or key a, lets it follow", err=True)
+
+
+@contextmanager
+def _pedal(path: str | None) -> Iterator[list[Pedal]]:
+    """The pedal at `path`, opened before anything starts; none without a path."""
+    if path is None:
+        yield []
+        return
+    pedal = Pedal(path)
+    try:
+        yield [pedal]
+    finally:
+        pedal.close()
 
 
 @click.command()
@@ -67,10 +107,10 @@ def record(
 @click.pass_obj
 def attach(output: Output, pedal: str | None, no_bell: bool) -> int:
     """Join a plan that is running, or come back to it."""
-    with output.client() as client:
+    with output.client() as client, _pedal(pedal) as pedals:
         name = _client_name()
         client.call("plan.attach", client=name)
-        return follow(client, name, output=output, pedal=pedal, bell=not no_bell)
+        return follow(client, name, output=output, pedals=pedals, bell=not no_bell)
 
 
 def _client_name() -> str:
@@ -78,35 +118,48 @@ def _client_name() -> str:
 
 
 def follow(
-    client: RecdClient, name: str, *, output: Output, pedal: str | None = None, bell: bool = True
-) -> int:
+    client: RecdClient, name: str, *, output: Output, pedals: Iterable[Pedal] = (),
+    bell: bool = True,
+) -> int:  # fmt: skip
     """Show the plan until it is done; pass keys on. Returns the exit code."""
     line = LiveLine(live=sys.stdout.isatty() and not output.as_json, bell=bell)
     with Terminal() as terminal:
-        sources: list[Terminal | Pedal] = [terminal]
-        if pedal is not None:
-            sources.append(Pedal(pedal))
         if terminal.available and not output.as_json:
             line.say(KEY_HELP)
-        told = Told(client)
-        while True:
-            plan, now = told.look(name)
-            for episode in told.finished(plan):
-                line.end()
-                output.show(episode, show.episode)
-            line.update(plan, now)
-            if plan["phase"] == "done":
-                line.end()
-                output.show(plan, show.plan_end)
-                return 0
+        try:
+            return _follow(client, name, output, [terminal, *pedals], line)
+        except KeyboardInterrupt:
+            line.say("left: the plan does what --client-lost says; recctl attach comes back to it")
+            return EXIT_INTERRUPTED
+        finally:
+            line.end()
+
+
+def _follow(
+    client: RecdClient, name: str, output: Output, sources: list[Terminal | Pedal], line: "LiveLine"
+) -> int:
+    told = Told(client)
+    while True:
+        plan, now = told.look(name)
+        for episode in told.finished(plan):
+            line.end()
+            output.show(episode, show.episode)
+        line.update(plan, now)
+        if plan["phase"] == "done":
+            line.end()
+            output.show(plan, show.plan_end)
+            return EXIT_LOST if told.failed else 0
+        try:
             action = wait_for_action(sources, REFRESH_S)
-            if action == "detach":
-                client.call("plan.detach", client=name)
-                line.end()
-                line.say("the plan goes on; recctl attach comes back to it")
-                return 0
-            if action is not None:
-                _do(client, action, line.say)
+        except DeviceError as error:
+            line.say(str(error))
+            continue
+        if action == "detach":
+            client.call("plan.detach", client=name)
+            line.say("the plan goes on; recctl attach comes back to it")
+            return 0
+        if action is not None:
+            _do(client, action, line.say)
 
 
 class Told:
@@ -114,20 +167,29 @@ class Told:
 
     def __init__(self, client: RecdClient) -> None:
         self._client = client
-        self._cameras: dict[str, Any] = {}
+        self._now: dict[str, Any] = {}
         self._asked_ns = 0
         self._shown: set[str] = set()
+        self._lost_before: int | None = None
+        self.failed = False
 
     def look(self, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
         """(the plan, the session now); shows the daemon that client `name` is still there."""
         reply = self._client.call("plan.status", client=name)
         if now_ns() - self._asked_ns > NS_PER_S:
             self._asked_ns = now_ns()
-            self._cameras = self._client.status()["cameras"]
+            status = self._client.status()
+            lost = show.frames_lost(status)
+            if self._lost_before is None:
+                self._lost_before = lost
+            # A camera process that was started again counts from zero.
+            self._lost_before = min(lost, self._lost_before)
+            told = {key: status[key] for key in ("cameras", "arms", "disk")}
+            self._now = {**told, "frames_lost": lost - self._lost_before}
         plan = reply["plan"]
         if plan is None:
             raise RecdError("no plan is running", mend="recctl record starts one", code="state")
-        return plan, {**reply, "cameras": self._cameras}
+        return plan, {**reply, **self._now}
 
     def finished(self, plan: dict[str, Any]) -> list[dict[str, Any]]:
         """Episodes of the plan that were saved since the last call."""
@@ -137,6 +199,7 @@ class Told:
         takes = self._client.call("episodes", limit=20)["episodes"]
         ended = [take for take in takes if take["uid"] in open_uids and take["state"] in ENDED]
         self._shown |= {take["uid"] for take in ended}
+        self.failed |= any(take["state"] == "failed" for take in ended)
         return [take for take in ended if take["state"] != "discarded"]
 
 
@@ -173,7 +236,11 @@ class LiveLine:
         if changed and self._bell and self._live and plan["phase"] in ("recording", "reset"):
             click.echo("\a", nl=False)
         if self._live:
-            click.echo(f"\r\x1b[2K{show.plan_line(plan, now)}", nl=False)
+            text = show.plan_line(plan, now)
+            columns = shutil.get_terminal_size().columns - 1
+            if len(plain := click.unstyle(text)) > columns:
+                text = plain[:columns]  # a line that wraps cannot be rewritten in place
+            click.echo(f"\r\x1b[2K{text}", nl=False)
             self._open = True
         elif changed:
             click.echo(show.plan_line(plan, now), err=True)

@@ -5,11 +5,15 @@ from typing import Any
 
 import click
 
+from recd.clients.client import NotRunningError, RecdClient
 from recd.clients.recctl import show
 from recd.clients.recctl.output import Output
+from recd.config.errors import RecdError
 
 DURABLE_TIMEOUT_S = 120.0
 """How long to wait for an episode to be durable; a slow disk may need it."""
+
+UID_DIGITS, EPISODES_MAX = 32, 1000
 
 
 @click.command()
@@ -51,9 +55,25 @@ def discard(output: Output) -> None:
 @click.argument("uid")
 @click.pass_obj
 def undelete(output: Output, uid: str) -> None:
-    """Bring a discarded or undone episode back as the newest one."""
-    result = output.call("undelete", uid=uid, timeout_s=DURABLE_TIMEOUT_S)
-    output.show(result, lambda told: f"episode {told.get('episode_index', '?')} is back: {uid}")
+    """Bring a discarded or undone episode back as the newest one.
+
+    UID: of this session its first digits are enough (recctl episodes).
+    """
+    with output.client() as client:
+        whole = _whole_uid(client, uid)
+        result = client.call("undelete", uid=whole, timeout_s=DURABLE_TIMEOUT_S)
+    output.show(result, lambda told: f"episode {told.get('episode_index', '?')} is back: {whole}")
+
+
+def _whole_uid(client: RecdClient, uid: str) -> str:
+    """The one episode of this session whose uid begins with `uid`; else `uid` as it is."""
+    if len(uid) == UID_DIGITS or not uid:
+        return uid
+    takes = client.call("episodes", limit=EPISODES_MAX)["episodes"]
+    found = [take["uid"] for take in takes if take["uid"].startswith(uid)]
+    if len(found) > 1:
+        raise RecdError(f"several episodes begin with {uid}: {', '.join(found)}", code="argument")
+    return found[0] if found else uid
 
 
 @click.command()
@@ -96,12 +116,11 @@ def status(output: Output, watch: bool) -> None:
             output.show(told, show.status)
 
 
-def _statuses(client: Any) -> Iterator[dict[str, Any]]:
+def _statuses(client: RecdClient) -> Iterator[dict[str, Any]]:
     """A fresh status after every event, and at least once a second."""
     while True:
         yield client.status()
-        for _ in client.events(timeout_s=1.0):
-            break
+        client.pause(1.0, "state")
 
 
 @click.command()
@@ -123,4 +142,9 @@ def reset(output: Output) -> None:
 @click.pass_obj
 def shutdown(output: Output) -> None:
     """Finish the running episode and end the daemon."""
-    output.show(output.call("shutdown", timeout_s=DURABLE_TIMEOUT_S), lambda _: "recd has ended")
+    with output.client() as client:
+        try:
+            told = client.call("shutdown", timeout_s=DURABLE_TIMEOUT_S)
+        except NotRunningError:
+            told = {}  # it ended faster than its reply travelled
+    output.show(told, lambda _: "recd has ended")

@@ -1,6 +1,4 @@
-"""recctl config, completion, sim: setting up and trying out."""
-
-import json
+"""recctl config, completion: setting up."""
 
 import click
 import yaml
@@ -72,7 +70,10 @@ def preset(output: Output, preset: str | None) -> None:
 def completion(shell: str) -> None:
     """Print the completion script of SHELL.
 
-    bash: recctl completion bash > ~/.local/share/bash-completion/completions/recctl
+    \b
+    bash  recctl completion bash > ~/.local/share/bash-completion/completions/recctl
+    zsh   recctl completion zsh > DIR/_recctl      (DIR: one of $fpath)
+    fish  recctl completion fish > ~/.config/fish/completions/recctl.fish
     """
     from click.shell_completion import get_completion_class
 
@@ -81,30 +82,3 @@ def completion(shell: str) -> None:
     completer = get_completion_class(shell)
     assert completer is not None, "click knows all three shells"
     click.echo(completer(recctl, {}, "recctl", "_RECCTL_COMPLETE").source())
-
-
-@click.group()
-def sim() -> None:
-    """Faults of the simulated robot, on demand."""
-
-
-@sim.command()
-@click.argument("bus")
-@click.argument("fault")
-@click.argument("arguments", nargs=-1, metavar="[KEY=VALUE]...")
-@click.pass_obj
-def fault(output: Output, bus: str, fault: str, arguments: tuple[str, ...]) -> None:
-    """Inject FAULT on BUS (for instance: recctl sim fault main.follower silent for_ms=2000)."""
-    from recd.clients.client import find_instance
-    from recd.daemon.sim.control import SimControl
-
-    given = {}
-    for argument in arguments:
-        key, separator, value = argument.partition("=")
-        if not separator:
-            raise click.UsageError(f"expected KEY=VALUE, found {argument!r}")
-        given[key] = yaml.safe_load(value)
-    directory = find_instance(output.instance) / "sim"
-    with SimControl(directory / "control.sock") as control:
-        reply = control.fault(bus, fault, **given)
-    output.show(reply, lambda told: json.dumps(told))

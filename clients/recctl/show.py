@@ -185,10 +185,10 @@ def plan_line(plan: Told, now: Told | None = None) -> str:
     rates = [f"{name} {c['fps'] or 0:.1f}" for name, c in now.get("cameras", {}).items()]
     if rates:
         parts.append(f"fps {' '.join(rates)}")
-    lost = sum(
-        camera.get(name, 0) for camera in now.get("cameras", {}).values()
-        for name in ("device_lost", "corrupt")
-    )  # fmt: skip
+    hz = [f"{arm[side]['hz'] or 0:.0f}" for arm in now.get("arms", {}).values()
+          for side in ("leader", "follower") if side in arm]  # fmt: skip
+    parts += [f"arms {'/'.join(hz)} Hz"] if hz else []
+    lost = now.get("frames_lost", 0)
     parts += [click.style(f"{lost} frames lost", fg="red")] if lost else []
     if plan.get("rerecorded"):
         parts.append(f"{plan['rerecorded']} re-recorded")
@@ -196,6 +196,14 @@ def plan_line(plan: Told, now: Told | None = None) -> str:
         left = disk.get("seconds_left")
         parts.append(f"disk {duration(left) if left is not None else size(disk['free_bytes'])}")
     return "  ".join(parts)
+
+
+def frames_lost(now: Told) -> int:
+    """Frames lost or damaged at all cameras since their processes started."""
+    return sum(
+        camera.get(name, 0) for camera in now["cameras"].values()
+        for name in ("device_lost", "corrupt")
+    )  # fmt: skip
 
 
 def plan_end(plan: Told) -> list[str]:
@@ -209,34 +217,55 @@ def rings(told: Told) -> list[str]:
     ring_rows, reader_rows = [], []
     for ring in told["rings"]:
         ring_rows.append((ring["name"], ring["slots"], size(ring["nbytes"]), ring["produced"],
-                          ring["dropped"], ring["epoch"]))  # fmt: skip
+                          ring["dropped"], ring["epoch"],
+                          _fixed(ring.get("age_ms"), 0)))  # fmt: skip
         for reader in ring.get("readers", []):
-            reader_rows.append((ring["name"], reader.get("pid"), reader["policy"], reader["lag"],
-                                reader["lost"], reader["torn"]))  # fmt: skip
-    lines = table(("ring", "slots", "size", "produced", "device lost", "epoch"), ring_rows)
-    head = ("reader of", "pid", "policy", "lag", "lost", "torn")
-    return [*lines, "", *table(head, reader_rows)]
+            reader_rows.append(
+                (ring["name"], reader.get("process") or f"pid {reader['pid']}", reader["policy"],
+                 reader["lag"], f"{100 * reader['fill']:.0f}%", reader["kept"], reader["lost"],
+                 reader["torn"])
+            )  # fmt: skip
+    head = ("ring", "slots", "size", "produced", "device lost", "epoch", "newest ms")
+    lines = table(head, ring_rows)
+    if not reader_rows:
+        return lines
+    reader_head = ("ring", "reader", "policy", "lag", "fill", "kept", "lost", "torn")
+    return [*lines, "", *table(reader_head, reader_rows)]
 
 
-def top(before: Told, now: Told, _: object = None) -> list[str]:
-    """Processes with CPU since `before`, lateness, work and counters (two statuses)."""
+def costs(before: Told, now: Told) -> dict[str, dict[str, Any]]:
+    """Processes of the status `now`, each with `cpu_percent` since the status `before`."""
     passed_s = max(1e-9, (now["t_ns"] - before["t_ns"]) / 1e9)
-    rows = []
-    for name, process in now.get("processes", {}).items():
-        was = before.get("processes", {}).get(name, process)
-        cpu = 100 * (process.get("cpu_s", 0) - was.get("cpu_s", 0)) / passed_s
-        rows.append(
-            (name, process.get("pid"), process["state"] or process["phase"], f"{cpu:.0f}",
-             size(process.get("rss_bytes", 0)), _us(process.get("lateness")),
-             _us(process.get("work")), process["restarts"])
-        )  # fmt: skip
-    head = ("process", "pid", "state", "CPU %", "memory", "late p99 us", "work p99 us", "restarts")
-    return table(head, rows)
+    told = {}
+    for name, process in now["processes"].items():
+        was = before["processes"].get(name, {})
+        percent = None
+        if process["pid"] is not None and process["pid"] == was.get("pid"):
+            used_s = process.get("cpu_s", 0) - was.get("cpu_s", 0)
+            percent = 100 * used_s / passed_s
+        told[name] = {**process, "cpu_percent": percent}
+    return told
+
+
+SHARES = ("p50_ns", "p99_ns", "p999_ns")
+
+
+def top(processes: Told) -> list[str]:
+    """Processes as `costs` tells them: CPU, memory, lateness and work since their start."""
+    rows = [
+        (name, process["pid"], process["state"] or process["phase"],
+         _fixed(process["cpu_percent"], 0), size(process.get("rss_bytes", 0)),
+         _us(process.get("lateness")), _us(process.get("work")), process["restarts"])
+        for name, process in processes.items()
+    ]  # fmt: skip
+    head = ("process", "pid", "state", "CPU %", "memory", "late us", "work us", "restarts")
+    return [*table(head, rows), "late, work: p50 / p99 / p99.9 in microseconds, since start"]
 
 
 def _us(histogram: Told | None) -> str:
-    p99 = (histogram or {}).get("p99_ns")
-    return "" if p99 is None else f"{p99 / 1000:.0f}"
+    if not histogram or not histogram.get("count"):
+        return ""
+    return " / ".join(_fixed(histogram.get(share, 0) / 1000, 0) for share in SHARES)
 
 
 def _formats(camera: Told) -> list[str]:

@@ -1,7 +1,6 @@
 """recctl top, shm, snapshot, devices: looking at a running daemon and at this computer."""
 
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,10 @@ import click
 from recd.clients.recctl import show
 from recd.clients.recctl.output import Output, table
 from recd.config.errors import RecdError
+from recd.shm.clock import NS_PER_S, now_ns, sleep_until_ns
+
+TOP_S = 1.0
+"""Time over which `top` measures the CPU."""
 
 
 @click.command()
@@ -20,12 +23,11 @@ def top(output: Output, watch: bool) -> None:
     with output.client() as client:
         before = client.status()
         while True:
-            for _ in client.events("state", timeout_s=1.0):
-                pass
+            sleep_until_ns(now_ns() + int(TOP_S * NS_PER_S))
             now = client.status()
             if watch and not output.as_json:
                 click.clear()
-            output.show(now.get("processes", {}), partial(show.top, before, now))
+            output.show(show.costs(before, now), show.top)
             if not watch:
                 return
             before = now
@@ -35,31 +37,43 @@ def top(output: Output, watch: bool) -> None:
 @click.pass_obj
 def shm(output: Output) -> None:
     """Rings in shared memory: size, fill, readers and their losses."""
-    output.show(output.call("shm"), show.rings)
+    with output.client() as client:
+        told, processes = client.call("shm"), client.status()["processes"]
+    names = {process["pid"]: name for name, process in processes.items()}
+    for ring in told["rings"]:
+        for reader in ring["readers"]:
+            reader["process"] = names.get(reader["pid"], "")
+    output.show(told, show.rings)
 
 
 @click.command()
 @click.argument("camera", required=False)
-@click.option("-o", "--output-dir", type=click.Path(path_type=Path), default=Path("snapshots"),
-              show_default=True)  # fmt: skip
+@click.option("-o", "--output-dir", type=click.Path(path_type=Path, file_okay=False),
+              default=Path("snapshots"), show_default=True)  # fmt: skip
 @click.pass_obj
 def snapshot(output: Output, camera: str | None, output_dir: Path) -> None:
     """What every camera sees now: one JPEG each and a contact sheet."""
-    from recd.clients.recctl.contact_sheet import write_contact_sheet
+    from recd.clients.recctl.pictures import save_picture, write_contact_sheet
 
     told = output.call("snapshot", camera=camera)
+    failed = dict(told.get("failed", {}))
+    if not told["pictures"]:
+        raise RecdError(
+            "no camera has delivered a picture yet: " + "; ".join(failed.values()),
+            mend="recctl status tells why",
+            code="device",
+        )
     output_dir.mkdir(parents=True, exist_ok=True)
-    written = {}
-    for picture in told["pictures"]:
-        name, source = picture["camera"], Path(picture["path"])
-        target = output_dir / f"{name}{source.suffix}"
-        target.write_bytes(source.read_bytes())
-        written[name] = {**picture, "path": str(target)}
-    if not written:
-        raise RecdError("no camera has delivered a picture yet", mend="recctl status tells why")
-    sheet = write_contact_sheet({n: Path(p["path"]) for n, p in written.items()}, output_dir)
-    result = {"pictures": written, "contact_sheet": str(sheet)}
-    output.show(result, lambda made: _pictures(made))
+    written = {
+        picture["camera"]: {**picture, "path": str(save_picture(picture, output_dir))}
+        for picture in told["pictures"]
+    }
+    sheet, unreadable = write_contact_sheet(
+        {name: Path(picture["path"]) for name, picture in written.items()}, output_dir
+    )
+    failed |= {name: f"camera {name}: the picture is damaged" for name in unreadable}
+    result = {"pictures": written, "failed": failed, "contact_sheet": str(sheet)}
+    output.show(result, _pictures)
 
 
 def _pictures(made: dict[str, Any]) -> list[str]:
@@ -67,7 +81,8 @@ def _pictures(made: dict[str, Any]) -> list[str]:
         (name, picture["path"], f"{picture.get('age_ms', 0):.0f} ms old")
         for name, picture in made["pictures"].items()
     ]
-    return [*table(("camera", "file", "age"), rows), f"contact sheet: {made['contact_sheet']}"]
+    lines = [*table(("camera", "file", "age"), rows), f"contact sheet: {made['contact_sheet']}"]
+    return [*lines, *(click.style(reason, fg="red") for reason in made["failed"].values())]
 
 
 @click.command()

@@ -89,7 +89,8 @@ def histogram(counts: Any) -> dict[str, int]:
         return int(2 ** ((bucket + 1) / 2))
 
     return {
-        "count": total, "p50_ns": edge(0.5), "p99_ns": edge(0.99), "max_ns": edge(1.0)
+        "count": total, "p50_ns": edge(0.5), "p99_ns": edge(0.99), "p999_ns": edge(0.999),
+        "max_ns": edge(1.0),
     }  # fmt: skip
 
 

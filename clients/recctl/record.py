@@ -68,14 +68,15 @@ def record(
 def _wait_until_ready(client: RecdClient) -> None:
     """Until an episode can start; tells what is waited for. StateError where waiting is in vain."""
     now = client.status()
+    legal = ", ".join(now["legal"])
     if now["state"] == "FAULT":
         raise StateError(
-            f"record is not possible in FAULT: {now['fault']}; legal now: {', '.join(now['legal'])}",
+            f"record is not possible in FAULT: {now['fault']}; legal now: {legal}",
             state="FAULT", legal=tuple(now["legal"]), mend="recctl reset, once it is mended",
         )  # fmt: skip
     if now["state"] == "RECORDING":
         raise StateError(
-            f"record is not possible in RECORDING; legal now: {', '.join(now['legal'])}",
+            f"record is not possible in RECORDING; legal now: {legal}",
             state="RECORDING", legal=tuple(now["legal"]),
             mend="recctl attach joins the plan that runs; recctl stop ends a single episode",
         )  # fmt: skip

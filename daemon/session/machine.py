@@ -27,7 +27,8 @@ class Event(StrEnum):
     START = "start"
     STOP = "stop"
     DISCARD = "discard"
-    RERECORD = "rerecord"
+    RERECORD = "rerecord"  # of a running episode
+    UNDO = "undo"  # what `rerecord` means while none runs
     UNDELETE = "undelete"
     MARK = "mark"
     RESET = "reset"
@@ -44,6 +45,7 @@ COMMANDS: Final = frozenset(
         Event.STOP,
         Event.DISCARD,
         Event.RERECORD,
+        Event.UNDO,
         Event.UNDELETE,
         Event.MARK,
         Event.RESET,
@@ -51,16 +53,19 @@ COMMANDS: Final = frozenset(
 )
 """The events that a person may ask for."""
 
+SAID_AS: Final = {Event.UNDO: Event.RERECORD.value}
+"""Events whose command has another name."""
+
 TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
     (State.IDLE, Event.AVAILABLE): State.READY,
     (State.IDLE, Event.UNAVAILABLE): State.IDLE,
-    (State.IDLE, Event.RERECORD): State.IDLE,
+    (State.IDLE, Event.UNDO): State.IDLE,
     (State.IDLE, Event.UNDELETE): State.IDLE,
     (State.IDLE, Event.FAULT): State.FAULT,
     (State.READY, Event.AVAILABLE): State.READY,
     (State.READY, Event.UNAVAILABLE): State.IDLE,
     (State.READY, Event.START): State.RECORDING,
-    (State.READY, Event.RERECORD): State.READY,
+    (State.READY, Event.UNDO): State.READY,
     (State.READY, Event.UNDELETE): State.READY,
     (State.READY, Event.FAULT): State.FAULT,
     (State.RECORDING, Event.AVAILABLE): State.RECORDING,
@@ -153,7 +158,9 @@ class Session:
 def legal_in(state: State) -> tuple[str, ...]:
     """Commands legal in `state`, in the order of Event."""
     return tuple(
-        event.value for event in Event if event in COMMANDS and (state, event) in TRANSITIONS
+        SAID_AS.get(event, event.value)
+        for event in Event
+        if event in COMMANDS and (state, event) in TRANSITIONS
     )
 
 
@@ -202,7 +209,7 @@ def illegal(session: Session, event: Event) -> StateError:
         detail = f" ({session.fault})"
     mend = _MENDS.get((session.state, event), "")
     return StateError(
-        f"{event.value} is not possible in {session.state.value}{detail}; "
+        f"{SAID_AS.get(event, event.value)} is not possible in {session.state.value}{detail}; "
         f"legal now: {', '.join(legal) or 'nothing'}",
         state=session.state.value,
         legal=legal,
@@ -297,7 +304,7 @@ def undo(session: Session, uid: str | None = None) -> tuple[Session, str]:
     While that episode is still being committed it is noted in `undoing`; the caller undoes it when
     it is durable. uid: the episode that the caller means; refused when it is no longer the latest.
     """
-    after = advance(session, Event.RERECORD)
+    after = advance(session, Event.UNDO)
     latest = session.committing[-1] if session.committing else session.last_saved
     if latest is None or latest == session.undoing:
         raise _refused(

@@ -368,7 +368,8 @@ class Recording:
             self._post.send(process, "begin", **take.begin, resume=True, **extra)
             if take.ticks is not None:
                 keep = take.fate is not Fate.DISCARDING
-                self._post.send(process, "end", uid=take.uid, ticks=take.ticks, keep=keep)
+                again = {"uid": take.uid, "ticks": take.ticks, "keep": keep}
+                self._post.send(process, "end", **again, resume=True)
             if kind == "writer" and take.seal is not None:
                 self._post.send(process, "seal", **take.seal, resume=True)
         if kind == "writer" and self.session.undoing:

@@ -11,7 +11,7 @@ from recd.config.messages import (
     Request,
 )
 from recd.daemon.session.machine import COMMANDS as SESSION_COMMANDS
-from recd.daemon.session.machine import TRANSITIONS, Event, State
+from recd.daemon.session.machine import SAID_AS, TRANSITIONS, Event, State
 from recd.daemon.session.verdict import RULES
 from recd.daemon.supervisor.failures import FAILURES
 from recd.daemon.supervisor.planner import LEASE_NS
@@ -150,7 +150,7 @@ def _arguments(command: Command) -> str:
 
 
 def _states() -> str:
-    commands = [event for event in Event if event in SESSION_COMMANDS]
+    commands = [event for event in Event if event in SESSION_COMMANDS - set(SAID_AS)]
     rows = [
         (f"**{state.value}**", *(_target(state, event) for event in commands)) for state in State
     ]
@@ -164,8 +164,9 @@ def _states() -> str:
 
 
 def _target(state: State, event: Event) -> str:
-    target = TRANSITIONS.get((state, event))
-    return target.value if target else ""
+    same = [event, *(other for other, name in SAID_AS.items() if name == event.value)]
+    targets = [TRANSITIONS[state, one].value for one in same if (state, one) in TRANSITIONS]
+    return " / ".join(targets)
 
 
 def _processes() -> str:

@@ -12,6 +12,10 @@ UID = "a" * 32
 OTHER = "b" * 32
 
 
+def said_as(event: Event) -> str:
+    return machine.SAID_AS.get(event, event.value)
+
+
 def ready() -> Session:
     return machine.advance(Session(), Event.AVAILABLE)
 
@@ -37,10 +41,10 @@ def test_every_pair_of_state_and_event_is_either_in_the_table_or_refused(
     with pytest.raises(StateError) as refused:
         machine.advance(session, event)
     assert refused.value.state == state
-    assert event.value not in refused.value.legal
+    assert said_as(event) not in refused.value.legal or said_as(event) == "rerecord"
     assert state.value in refused.value.message
     for name in refused.value.legal:
-        assert (state, Event(name)) in TRANSITIONS
+        assert any((state, event) in TRANSITIONS for event in Event if said_as(event) == name)
 
 
 @pytest.mark.parametrize("state", State)

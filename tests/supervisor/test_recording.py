@@ -1,0 +1,209 @@
+"""The choreography of episodes under any order of commands, answers, losses and time."""
+
+import tempfile
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from recd.config.errors import RecdError
+from recd.daemon.session import machine
+from recd.daemon.session.machine import Event, State
+from recd.daemon.supervisor.recording import CLOSE_DEADLINE_NS, Recording
+from recd.daemon.supervisor.takes import Fate, Grid, RecordingSpec
+from recd.shm.clock import NS_PER_S
+
+CAMERAS = ("front", "wrist")
+OPEN = {Fate.RECORDING, Fate.CLOSING, Fate.COMMITTING, Fate.DISCARDING}
+
+
+class Workers:
+    """The wire: remembers what was sent to whom, and what was told to waiting commands."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, str, dict[str, Any]]] = []
+        self.outcomes: dict[str, Mapping[str, Any] | RecdError] = {}
+
+    def send(self, process: str, ty: str, **fields: Any) -> bool:
+        self.sent.append((process, ty, fields))
+        return True
+
+    def of_kind(self, *kinds: str) -> list[str]:
+        return list(kinds)
+
+    def announce(self, topic: str, event: str, **fields: Any) -> None:
+        assert topic
+        assert event
+
+    def resolve(self, key: str, outcome: Mapping[str, Any] | RecdError) -> None:
+        self.outcomes[key] = outcome
+
+    def count(self, ty: str) -> Counter[tuple[str, str]]:
+        return Counter(
+            (process, fields["uid"])
+            for process, sent, fields in self.sent
+            if sent == ty and not fields.get("resume")
+        )
+
+
+class Choreography(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+        self.workers = Workers()
+        spec = RecordingSpec(
+            name="main", root=Path(self.folder.name), grid=Grid(30),
+            encoders={camera: f"encoder:{camera}" for camera in CAMERAS}, writers=("writer",),
+            codec={}, task="t", operator="",
+        )  # fmt: skip
+        self.recording = Recording(spec, self.workers, self.workers)
+        self.now = NS_PER_S
+        self.awaited: set[str] = set()
+        self.refused_rightly = True
+        self.advance(Event.AVAILABLE)
+
+    def advance(self, event: Event) -> None:
+        self.recording.session = machine.advance(self.recording.session, event)
+
+    def teardown(self) -> None:
+        self.finish()
+        self.folder.cleanup()
+
+    # --- people ----------------------------------------------------------------------------
+
+    @rule(command=st.sampled_from(["start", "stop", "discard", "restart", "undo", "mark"]))
+    def command(self, command: str) -> None:
+        recording, now = self.recording, self.now
+        legal = recording.session.legal
+        try:
+            match command:
+                case "start":
+                    recording.start(now)
+                case "stop":
+                    self.awaited.add(f"saved:{recording.stop(now).uid}")
+                case "discard":
+                    self.awaited.add(f"discarded:{recording.discard(now).uid}")
+                case "restart":
+                    self.awaited.add(f"restarted:{recording.discard(now, restart=True).uid}")
+                case "undo":
+                    self.awaited.add(f"undone:{recording.undo()}")
+                case "mark":
+                    recording.mark(now, "x")
+        except RecdError:
+            self.refused_rightly = command not in legal or command in ("restart", "undo")
+
+    @rule(seconds=st.floats(0, 40))
+    def time_passes(self, seconds: float) -> None:
+        self.now += int(seconds * NS_PER_S)
+        self.recording.watch(self.now)
+
+    # --- workers ---------------------------------------------------------------------------
+
+    def open_takes(self) -> list[Any]:
+        return [take for take in self.recording.takes.values() if take.fate in OPEN]
+
+    @rule(camera=st.sampled_from(CAMERAS), fails=st.booleans())
+    def encoder_answers(self, camera: str, fails: bool) -> None:
+        for take in self.open_takes():
+            if take.ticks is None and not fails:
+                continue
+            ty = "failed" if fails else "closed"
+            self.recording.hear(
+                f"encoder:{camera}", "encoder", ty, {"uid": take.uid, "reason": "r"}, self.now
+            )
+
+    @rule(ty=st.sampled_from(["durable", "failed"]))
+    def writer_answers(self, ty: str) -> None:
+        for take in self.open_takes():
+            if take.seal is None:
+                continue
+            said = "discarded" if ty == "durable" and not take.seal["keep"] else ty
+            self.writer_says(said, uid=take.uid, rows=3, reason="r")
+
+    def writer_says(self, ty: str, **fields: Any) -> None:
+        self.recording.hear("writer", "writer", ty, fields, self.now)
+
+    @precondition(lambda self: self.recording.session.undoing is not None)
+    @rule(ty=st.sampled_from(["undone", "refused_op"]))
+    def writer_undoes(self, ty: str) -> None:
+        uid = self.recording.session.undoing
+        if ("writer", uid) in self.workers.count("undo"):
+            self.writer_says(ty, uid=uid, op="undo", reason="r")
+
+    @rule(process=st.sampled_from(["writer", "encoder:front"]))
+    def worker_comes_back(self, process: str) -> None:
+        self.recording.worker_left(process)
+        self.recording.worker_back(process, process.partition(":")[0])
+
+    @rule()
+    def something_is_lost(self) -> None:
+        self.recording.abort(self.now, "lost")
+
+    @rule(available=st.booleans())
+    def availability(self, available: bool) -> None:
+        self.advance(Event.AVAILABLE if available else Event.UNAVAILABLE)
+
+    @rule()
+    def fault_and_reset(self) -> None:
+        if self.recording.session.state is State.FAULT:
+            self.recording.reset()
+            self.advance(Event.AVAILABLE)
+        else:
+            self.recording.fault(self.now, "gone")
+
+    @rule()
+    def rubbish_from_workers(self) -> None:
+        for ty in ("closed", "failed", "durable", "discarded", "undone", "refused_op"):
+            self.recording.hear("writer", "writer", ty, {"uid": "nobody"}, self.now)
+            self.recording.hear("encoder:front", "encoder", ty, {}, self.now)
+
+    # --- what always holds -----------------------------------------------------------------
+
+    @invariant()
+    def a_take_is_in_hand_exactly_while_recording_or_closing(self) -> None:
+        session = self.recording.session
+        busy = session.state in (State.RECORDING, State.FINALIZING)
+        assert busy == (session.take is not None) == (self.recording.current is not None)
+
+    @invariant()
+    def a_legal_command_is_never_refused(self) -> None:
+        assert self.refused_rightly
+
+    @invariant()
+    def every_take_begins_ends_and_is_sealed_at_most_once(self) -> None:
+        for ty in ("begin", "end", "seal"):
+            assert all(count == 1 for count in self.workers.count(ty).values()), ty
+
+    @invariant()
+    def nothing_is_sealed_before_all_its_cameras_have_answered(self) -> None:
+        for take in self.recording.takes.values():
+            assert take.seal is None or take.all_closed
+            assert take.seal is None or take.ticks is not None
+
+    @invariant()
+    def only_saved_takes_can_be_undone(self) -> None:
+        last = self.recording.session.last_saved
+        assert last is None or self.recording.takes[last].fate is Fate.SAVED
+
+    def finish(self) -> None:
+        """Let everybody answer: every take comes to an end and every waiting command hears it."""
+        for _ in range(8):
+            if self.recording.session.state is State.RECORDING:
+                self.command("stop")
+            self.now += 2 * CLOSE_DEADLINE_NS
+            self.recording.watch(self.now)
+            self.writer_answers("durable")
+            if self.recording.session.undoing is not None:
+                self.writer_undoes("undone")
+        assert self.recording.settled
+        assert not self.open_takes()
+        missing = self.awaited - set(self.workers.outcomes)
+        assert not missing
+
+
+Choreography.TestCase.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
+TestChoreography = Choreography.TestCase

@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,16 +37,23 @@ def sync_path(path: Path) -> None:
         os.close(fd)
 
 
+@cache
+def _sync_pool() -> ThreadPoolExecutor:
+    """Threads that only wait for the disk; kept, as starting eight costs a millisecond."""
+    return ThreadPoolExecutor(SYNC_THREADS, thread_name_prefix="fsync")
+
+
 def sync_all(paths: Iterable[Path]) -> None:
-    """fsync many files and folders side by side; the first error is raised."""
+    """fsync many files and folders side by side; the first error is raised after all are done."""
     unique = list(dict.fromkeys(paths))
     if len(unique) <= 1:
         for path in unique:
             sync_path(path)
         return
-    with ThreadPoolExecutor(min(SYNC_THREADS, len(unique))) as pool:
-        for _ in pool.map(sync_path, unique):
-            pass
+    waiting = [_sync_pool().submit(sync_path, path) for path in unique]
+    errors = [error for future in waiting if (error := future.exception()) is not None]
+    if errors:
+        raise errors[0]
 
 
 def make_folders(folder: Path) -> list[Path]:

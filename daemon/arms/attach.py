@@ -7,9 +7,6 @@ reported and written at the next arming. Nothing here moves, drops or energises 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from recd.config.errors import DeviceError
 from recd.daemon.arms.calibration import (
     Calibration,
@@ -71,14 +68,14 @@ class ServoImage:
 
 @dataclass(frozen=True, slots=True)
 class Attached:
-    """What was found. torque: per joint; goal, present: steps [n]; changed: registers written,
+    """What was found. torque: per joint; goal, present: steps; changed: registers written,
     deferred: registers that differ on joints that hold torque; reply_ns: the shortest transaction.
     """
 
     calibration: Calibration
     torque: tuple[bool, ...]
-    goal: NDArray[np.int32]
-    present: NDArray[np.int32]
+    goal: tuple[int, ...]
+    present: tuple[int, ...]
     firmware: tuple[str, ...]
     changed: tuple[str, ...]
     deferred: tuple[str, ...]
@@ -121,8 +118,8 @@ def attach(bus: ServoBus, side: ArmSide, *, alive: Callable[[], None]) -> Attach
     return Attached(
         calibration=calibration,
         torque=tuple(image.get(TORQUE_ENABLE) != 0 for image in images),
-        goal=np.array([image.get(GOAL_POSITION) for image in images], dtype=np.int32),
-        present=np.array([image.get(PRESENT_POSITION) for image in images], dtype=np.int32),
+        goal=tuple(image.get(GOAL_POSITION) for image in images),
+        present=tuple(image.get(PRESENT_POSITION) for image in images),
         firmware=tuple(f"{i.get(FIRMWARE_MAJOR)}.{i.get(FIRMWARE_MINOR)}" for i in images),
         changed=changed,
         deferred=deferred,

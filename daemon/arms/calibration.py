@@ -12,7 +12,7 @@ from typing import Any
 
 from recd.config.errors import DeviceError
 from recd.daemon.arms.models import STS3215_STEPS_PER_TURN, Joint, Unit
-from recd.daemon.arms.normalize import Normalizer
+from recd.daemon.arms.normalize import Scales, joint_scale
 
 ROLE_FOLDERS: dict[str, str] = {
     "follower": "robots/so_follower",
@@ -42,13 +42,13 @@ class Calibration:
     names: tuple[str, ...]
     joints: tuple[JointCalibration, ...]
 
-    def normalizer(self, units: tuple[Unit, ...]) -> Normalizer:
-        """Steps <-> units for this arm."""
-        return Normalizer(
-            tuple(joint.range_min for joint in self.joints),
-            tuple(joint.range_max for joint in self.joints),
-            inverted=tuple(bool(joint.drive_mode) for joint in self.joints),
-            units=units,
+    def scales(self, units: tuple[Unit, ...]) -> Scales:
+        """Steps <-> units of each joint of this arm."""
+        return tuple(
+            joint_scale(
+                joint.range_min, joint.range_max, unit=unit, inverted=bool(joint.drive_mode)
+            )
+            for joint, unit in zip(self.joints, units, strict=True)
         )
 
     def as_dict(self) -> dict[str, dict[str, int]]:

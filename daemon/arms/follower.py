@@ -6,14 +6,12 @@ known; whatever is missing, the servos keep the goal they have.
 
 from typing import Any
 
-import numpy as np
-
 from recd.config.errors import DeviceError, RecdError
 from recd.config.streams import GoalSource, JointFlag, Motion
 from recd.daemon.arms.attach import Attached, configure, read_image
 from recd.daemon.arms.feetech.bus import Reading, ServoBus
 from recd.daemon.arms.feetech.port import BusLostError
-from recd.daemon.arms.goalpath import PARK_PATIENCE_NS, PARKED_UNITS, GoalPath
+from recd.daemon.arms.goalpath import PARK_PATIENCE_NS, off_rest
 from recd.daemon.arms.guardian import Guardian
 from recd.daemon.arms.leader import TELEMETRY_SLOT, every, tell_silence
 from recd.daemon.arms.leaderview import LeaderView
@@ -39,7 +37,7 @@ from recd.daemon.arms.registers import (
     TORQUE_BLOCK,
 )
 from recd.daemon.arms.samples import Samples, Telemetry
-from recd.daemon.arms.side import ArmSide, full_turns, goal_limits, park_pose, period_ns
+from recd.daemon.arms.side import ArmSide, goal_path, park_pose, period_ns
 from recd.daemon.arms.silence import Silence
 from recd.daemon.arms.torque import disengage, engage, patient
 from recd.daemon.worker import WorkerContext
@@ -81,13 +79,12 @@ class Follower:
         config, joints = ctx.config, len(side.joints)
         self._ctx, self._bus, self._side = ctx, bus, side
         pair = side.bus.partition(".")[0]
-        normalizer = attached.calibration.normalizer(side.units)
-        self._samples = Samples(rings[0], normalizer, ctx.status)
+        scales = attached.calibration.scales(side.units)
+        self._samples = Samples(rings[0], scales, ctx.status)
         self._telemetry = Telemetry(rings[1], joints)
         self._telemetry_every = every(config["rate_hz"], config["telemetry_hz"])
         self._check_every = every(config["rate_hz"], _TORQUE_CHECK_HZ)
-        limits = goal_limits(pair, config, normalizer, side.names)
-        self._path = GoalPath(limits, normalizer, full_turns(normalizer, side.units))
+        self._path = goal_path(pair, config, scales, side.names)
         self._path.rest_at(attached.goal)
         self._park = park_pose(pair, config, side.names)
         self._guardian = Guardian(ctx, side, self._path)
@@ -96,9 +93,9 @@ class Follower:
         self._idle_ns = round(config["limits"]["idle_park_s"] * NS_PER_S)
         stale_ns = round(config["limits"]["leader_stale_periods"] * period_ns(config))
         self._leader = None if cell is None else LeaderView(cell, joints, stale_ns=stale_ns)
+        self._joints = joints
         self._everybody = (1 << joints) - 1
         self._absent = 0
-        self._bits = 1 << np.arange(joints, dtype=np.uint32)
         self._silence = Silence(joints, now_ns())
         self._torque_doubt = False
         self._silent_since_ns = 0
@@ -217,7 +214,7 @@ class Follower:
         self._telemetry.torque[:] = 1
         self._torque_doubt = False
         self._absent = 0
-        self._path.frozen[:] = False
+        self._path.frozen = [False] * self._joints
         self._silence = Silence(len(self._side.joints), now_ns())
         if self._leader is None:
             self.state = MotionState(Phase.HELD, Cause.NO_LEADER, at_ns)
@@ -310,7 +307,7 @@ class Follower:
         written_ns = self._send()
         if at_ns > self._park_until_ns:
             self._apply(Event.PARK_BLOCKED, at_ns)
-        elif arrived and not np.any(np.abs(position - self._park) > PARKED_UNITS):
+        elif arrived and not off_rest(position, self._park):
             self._apply(Event.PARKED, at_ns)
         return written_ns, JointFlag.RAMPING
 
@@ -321,11 +318,11 @@ class Follower:
         if leader is None or leader.silent(at_ns):
             cause = Cause.LEADER_SILENT
         else:
-            near = np.abs(leader.position - self._path.sent) <= self._align_error
-            if near.all():
+            pairs = zip(self._side.names, leader.position, self._path.sent, strict=True)
+            waiting = tuple(n for n, a, b in pairs if not abs(a - b) <= self._align_error)
+            if not waiting:
                 self._apply(Event.LEADER_AGREES, at_ns)
                 return
-            waiting = tuple(n for n, ok in zip(self._side.names, near, strict=True) if not ok)
             cause = Cause.LEADER_DIFFERS
         changed = (waiting, cause) != (self._waiting, self.state.cause)
         if changed and at_ns - self._reported_ns > REPORT_NS:
@@ -350,7 +347,7 @@ class Follower:
         record["goal_written_ns"] = written_ns
         if leader is not None:
             record["leader_ns"] = leader.sample_ns
-            np.copyto(samples.leader, leader.position, casting="same_kind")
+            samples.leader[:] = leader.position
         if not state.trait.torque:
             samples.no_goals()
         elif state.phase is Phase.TELEOP and leader is not None:
@@ -366,7 +363,7 @@ class Follower:
         self._absent = self._everybody & ~valid
         # A joint that does not answer may be on its way up from a power loss, and some servos take
         # torque when they are given a goal: it gets none until its torque has been looked at.
-        np.not_equal(self._bits & np.uint32(self._absent), 0, out=self._path.frozen)
+        self._path.frozen = [bool(self._absent >> joint & 1) for joint in range(self._joints)]
         if valid and at_ns - self._silence.bus_heard_ns > GLIDE_AFTER_NS:
             self._path.begin()
         for finding in self._silence.note(valid, at_ns):
@@ -391,8 +388,7 @@ class Follower:
             self._apply(Event.TORQUE_LOST, at_ns)
         elif self.state.phase is Phase.DISARMED and torque.all():
             words = [reading.word(joint, 2) for joint in range(len(reading.packets))]
-            goals = [GOAL_POSITION.decode(word) for word in words]
-            self._path.rest_at(np.array(goals, dtype=np.int32))
+            self._path.rest_at([GOAL_POSITION.decode(word) for word in words])
             self._apply(Event.TORQUE_FOUND, at_ns)
 
     def _protect(self, reading: Reading) -> None:

@@ -4,12 +4,19 @@ Keeps what the next goal depends on: the last one, its speed, how far the glide 
 turn a full-turn joint is in. No I/O; the steps it gives are meant to be sent.
 """
 
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Sequence
+from math import isnan
 
 from recd.config.streams import JointFlag
-from recd.daemon.arms.limits import CLIP_TOLERANCE, F8, GoalLimits, Unwrapper, limit_goal
-from recd.daemon.arms.normalize import Normalizer
+from recd.daemon.arms.limits import (
+    CLIP_TOLERANCE,
+    JointLimits,
+    Seam,
+    glide_share,
+    limit_goal,
+    speed_bound,
+)
+from recd.daemon.arms.normalize import Scales, units_of
 from recd.shm.clock import NS_PER_S
 
 RELAXED_UNITS = 2.0
@@ -25,99 +32,102 @@ _ARRIVED_UNITS = 0.5
 
 
 class GoalPath:
-    """Goal of one follower.
+    """Goal of one follower, per joint.
 
-    goal: limited goal, float64 units [n]; steps: what goes to the servos [n]; sent: `steps` in
-    units; relative: distance from the present position that is allowed now; frozen: joints whose
-    goal stays [n].
+    goal: limited goal (units); steps: what goes to the servos; sent: `steps` in units; relative:
+    distance from the present position that is allowed now; frozen: joints whose goal stays.
     """
 
-    def __init__(self, limits: GoalLimits, normalizer: Normalizer, turn: F8) -> None:
-        joints = normalizer.joints
-        self.limits = limits
-        self.goal = np.zeros(joints)
-        self.steps = np.zeros(joints, dtype=np.int32)
-        self.sent = np.zeros(joints)
-        self.relative = limits.relative.copy()
-        self.frozen = np.zeros(joints, dtype=bool)
-        self._normalizer = normalizer
-        self._unwrap = Unwrapper(turn)
-        self._step_size = normalizer.step_size()
-        self._change = np.zeros(joints)
-        self._bound = np.zeros(joints)
-        self._out = np.zeros(joints)
-        self._work = np.zeros(joints)
-        self._unwrapped = np.zeros(joints)
-        self._next = np.zeros(joints, dtype=np.int32)
-        self._step_bound = np.zeros(joints, dtype=np.int32)
+    def __init__(
+        self, limits: Sequence[JointLimits], scales: Scales, *, glide_periods: int
+    ) -> None:
+        joints = len(scales)
+        self.limits = tuple(limits)
+        self.goal = [0.0] * joints
+        self.steps = [0] * joints
+        self.sent = [0.0] * joints
+        self.relative = [limit.relative for limit in limits]
+        self.frozen = [False] * joints
+        self._scales = scales
+        self._step_units = [scale.step for scale in scales]
+        self._seams = [Seam(scale.turn) for scale in scales]
+        self._change = [0.0] * joints
+        self._glide_periods = glide_periods
         self._periods = 0
 
-    def rest_at(self, steps: NDArray[np.int32]) -> None:
+    def rest_at(self, steps: Sequence[int]) -> None:
         """The servos' goals are `steps`, whoever set them; speed is zero."""
-        np.copyto(self.steps, steps)
-        self._normalizer.to_units(self.steps, self.sent)
-        np.copyto(self.goal, self.sent)
+        self.steps = list(steps)
+        self.sent = units_of(self._scales, self.steps)
+        self.goal = list(self.sent)
         self.halt()
 
     def halt(self) -> None:
         """Speed zero: the next movement begins gently."""
-        self._change[:] = 0.0
+        self._change = [0.0] * len(self._change)
 
     def begin(self) -> None:
         """A new source takes over from where the goal is: glide in."""
         self._periods = 0
-        self._unwrap.reset()
+        for seam in self._seams:
+            seam.reset()
         self.halt()
 
-    def follow(self, requested: F8, present: F8) -> int:
+    def follow(self, requested: Sequence[float], present: Sequence[float]) -> int:
         """One period towards `requested`. Returns JointFlag bits (RAMPING, CLIPPED)."""
-        limits = self.limits
-        wanted = self._unwrap.follow(requested, self._unwrapped)
-        limits.glide_bound(self._periods, self._bound)
-        gliding = limits.gliding(self._periods)
+        share = glide_share(self._periods, self._glide_periods)
+        gliding = self._periods < 2 * self._glide_periods
         self._periods += 1
-        self._step(wanted, present)
-        np.subtract(self.goal, wanted, out=self._work)
-        np.abs(self._work, out=self._work)
-        clipped = bool(self._work.max() > CLIP_TOLERANCE)
+        clipped = False
+        for joint, reading in enumerate(requested):
+            wanted = self._seams[joint].follow(reading)
+            self._step(joint, wanted, present[joint], share)
+            clipped |= abs(self.goal[joint] - wanted) > CLIP_TOLERANCE
         if gliding:
             return JointFlag.RAMPING
         return JointFlag.CLIPPED if clipped else 0
 
-    def approach(self, pose: F8, present: F8) -> bool:
+    def approach(self, pose: Sequence[float], present: Sequence[float]) -> bool:
         """One period towards a resting pose, at gliding speed. True once the goal is there.
 
         pose: NaN for joints that stay.
         """
-        np.copyto(self._bound, self.limits.glide_step)
-        np.copyto(self._unwrapped, pose)
-        np.copyto(self._unwrapped, self.goal, where=np.isnan(pose))
-        self._step(self._unwrapped, present)
-        np.subtract(self.goal, self._unwrapped, out=self._work)
-        return bool(np.abs(self._work).max() < _ARRIVED_UNITS)
+        arrived = True
+        for joint, place in enumerate(pose):
+            wanted = self.goal[joint] if isnan(place) else place
+            self._step(joint, wanted, present[joint], 0.0)
+            arrived &= abs(self.goal[joint] - wanted) < _ARRIVED_UNITS
+        return arrived
 
-    def ease(self, present: F8) -> None:
+    def ease(self, present: Sequence[float]) -> None:
         """One period of giving way: the goal stays, but no further from the arm than allowed."""
-        np.copyto(self._bound, self.limits.glide_step)
-        np.copyto(self._unwrapped, self.goal)
-        self._step(self._unwrapped, present)
+        for joint, wanted in enumerate(self.goal):
+            self._step(joint, wanted, present[joint], 0.0)
 
-    def _step(self, wanted: F8, present: F8) -> None:
-        np.copyto(self._bound, 0.0, where=self.frozen)
-        limit_goal(
-            self.limits, wanted, present=present, relative=self.relative, previous=self.goal,
-            change=self._change, bound=self._bound, work=self._work, out=self._out,
+    def _step(self, joint: int, wanted: float, present: float, share: float) -> None:
+        if self.frozen[joint]:
+            self._change[joint] = 0.0
+            return
+        limits, previous = self.limits[joint], self.goal[joint]
+        bound = speed_bound(limits, share)
+        goal = limit_goal(
+            limits, wanted, present=present, relative=self.relative[joint], previous=previous,
+            change=self._change[joint], bound=bound,
         )  # fmt: skip
-        np.copyto(self.goal, self._out)
+        self.goal[joint] = goal
+        self._change[joint] = goal - previous
         # An arm that rests outside its calibrated range has goals there too, which units in
         # -100..100 or 0..100 cannot say: the way back into the range is bounded in steps.
-        np.divide(self._bound, self._step_size, out=self._work)
-        np.copyto(self._step_bound, self._work, casting="unsafe")
-        np.add(self._step_bound, 1, out=self._step_bound, where=~self.frozen)
-        self._normalizer.to_steps(self.goal, self._next)
-        np.subtract(self._next, self.steps, out=self._next)
-        np.minimum(self._next, self._step_bound, out=self._next)
-        np.negative(self._step_bound, out=self._step_bound)
-        np.maximum(self._next, self._step_bound, out=self._next)
-        np.add(self.steps, self._next, out=self.steps)
-        self._normalizer.to_units(self.steps, self.sent)
+        most = int(bound / self._step_units[joint]) + 1
+        before = self.steps[joint]
+        steps = self._scales[joint].to_steps(goal)
+        self.steps[joint] = min(before + most, max(before - most, steps))
+        self.sent[joint] = self._scales[joint].to_units(self.steps[joint])
+
+
+def off_rest(position: Sequence[float], pose: Sequence[float]) -> bool:
+    """True while a joint of the resting pose is visibly elsewhere. Unknown positions do not count.
+
+    pose: NaN for joints that stay.
+    """
+    return any(abs(at - place) > PARKED_UNITS for at, place in zip(position, pose, strict=True))

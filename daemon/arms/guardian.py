@@ -59,7 +59,7 @@ class Guardian:
         for joint in range(len(self._side.joints)):
             held = self._watch.acts(Action.RELAX, joint)
             self.relaxing |= held
-            path.relative[joint] = path.limits.relative[joint]
+            path.relative[joint] = path.limits[joint].relative
             if held:
                 path.relative[joint] = min(path.relative[joint], RELAXED_UNITS)
 

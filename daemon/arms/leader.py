@@ -6,8 +6,6 @@ last position there with its bit cleared.
 
 from typing import Any
 
-import numpy as np
-
 from recd.config.errors import StateError
 from recd.config.streams import JointFlag, Motion
 from recd.daemon.arms.attach import Attached
@@ -45,10 +43,10 @@ class Leader:
         self._ctx = ctx
         self._bus = bus
         self._side = side
-        normalizer = attached.calibration.normalizer(side.units)
-        self._samples = Samples(rings[0], normalizer, ctx.status)
+        self._samples = Samples(rings[0], attached.calibration.scales(side.units), ctx.status)
         self._telemetry = Telemetry(rings[1], len(side.joints))
         self._telemetry_every = every(ctx.config["rate_hz"], ctx.config["telemetry_hz"])
+        self._everybody = (1 << len(side.joints)) - 1
         self._cell = cell
         self._cell_position = cell.record["position"][0]
         self._telemetry.torque[:] = attached.torque
@@ -94,7 +92,12 @@ class Leader:
         if not reading.valid:
             return
         record = self._cell.record[0]
-        np.copyto(self._cell_position, samples.position, where=~np.isnan(samples.position))
+        if reading.valid == self._everybody:
+            self._cell_position[:] = samples.position
+        else:
+            for joint, position in enumerate(samples.position):
+                if reading.valid >> joint & 1:
+                    self._cell_position[joint] = position
         record["sample_ns"] = reading.sample_ns
         record["index"] = index
         record["valid"] = reading.valid

@@ -1,91 +1,132 @@
-"""Servo steps <-> dataset units, bit-exact with LeRobot, all joints at once.
+"""Servo steps <-> dataset units, bit-exact with LeRobot: its own arithmetic on Python floats.
 
-Every expression keeps LeRobot's order of operations in float64: another order rounds differently,
-and truncation to whole steps turns a rounding error into a step.
+One object per joint. For six joints plain floats are eight times faster than numpy vectors
+(docs/arms.md), and another order of operations would round to another step.
 """
 
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 from recd.daemon.arms.models import STS3215_STEPS_PER_TURN, Unit
 
-F8 = NDArray[np.float64]
-I4 = NDArray[np.int32]
+_LAST_STEP = STS3215_STEPS_PER_TURN - 1
 
 
-class Normalizer:
-    """Steps and units of one arm.
+class Scale(Protocol):
+    """Steps and units of one joint.
 
-    range_min, range_max: servo steps [n]; inverted: LeRobot's drive_mode [n]; units: per joint.
-    Degrees are neither clamped nor inverted, ranges are both: that is LeRobot's rule. The work
-    arrays are bound once, so that a call allocates nothing; results live in `out`.
+    low, high: smallest and largest position in units; step: units per servo step; turn: units per
+    whole turn for joints whose range is the whole turn, inf for others.
     """
 
-    def __init__(
-        self,
-        range_min: tuple[int, ...],
-        range_max: tuple[int, ...],
-        *,
-        inverted: tuple[bool, ...],
-        units: tuple[Unit, ...],
-    ) -> None:
-        self.joints = len(units)
-        self._low = np.array(range_min, dtype=np.float64)
-        self._high = np.array(range_max, dtype=np.float64)
-        self._span = self._high - self._low
-        self._mid = (self._low + self._high) / 2
-        self._degrees = np.array([unit is Unit.DEGREES for unit in units])
-        self._range = ~self._degrees
-        centred = np.array([unit is Unit.RANGE_M100_100 for unit in units])
-        self._scale = np.where(centred, 200.0, 100.0)
-        self._shift = np.where(centred, 100.0, 0.0)
-        self._inverted = np.array(inverted) & self._range
-        # LeRobot: -v for -100..100 and 100 - v for 0..100, which is `mirror - v` for both.
-        self._mirror = np.where(centred, 0.0, 100.0)
-        self._lowest = -self._shift
-        self._work = np.empty(self.joints, dtype=np.float64)
-        self._other = np.empty(self.joints, dtype=np.float64)
+    @property
+    def low(self) -> float: ...
+    @property
+    def high(self) -> float: ...
+    @property
+    def step(self) -> float: ...
+    @property
+    def turn(self) -> float: ...
 
-    def to_units(self, raw: I4, out: F8) -> F8:
-        """Servo steps [n] -> units [n], written to `out`."""
-        work = self._work
-        np.subtract(raw, self._mid, out=out)
-        np.multiply(out, 360.0, out=out)
-        np.divide(out, STS3215_STEPS_PER_TURN - 1, out=out)
-        np.clip(raw, self._low, self._high, out=work)
-        np.subtract(work, self._low, out=work)
-        np.divide(work, self._span, out=work)
-        np.multiply(work, self._scale, out=work)
-        np.subtract(work, self._shift, out=work)
-        np.subtract(self._mirror, work, out=work, where=self._inverted)
-        np.copyto(out, work, where=self._range)
-        return out
+    def to_units(self, steps: int) -> float:
+        """Position in units."""
 
-    def to_steps(self, units: F8, out: I4) -> I4:
-        """Units [n] -> servo steps [n] (truncated towards zero), written to `out`."""
-        work, other = self._work, self._other
-        np.copyto(other, units)
-        np.subtract(self._mirror, other, out=other, where=self._inverted)
-        np.clip(other, self._lowest, 100.0, out=other)
-        np.add(other, self._shift, out=other)
-        np.divide(other, self._scale, out=other)
-        np.multiply(other, self._span, out=other)
-        np.add(other, self._low, out=other)
-        np.multiply(units, STS3215_STEPS_PER_TURN - 1, out=work)
-        np.divide(work, 360.0, out=work)
-        np.add(work, self._mid, out=work)
-        np.copyto(work, other, where=self._range)
-        np.trunc(work, out=work)
-        np.copyto(out, work, casting="unsafe")
-        return out
+    def to_steps(self, units: float) -> int:
+        """Servo steps, truncated towards zero as LeRobot does."""
 
-    def position_limits(self) -> tuple[F8, F8]:
-        """Lowest and highest units [n] inside the calibrated range (order after inversion)."""
-        low = self.to_units(self._low.astype(np.int32), np.empty(self.joints))
-        high = self.to_units(self._high.astype(np.int32), np.empty(self.joints))
-        return np.minimum(low, high), np.maximum(low, high)
 
-    def step_size(self) -> F8:
-        """Units per servo step [n]."""
-        per_range = self._scale / self._span
-        return np.where(self._degrees, 360.0 / (STS3215_STEPS_PER_TURN - 1), per_range)
+@dataclass(frozen=True, slots=True)
+class DegreesScale:
+    """Degrees from the middle of the range. Neither clamped nor inverted: LeRobot's rule."""
+
+    range_min: int
+    range_max: int
+
+    @property
+    def low(self) -> float:
+        return self.to_units(self.range_min)
+
+    @property
+    def high(self) -> float:
+        return self.to_units(self.range_max)
+
+    @property
+    def step(self) -> float:
+        return 360 / _LAST_STEP
+
+    @property
+    def turn(self) -> float:
+        whole = self.range_max - self.range_min >= _LAST_STEP
+        return self.step * STS3215_STEPS_PER_TURN if whole else float("inf")
+
+    def to_units(self, steps: int) -> float:
+        mid = (self.range_min + self.range_max) / 2
+        return (steps - mid) * 360 / _LAST_STEP
+
+    def to_steps(self, units: float) -> int:
+        mid = (self.range_min + self.range_max) / 2
+        return int((units * _LAST_STEP / 360) + mid)
+
+
+@dataclass(frozen=True, slots=True)
+class RangeScale:
+    """A share of the range: -100..100 (width 200, shift 100) or 0..100 (width 100, shift 0).
+
+    Clamped both ways. inverted: LeRobot's drive_mode; the value is mirrored inside its range.
+    """
+
+    range_min: int
+    range_max: int
+    width: int
+    shift: int
+    inverted: bool
+
+    @property
+    def low(self) -> float:
+        return float(-self.shift)
+
+    @property
+    def high(self) -> float:
+        return 100.0
+
+    @property
+    def step(self) -> float:
+        return self.width / (self.range_max - self.range_min)
+
+    @property
+    def turn(self) -> float:
+        whole = self.shift and self.range_max - self.range_min >= _LAST_STEP
+        return self.step * STS3215_STEPS_PER_TURN if whole else float("inf")
+
+    def to_units(self, steps: int) -> float:
+        inside = min(self.range_max, max(self.range_min, steps))
+        share = (inside - self.range_min) / (self.range_max - self.range_min)
+        units = share * self.width - self.shift
+        return (100 - self.shift) - units if self.inverted else units
+
+    def to_steps(self, units: float) -> int:
+        if self.inverted:
+            units = (100 - self.shift) - units
+        inside = min(100.0, max(float(-self.shift), units))
+        share = (inside + self.shift) / self.width
+        return int(share * (self.range_max - self.range_min) + self.range_min)
+
+
+def joint_scale(range_min: int, range_max: int, *, unit: Unit, inverted: bool) -> Scale:
+    """Scale of one calibrated joint."""
+    match unit:
+        case Unit.DEGREES:
+            return DegreesScale(range_min, range_max)
+        case Unit.RANGE_M100_100:
+            return RangeScale(range_min, range_max, 200, 100, inverted)
+        case Unit.RANGE_0_100:
+            return RangeScale(range_min, range_max, 100, 0, inverted)
+
+
+Scales = tuple[Scale, ...]
+
+
+def units_of(scales: Scales, steps: Sequence[int]) -> list[float]:
+    """Positions of all joints in units."""
+    return [scale.to_units(step) for scale, step in zip(scales, steps, strict=True)]

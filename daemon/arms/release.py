@@ -8,15 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from recd.config.errors import DeviceError, RecdError
 from recd.daemon.arms.attach import attach
 from recd.daemon.arms.feetech.bus import ServoBus, ServoError
 from recd.daemon.arms.feetech.port import BusPort
-from recd.daemon.arms.goalpath import PARK_PATIENCE_NS, PARKED_UNITS, GoalPath
+from recd.daemon.arms.goalpath import PARK_PATIENCE_NS, off_rest
+from recd.daemon.arms.normalize import units_of
 from recd.daemon.arms.registers import POSITION_BLOCK, TORQUE_ENABLE
-from recd.daemon.arms.side import ArmSide, arm_side, full_turns, goal_limits, park_pose
+from recd.daemon.arms.side import ArmSide, arm_side, goal_path, park_pose
 from recd.daemon.arms.torque import disengage, read_torque
 from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns, sleep_until_ns
 
@@ -98,22 +97,21 @@ def _park(servos: ServoBus, side: ArmSide, arm: Mapping[str, Any], goals: Any) -
     pose = park_pose(pair, arm, side.names)
     if pose is None:
         return False, f"no resting pose is configured (arms.{pair}.park): left holding"
-    normalizer = attach(servos, side, alive=lambda: None).calibration.normalizer(side.units)
-    limits = goal_limits(pair, {**arm, "rate_hz": _PARK_RATE_HZ}, normalizer, side.names)
-    path = GoalPath(limits, normalizer, full_turns(normalizer, side.units))
+    scales = attach(servos, side, alive=lambda: None).calibration.scales(side.units)
+    path = goal_path(pair, {**arm, "rate_hz": _PARK_RATE_HZ}, scales, side.names)
     path.rest_at(goals)
-    raw, position = goals.copy(), np.empty(len(side.joints))
+    raw = list(goals)
     tick_ns = now_ns()
     until_ns = tick_ns + PARK_PATIENCE_NS
     servos.port.reply_timeout_ns = 15 * NS_PER_MS
     while tick_ns < until_ns:
         reading = servos.sync_read(POSITION_BLOCK)
         reading.positions(raw)
-        normalizer.to_units(raw, position)
         if reading.valid == (1 << len(side.joints)) - 1:
+            position = units_of(scales, raw)
             arrived = path.approach(pose, position)
             servos.write_goals(path.steps)
-            if arrived and not np.any(np.abs(position - pose) > PARKED_UNITS):
+            if arrived and not off_rest(position, pose):
                 return True, ""
         tick_ns += NS_PER_S // _PARK_RATE_HZ
         sleep_until_ns(tick_ns)

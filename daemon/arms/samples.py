@@ -3,15 +3,14 @@
 Fields are bound once as views into one record; publishing copies that record into the ring's slot.
 """
 
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
 from recd.config.streams import JointFlag, arm_sample_dtype, telemetry_dtype
 from recd.daemon.arms.feetech.bus import Reading
 from recd.daemon.arms.goalpath import GoalPath
-from recd.daemon.arms.limits import F8
-from recd.daemon.arms.normalize import Normalizer
+from recd.daemon.arms.normalize import Scales
 from recd.daemon.arms.registers import (
     PRESENT_LOAD,
     TELEMETRY_CURRENT,
@@ -20,7 +19,10 @@ from recd.daemon.arms.registers import (
     TELEMETRY_TEMPERATURE,
     TELEMETRY_VOLTAGE,
 )
+from recd.daemon.worker import Status
 from recd.shm import RingWriter
+
+_UNKNOWN = float("nan")
 
 FLAG_COUNTERS: tuple[tuple[JointFlag, str], ...] = (
     (JointFlag.NO_REPLY, "no_reply"),
@@ -36,57 +38,57 @@ FLAG_COUNTERS: tuple[tuple[JointFlag, str], ...] = (
 class Samples:
     """The arm_sample record of the present tick and its ring.
 
-    present, leader, requested, limited, sent: float32 views [n]; position: present in float64
-    units [n], NaN where invalid; raw: steps [n].
+    position: present position in units per joint, NaN where invalid; raw: steps per joint, the
+    last known ones; leader: float32 view [n] of the record.
     """
 
-    def __init__(self, ring: RingWriter, normalizer: Normalizer, status: Any) -> None:
-        joints = normalizer.joints
+    def __init__(self, ring: RingWriter, scales: Scales, status: Status) -> None:
+        joints = len(scales)
         self._ring = ring
         self._status = status
-        self._normalizer = normalizer
+        self._scales = scales
         self._array = np.zeros(1, arm_sample_dtype(joints))
         self._slots = ring.views(self._array.dtype)
         self.record = self._array[0]
         self.record["epoch"] = ring.epoch
-        self.raw = self._array["present_raw"][0]
-        self.sent_raw = self._array["sent_raw"][0]
-        self.present = self._array["present"][0]
+        self._present_raw = self._array["present_raw"][0]
+        self._present = self._array["present"][0]
+        self._requested = self._array["requested"][0]
+        self._limited = self._array["limited"][0]
+        self._sent = self._array["sent"][0]
+        self._sent_raw = self._array["sent_raw"][0]
         self.leader = self._array["leader"][0]
-        self.requested = self._array["requested"][0]
-        self.limited = self._array["limited"][0]
-        self.sent = self._array["sent"][0]
-        self.position = np.full(joints, np.nan)
-        self._bits = 1 << np.arange(joints, dtype=np.uint32)
-        self._invalid = np.zeros(joints, dtype=bool)
         self.leader[:] = np.nan
+        self.position = [float("nan")] * joints
+        self.raw = [0] * joints
         self.no_goals()
 
     def take(self, reading: Reading) -> None:
         """Positions, times and flags of a reading; `flags` is set, not added to."""
-        record = self.record
+        record, valid = self.record, reading.valid
         record["request_ns"] = reading.request_ns
         record["sample_ns"] = reading.sample_ns
         record["half_width_ns"] = reading.half_width_ns
-        record["valid"] = reading.valid
+        record["valid"] = valid
         record["flags"] = reading.flags
         reading.positions(self.raw)
-        self._normalizer.to_units(self.raw, self.position)
-        np.equal(self._bits & np.uint32(reading.valid), 0, out=self._invalid)
-        np.copyto(self.position, np.nan, where=self._invalid)
-        np.copyto(self.present, self.position, casting="same_kind")
+        for joint, scale in enumerate(self._scales):
+            known = valid >> joint & 1
+            self.position[joint] = scale.to_units(self.raw[joint]) if known else _UNKNOWN
+        self._present_raw[:] = self.raw
+        self._present[:] = self.position
 
-    def goals(self, path: GoalPath, asked: F8) -> None:
+    def goals(self, path: GoalPath, asked: Sequence[float]) -> None:
         """The way of this tick's goal: what was asked (units), limited, sent."""
-        np.copyto(self.requested, asked, casting="same_kind")
-        np.copyto(self.limited, path.goal, casting="same_kind")
-        np.copyto(self.sent, path.sent, casting="same_kind")
-        np.copyto(self.sent_raw, path.steps)
+        self._requested[:] = asked
+        self._limited[:] = path.goal
+        self._sent[:] = path.sent
+        self._sent_raw[:] = path.steps
 
     def no_goals(self) -> None:
         """There is no goal: NaN, and -1 for steps."""
-        self.requested[:] = self.limited[:] = self.sent[:] = np.nan
-        self.sent_raw[:] = -1
+        self._requested[:] = self._limited[:] = self._sent[:] = np.nan
+        self._sent_raw[:] = -1
 
     def publish(self, tick: int, flags: int, *, arrival_ns: int) -> int:
         """Add flags, count them, write the record. Returns its index in the ring."""

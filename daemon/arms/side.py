@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from recd.config.errors import ConfigError, ConfigProblem
 from recd.daemon.arms.calibration import calibration_path
-from recd.daemon.arms.limits import F8, GoalLimits, relative_vector
+from recd.daemon.arms.goalpath import GoalPath
+from recd.daemon.arms.limits import JointLimits, relative_limits
 from recd.daemon.arms.models import ARM_MODELS, Joint, Unit, joint_units
-from recd.daemon.arms.normalize import Normalizer
+from recd.daemon.arms.normalize import Scales
 from recd.daemon.arms.protection import Guard, guards
 from recd.daemon.arms.registers import Gains, Setting, follower_settings, leader_settings
 from recd.shm.clock import NS_PER_S
@@ -74,27 +73,29 @@ def arm_side(pair: str, role: str, config: Mapping[str, Any], *, runtime_dir: st
     )
 
 
-def goal_limits(
-    pair: str, config: Mapping[str, Any], normalizer: Normalizer, names: tuple[str, ...]
-) -> GoalLimits:
-    """The configured limits as vectors per control period."""
+def goal_path(
+    pair: str, config: Mapping[str, Any], scales: Scales, names: tuple[str, ...]
+) -> GoalPath:
+    """Goal path of a pair's follower with its configured limits, at the pair's control rate."""
     limits, rate_hz = config["limits"], config["rate_hz"]
-    low, high = normalizer.position_limits()
-    joints = len(names)
     step = limits["velocity_per_s"] / rate_hz
-    return GoalLimits(
-        low=low,
-        high=high,
-        relative=relative_vector(
-            config["follower"]["max_relative_target"],
-            names,
-            key=f"arms.{pair}.follower.max_relative_target",
-        ),
-        step=np.full(joints, step),
-        step_growth=np.full(joints, limits["acceleration_per_s2"] / rate_hz**2),
-        glide_step=np.full(joints, min(step, limits["ramp_velocity_per_s"] / rate_hz)),
-        glide_periods=max(1, round(limits["ramp_s"] * rate_hz)),
+    relative = relative_limits(
+        config["follower"]["max_relative_target"],
+        names,
+        key=f"arms.{pair}.follower.max_relative_target",
     )
+    joints = tuple(
+        JointLimits(
+            low=scale.low,
+            high=scale.high,
+            relative=apart,
+            step=step,
+            step_growth=limits["acceleration_per_s2"] / rate_hz**2,
+            glide_step=min(step, limits["ramp_velocity_per_s"] / rate_hz),
+        )
+        for scale, apart in zip(scales, relative, strict=True)
+    )
+    return GoalPath(joints, scales, glide_periods=max(1, round(limits["ramp_s"] * rate_hz)))
 
 
 def protection_guards(config: Mapping[str, Any]) -> tuple[Guard, ...]:
@@ -108,8 +109,8 @@ def protection_guards(config: Mapping[str, Any]) -> tuple[Guard, ...]:
     )
 
 
-def park_pose(pair: str, config: Mapping[str, Any], names: tuple[str, ...]) -> F8 | None:
-    """Resting pose [n] in units, NaN for joints that stay; None when there is none."""
+def park_pose(pair: str, config: Mapping[str, Any], names: tuple[str, ...]) -> list[float] | None:
+    """Resting pose in units per joint, NaN for joints that stay; None when there is none."""
     pose = config["park"]
     if not pose:
         return None
@@ -118,25 +119,9 @@ def park_pose(pair: str, config: Mapping[str, Any], names: tuple[str, ...]) -> F
         raise ConfigError(
             [ConfigProblem(f"arms.{pair}.park", "", f"joints of {', '.join(names)}", unknown)]
         )
-    return np.array([float(pose.get(name, np.nan)) for name in names])
+    return [float(pose.get(name, "nan")) for name in names]
 
 
 def period_ns(config: Mapping[str, Any]) -> int:
     """Control period of the pair."""
     return NS_PER_S // int(config["rate_hz"])
-
-
-def full_turns(normalizer: Normalizer, units: tuple[Unit, ...]) -> F8:
-    """Units per whole turn of joints whose range is the whole turn (they pass a seam), else inf."""
-    low, high = normalizer.position_limits()
-    step = normalizer.step_size()
-    turn = np.full(len(units), np.inf)
-    for joint, unit in enumerate(units):
-        steps = (high[joint] - low[joint]) / step[joint]
-        if unit is not Unit.RANGE_0_100 and steps >= STEPS_OF_A_FULL_RANGE:
-            turn[joint] = step[joint] * (steps + 1)
-    return turn
-
-
-STEPS_OF_A_FULL_RANGE = 4094.5
-"""LeRobot gives a full-turn joint the range 0..4095."""

@@ -7,9 +7,6 @@ failure half way leaves the joints as they were before.
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import numpy as np
-from numpy.typing import NDArray
-
 from recd.daemon.arms.feetech.bus import Reading, ServoBus, ServoError
 from recd.daemon.arms.feetech.port import ATTACH_TIMEOUT_NS
 from recd.daemon.arms.registers import (
@@ -51,18 +48,18 @@ def read_all(bus: ServoBus, block: Block) -> Reading:
     )
 
 
-def read_torque(bus: ServoBus) -> tuple[tuple[bool, ...], NDArray[np.int32]]:
-    """Torque per joint and goal registers (steps [n]). ServoError when a servo stays silent."""
+def read_torque(bus: ServoBus) -> tuple[tuple[bool, ...], list[int]]:
+    """Torque and goal register (steps) per joint. ServoError when a servo stays silent."""
     reading = read_all(bus, TORQUE_BLOCK)
     torque = tuple(bool(data[_TORQUE_BYTE]) for data in reading.packets if data is not None)
     goals = [GOAL_POSITION.decode(reading.word(joint, _GOAL_WORD)) for joint in range(len(bus.ids))]
-    return torque, np.array(goals, dtype=np.int32)
+    return torque, goals
 
 
-def engage(bus: ServoBus) -> NDArray[np.int32]:
+def engage(bus: ServoBus) -> list[int]:
     """Torque on where it is off, each such joint holding its present position.
 
-    Joints that hold torque already keep their goal. Returns the goals (steps [n]). On failure the
+    Joints that hold torque already keep their goal. Returns the goals (steps). On failure the
     joints that were off are switched off again and ServoError says what was refused.
     """
     with patient(bus):
@@ -76,14 +73,14 @@ def engage(bus: ServoBus) -> NDArray[np.int32]:
             raise
 
 
-def _engage(bus: ServoBus, limp: list[int]) -> NDArray[np.int32]:
-    present = np.zeros(len(bus.ids), dtype=np.int32)
+def _engage(bus: ServoBus, limp: list[int]) -> list[int]:
+    present = [0] * len(bus.ids)
     read_all(bus, POSITION_BLOCK).positions(present)
-    wanted = {servo: int(present[joint]) for joint, servo in enumerate(bus.ids) if servo in limp}
+    wanted = {servo: present[joint] for joint, servo in enumerate(bus.ids) if servo in limp}
     if wanted:
         bus.sync_write(GOAL_POSITION, wanted)
     torque, goals = read_torque(bus)
-    held = dict(zip(bus.ids, goals.tolist(), strict=True))
+    held = dict(zip(bus.ids, goals, strict=True))
     refused = [servo for servo, goal in wanted.items() if held[servo] != goal]
     if refused:
         raise ServoError(

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-import numpy as np
 import pytest
 
 from recd.config.errors import DeviceError
@@ -117,7 +116,7 @@ def test_no_accepted_sample_is_older_than_its_request(sim, bus, side) -> None:
     )
     for number in range(4):
         sim.control.fault(bus="main.follower", kind="late", ms=20.0 + 13 * number, skip=12 * number)
-    raw = np.zeros(6, dtype=np.int32)
+    raw = [0] * 6
     bus.port.reply_timeout_ns = PATIENCE_NS
     checked, at_ns = 0, now_ns()
     for _ in range(120):
@@ -148,17 +147,17 @@ def test_no_accepted_sample_is_older_than_its_request(sim, bus, side) -> None:
     ],
 )
 def test_damaged_replies_are_never_believed_and_the_line_recovers(sim, bus, kind, fields) -> None:
-    expected = np.zeros(6, dtype=np.int32)
+    expected = [0] * 6
     readings(bus, 3)
     bus.reading.positions(expected)
     sim.control.fault(bus="main.follower", kind=kind, **fields)
-    raw = expected.copy()
+    raw = list(expected)
     bad = 0
     for _ in range(12):
         [(flags, valid, _, _)] = readings(bus, 1)
         bus.reading.positions(raw)
         bad += valid != ALL
-        assert np.abs(raw - expected).max() <= 1
+        assert max(abs(a - b) for a, b in zip(raw, expected, strict=True)) <= 1
         assert valid == ALL or flags & JointFlag.NO_REPLY
     assert bad > 0 or kind in ("garbage", "error")
     assert ALL in [valid for _, valid, _, _ in readings(bus, 10)]
@@ -169,7 +168,7 @@ def test_an_echoing_adapter_is_noticed_and_its_echo_is_not_a_reply(sim, bus, sid
     sim.control.echo(bus="main.follower")
     bus.open()
     assert bus.port.echo
-    present = attached(bus, side).present.tolist()
+    present = list(attached(bus, side).present)
     assert present == [bus.read(servo, PRESENT_POSITION) for servo in side.ids]
     assert readings(bus, 5)[-1][1] == ALL
 
@@ -207,7 +206,7 @@ def test_engaging_takes_the_present_pose_as_goal_before_torque(sim, bus, side) -
     writes = sim.control.writes(since=mark)
     names = [write.name for write in writes]
     assert names == ["Goal_Position"] * 6 + ["Torque_Enable"] * 6 + ["Lock"] * 6
-    assert [write.value for write in writes[:6]] == goals.tolist()
+    assert [write.value for write in writes[:6]] == goals
     disengage(bus)
 
 

@@ -3,8 +3,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from recd.config.streams import HISTOGRAM_BUCKETS, STATUS_DTYPE
-from recd.daemon.arms.loop import Pacer, bucket
+from recd.config.streams import HISTOGRAM_BUCKETS, STATUS_DTYPE, histogram_bucket
+from recd.daemon.arms.loop import Pacer
 from recd.shm.clock import now_ns, sleep_until_ns, tick_ns
 
 MS = 1_000_000
@@ -42,7 +42,7 @@ def test_an_overrun_skips_to_the_grid_and_is_counted_never_made_up() -> None:
     ("value_ns", "expected"), [(0, 0), (1, 0), (2, 2), (3, 3), (1000, 19), (1 << 40, 63)]
 )
 def test_buckets_are_half_octaves(value_ns, expected) -> None:
-    assert bucket(value_ns) == expected
+    assert histogram_bucket(value_ns) == expected
     if 0 < value_ns < 1 << 31:
         assert 2 ** (expected / 2) <= value_ns < 2 ** ((expected + 1) / 2)
-    assert bucket(value_ns) < HISTOGRAM_BUCKETS
+    assert histogram_bucket(value_ns) < HISTOGRAM_BUCKETS

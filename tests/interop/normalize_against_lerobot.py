@@ -11,12 +11,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from lerobot.motors import Motor, MotorCalibration, MotorNormMode
 from lerobot.motors.feetech import FeetechMotorsBus
 
 from recd.daemon.arms.models import SO_JOINTS, Unit
-from recd.daemon.arms.normalize import Normalizer
+from recd.daemon.arms.normalize import joint_scale
 
 MODES = {
     Unit.DEGREES: MotorNormMode.DEGREES,
@@ -70,19 +69,16 @@ def case(rng: random.Random) -> dict[str, Any]:
 
 def ours(one: dict[str, Any]) -> tuple[list[str], list[int], list[int]]:
     """Our answers to the same questions."""
-    joints = one["joints"]
-    normalizer = Normalizer(
-        tuple(joint["min"] for joint in joints),
-        tuple(joint["max"] for joint in joints),
-        inverted=tuple(bool(joint["drive"]) for joint in joints),
-        units=tuple(Unit(joint["unit"]) for joint in joints),
-    )
-    units = np.empty(len(joints))
-    steps = np.empty(len(joints), dtype=np.int32)
-    there = normalizer.to_units(np.array(one["raw"], dtype=np.int32), units)
-    again = [int(value) for value in normalizer.to_steps(there, steps)]
-    asked = np.array([float.fromhex(value) for value in one["units"]])
-    back = [int(value) for value in normalizer.to_steps(asked, steps)]
+    scales = [
+        joint_scale(
+            joint["min"], joint["max"], unit=Unit(joint["unit"]), inverted=bool(joint["drive"])
+        )
+        for joint in one["joints"]
+    ]
+    units = [scale.to_units(raw) for scale, raw in zip(scales, one["raw"], strict=True)]
+    again = [scale.to_steps(value) for scale, value in zip(scales, units, strict=True)]
+    asked = [float.fromhex(value) for value in one["units"]]
+    back = [scale.to_steps(value) for scale, value in zip(scales, asked, strict=True)]
     return [float(value).hex() for value in units], back, again
 
 

@@ -7,8 +7,6 @@ know sync read (STS/SMS series, protocol 0).
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from scservo_sdk import (
     COMM_RX_CORRUPT,
     COMM_SUCCESS,
@@ -61,7 +59,7 @@ class Reading:
         self.errors = [0] * joints
         self.packets: list[list[int] | None] = [None] * joints
 
-    def positions(self, out: NDArray[np.int32]) -> None:
+    def positions(self, out: list[int]) -> None:
         """First two bytes of each valid joint as a position (steps); others keep their value."""
         for joint, data in enumerate(self.packets):
             if data is not None:
@@ -140,13 +138,13 @@ class ServoBus:
             self._usual_ns[block.length] = min(span_ns, usual_ns + _FORGET_NS)
         return reading
 
-    def write_goals(self, steps: NDArray[np.int32], *, skip: int = 0) -> int:
-        """Goal positions (steps [n]) in one packet without reply. Returns when (ns).
+    def write_goals(self, steps: Sequence[int], *, skip: int = 0) -> int:
+        """Goal positions (steps per joint) in one packet without reply. Returns when (ns).
 
         skip: bit per joint that gets none.
         """
         goals, at = self._goals, 1
-        for step in steps.tolist():
+        for step in steps:
             word = -step | _SIGN if step < 0 else step
             goals[at] = word & 0xFF
             goals[at + 1] = word >> 8

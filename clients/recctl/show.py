@@ -298,5 +298,17 @@ def devices(told: Told) -> list[str]:
     ]  # fmt: skip
     if ports:
         head = ("serial port", "adapter", "stable name", "serial number", "used by")
-        return [*lines, *table(head, ports)]
-    return [*lines, "no serial ports found (/dev/ttyACM*, /dev/ttyUSB*)"]
+        lines += table(head, ports)
+    else:
+        lines.append("no serial ports found (/dev/ttyACM*, /dev/ttyUSB*)")
+    return [*lines, *(line for scan in told["scans"] for line in _servos(scan))]
+
+
+def _servos(scan: Told) -> list[str]:
+    rows = [
+        (str(s["servo_id"]), s["model_name"], s["firmware"], str(s["baud"])) for s in scan["servos"]
+    ]
+    lines = ["", f"servos on {scan['path']}", *table(("id", "model", "firmware", "baud"), rows)]
+    if scan["garbled"]:
+        lines.append("some answers collided: at least two servos share an id")
+    return lines

@@ -86,14 +86,23 @@ def _pictures(made: dict[str, Any]) -> list[str]:
 
 
 @click.command()
+@click.option(
+    "--scan",
+    "ports",
+    multiple=True,
+    metavar="PORT",
+    help="Also ask which servos are on this free serial port; repeatable.",
+)
 @click.pass_obj
-def devices(output: Output) -> None:
+def devices(output: Output, ports: tuple[str, ...]) -> None:
     """Cameras and serial ports of this computer: stable names, formats, who uses them."""
     from recd.daemon.arms.ports import list_ports
+    from recd.daemon.arms.scan import scan_port
     from recd.daemon.cameras.discover import list_cameras
 
     found = {
         "cameras": [camera.to_dict() for camera in list_cameras()],
         "serial_ports": [asdict(port) for port in list_ports()],
+        "scans": [asdict(scan_port(port)) for port in ports],
     }
     output.show(found, show.devices)

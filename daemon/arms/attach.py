@@ -182,7 +182,7 @@ def _find_all(bus: ServoBus, side: ArmSide, alive: Callable[[], None]) -> None:
     raise ServoError(
         f"arms.{side.bus}: no answer from {names}; ids found: {_listing(there)}",
         mend="Check the cable into the first silent joint. A new servo has id 1, and two servos "
-        "with one id garble each other: recctl devices --scan shows what is there.",
+        f"with one id garble each other: recctl devices --scan {bus.port.port_name} shows them.",
     )
 
 

@@ -139,7 +139,7 @@ class Follower:
         if self.state.trait.torque and self.finished:
             self._ctx.event(
                 "left holding torque", level="warning", bus=self._side.bus,
-                mend="The arm holds its pose until recctl release or the power goes.",
+                mend="It holds its pose until recctl release CONFIG lets go or the power goes.",
             )  # fmt: skip
         self.report()
 

@@ -14,7 +14,6 @@ from recd.daemon.arms.registers import POSITION_BLOCK, TELEMETRY_BLOCK
 from recd.daemon.arms.samples import Samples, Telemetry
 from recd.daemon.arms.side import ArmSide
 from recd.daemon.arms.silence import Silence, SilenceFinding
-from recd.daemon.arms.torque import disengage
 from recd.daemon.worker import WorkerContext
 from recd.shm import CellWriter, RingWriter
 from recd.shm.clock import now_ns
@@ -60,20 +59,16 @@ class Leader:
                 level="warning",
                 bus=side.bus,
                 joints=names,
-                mend="It cannot be led by hand: recctl disarm --release, or recctl release.",
+                mend="It cannot be led by hand. Stop the daemon, then: recctl release CONFIG "
+                f"{side.bus}",
             )
 
     def command(self, message: dict[str, Any]) -> None:
-        """`disarm` lets the leader go; other motion commands are the follower's."""
-        if message["ty"] == "disarm":
-            disengage(self._bus)
-            self._telemetry.torque[:] = 0
-            self._ctx.event("leader released", bus=self._side.bus)
-            return
+        """Refused: a leader is never driven."""
         raise StateError(
             f"{message['ty']}: {self._side.bus} is a leader and is never driven",
-            state="DISARMED",
-            legal=("disarm",),
+            state=self.motion.name,
+            legal=(),
         )
 
     def tick(self, tick: int, woke_ns: int, skipped: int) -> None:

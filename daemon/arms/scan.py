@@ -1,4 +1,4 @@
-"""Which servos are on a port: for `recctl devices --scan` and for setting up a new arm.
+"""Which servos are on a port: for `recctl devices --scan PORT` and for setting up a new arm.
 
 Opens the port for itself; only asks, never writes.
 """

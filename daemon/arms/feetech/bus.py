@@ -202,7 +202,7 @@ class ServoBus:
             f"{self.port.bus}: servo {servo} does not answer "
             f"({self._packets.getTxRxResult(result).removeprefix('[TxRxResult] ')})",
             mend="Check its cable and the arm's power supply; two servos with one id answer "
-            "garbled: recctl devices --scan shows the ids.",
+            f"garbled: recctl devices --scan {self.port.port_name} shows the ids.",
         )
 
     def write(self, servo: int, register: Register, value: int) -> None:

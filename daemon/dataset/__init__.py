@@ -14,7 +14,12 @@ from recd.daemon.dataset.stats import CameraHistogram, picture_stride
 from recd.daemon.dataset.store import DatasetStore, Totals
 from recd.daemon.dataset.survey import EpisodeFacts, survey
 from recd.daemon.dataset.trash import TrashEntry
-from recd.daemon.dataset.verify import VerifyReport, check_format, verify_dataset
+from recd.daemon.dataset.verify import (
+    VerifyReport,
+    check_format,
+    decode_episode,
+    verify_dataset,
+)
 from recd.daemon.dataset.videos import CodecPins, VideoFile
 
 __all__ = [
@@ -38,6 +43,7 @@ __all__ = [
     "VerifyReport",
     "VideoFile",
     "check_format",
+    "decode_episode",
     "new_uid",
     "picture_stride",
     "survey",

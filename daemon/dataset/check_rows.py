@@ -22,14 +22,14 @@ from recd.daemon.dataset.schema import BOOKKEEPING
 PNG_HEAD, JPEG_HEAD = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
 
 
-def check_rows(ds: Dataset) -> None:
-    """Walk all data files once, in path order."""
+def check_rows(ds: Dataset, *, decode: bool = False) -> int:
+    """Walk all data files once, in path order; returns the pictures decoded."""
     found = ds.found
     paths = files_with_rows(ds)
     if not paths:
         found.add("data.present", "data", "no file")
-        return
-    position = 0
+        return 0
+    position = decoded = 0
     holders: dict[int, str] = {}
     tasks_seen: dict[int, set[int]] = {}
     for path in paths:
@@ -40,10 +40,13 @@ def check_rows(ds: Dataset) -> None:
         _check_numbers(ds, name, table, position)
         _note_holders(name, table, holders, tasks_seen)
         position += table.num_rows
+        for key in ds.of_kind("image") if decode else ():
+            decoded += _decode_images(ds, name, key, table[key])
     ds.rows = position
     if position != ds.info.get("total_frames"):
         found.add("data.rows", "data", f"{position} rows, {ds.info.get('total_frames')} announced")
     _check_holders(ds, holders, tasks_seen)
+    return decoded
 
 
 def _readable(ds: Dataset, path: Path, name: str) -> pa.Table | None:
@@ -124,6 +127,21 @@ def _check_images(
             ds.found.add(
                 "data.image", name, f"{key}: row {number} is {size}, declared {width}x{height}"
             )
+
+
+def _decode_images(ds: Dataset, name: str, key: str, column: pa.ChunkedArray) -> int:
+    import av
+
+    count = 0
+    for number, cell in enumerate(_cells(column)):
+        kind = "png" if cell.startswith(PNG_HEAD) else "mjpeg"
+        if not cell.startswith((PNG_HEAD, JPEG_HEAD)):
+            continue
+        try:
+            count += len(av.CodecContext.create(kind, "r").decode(av.Packet(cell)))
+        except av.FFmpegError as broken:
+            ds.found.add("data.image", name, f"{key}: row {number} does not decode: {broken}")
+    return count
 
 
 def _cells(column: pa.ChunkedArray) -> Iterator[bytes]:

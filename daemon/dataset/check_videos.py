@@ -17,8 +17,8 @@ FLOAT32_SAFE_S = 1000.0
 """Beyond 1024 s a float32 second is coarser than lerobot's tolerance."""
 
 
-def check_videos(ds: Dataset, *, decode: bool) -> int:
-    """Check every mp4 of every camera; returns the pictures decoded."""
+def check_videos(ds: Dataset, *, decode: bool, strays: bool = True) -> int:
+    """Check every mp4 that `ds.episodes` use; returns the pictures decoded. strays: name others."""
     decoded = 0
     for key in ds.of_kind("video"):
         used: dict[str, list[dict[str, Any]]] = {}
@@ -30,11 +30,11 @@ def check_videos(ds: Dataset, *, decode: bool) -> int:
             if track is None:
                 continue
             tracks[name] = track
-            _check_spans(ds, key, name, rows, track)
+            check_spans(ds, key, name, rows, track)
             if decode:
                 decoded += _check_decoding(ds, name, track)
         _check_join(ds, key, tracks)
-        for path in sorted((ds.root / "videos" / key).rglob("*.mp4")):
+        for path in sorted((ds.root / "videos" / key).rglob("*.mp4")) if strays else ():
             if path.relative_to(ds.root).as_posix() not in used:
                 ds.found.add(
                     "video.stray", path.relative_to(ds.root).as_posix(), "no episode uses it"
@@ -67,9 +67,10 @@ def _track(ds: Dataset, key: str, name: str) -> VideoTrack | None:
     return track
 
 
-def _check_spans(
+def check_spans(
     ds: Dataset, key: str, name: str, rows: list[dict[str, Any]], track: VideoTrack
 ) -> None:
+    """Where each episode of one mp4 lies in it, and whether its rows find their pictures."""
     found, fps = ds.found, ds.fps
     shown = np.sort(track.pts) / track.timescale
     whole = shown[: track.whole]

@@ -4,6 +4,7 @@ At every kill point LeRobot loads N or N+1 whole episodes: every file is complet
 rename, and info.json, which counts the episodes, comes last.
 """
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -27,7 +28,7 @@ from recd.daemon.dataset.ledger import LedgerEntry, Move, Transaction
 from recd.daemon.dataset.parquet import EpisodeRows
 from recd.daemon.dataset.remux import MIN_FRAGMENTED, make_plain
 from recd.daemon.dataset.state import DatasetState, schema_of_episodes
-from recd.daemon.dataset.transaction import FOLDER, digest_of, run
+from recd.daemon.dataset.transaction import FOLDER, digest_of, finish, run
 from recd.daemon.dataset.videos import VideoFile, canonical_codec, check_video
 from recd.daemon.faultpoints import fault_point
 from recd.shm import clock
@@ -113,6 +114,8 @@ def commit(
     watch = _Stopwatch()
     fault_point("commit.begin")
     changed = refresh(handle)
+    if uid in handle.ledger.published:
+        raise DatasetError(f"episode {uid} is already in the dataset")
     videos = check_episode(handle, rows, videos)
     draft = begin_draft(handle, uid, rows, videos)
     watch.mark("checked")
@@ -126,13 +129,7 @@ def commit(
     fault_point("commit.kept")
     watch.mark("planned")
     handle.stale = True
-    run(
-        handle.root,
-        transaction,
-        journal=handle.journal,
-        ledger=handle.ledger,
-        staged=_unsynced(handle.layout, draft),
-    )
+    _publish(handle, draft, transaction)
     watch.mark("durable")
     _carry_on(handle, draft)
     _clean(handle, draft)
@@ -148,6 +145,29 @@ def commit(
         steps_ns=watch.steps,
         changed_outside=tuple(changed),
     )
+
+
+def _publish(handle: Handle, draft: Draft, transaction: Transaction) -> None:
+    """Run the transaction; what fails after PREPARE is tried to its end once, then told as it is.
+
+    From PREPARE on the episode will be published, at the latest when the dataset is next opened:
+    calling it lost would be wrong.
+    """
+    staged = _unsynced(handle.layout, draft)
+    try:
+        run(handle.root, transaction, journal=handle.journal, ledger=handle.ledger, staged=staged)
+    except OSError as broken:
+        if draft.uid in handle.ledger.published:
+            return
+        if handle.ledger.pending is None:
+            raise
+        try:
+            finish(handle.root, transaction, journal=handle.journal, ledger=handle.ledger)
+        except OSError:
+            raise DatasetError(
+                f"episode {draft.uid} is safe but not yet in the dataset: {broken}",
+                mend="Mend the disk; opening the dataset finishes the save (`recctl recover`).",
+            ) from broken
 
 
 def check_episode(
@@ -295,8 +315,11 @@ def _carry_on(handle: Handle, draft: Draft) -> None:
 
 
 def _clean(handle: Handle, draft: Draft) -> None:
-    remove_tree(draft.folder)
     published = list(handle.ledger.published)
-    for uid in published[-UNDO_DEPTH - 1 : -UNDO_DEPTH]:
-        remove_tree(handle.layout.undo(uid))
+    outdated = published[-UNDO_DEPTH - 1 : -UNDO_DEPTH]
+    # The episode is saved whatever happens here; recovery removes what is left lying.
+    with contextlib.suppress(OSError):
+        remove_tree(draft.folder)
+        for uid in outdated:
+            remove_tree(handle.layout.undo(uid))
     fault_point("commit.cleaned")

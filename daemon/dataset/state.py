@@ -35,8 +35,8 @@ from recd.daemon.dataset.layout import (
     video_name,
 )
 from recd.daemon.dataset.parquet import ROWS_PER_EPISODES_FILE, episodes_schema, read_tasks
-from recd.daemon.dataset.schema import Features
-from recd.daemon.dataset.stats import Stats, stats_from_json
+from recd.daemon.dataset.schema import PICTURES, Features
+from recd.daemon.dataset.stats import Stats, aggregate, stats_from_json
 from recd.daemon.dataset.transaction import digest_of
 
 Stamp = tuple[int, int, int]
@@ -203,8 +203,7 @@ def load_state(layout: Layout, features: Features, after: Mapping[str, str]) -> 
     state.features = state.info["features"]
     state.episodes = int(state.info.get("total_episodes", 0))
     state.rows = int(state.info.get("total_frames", 0))
-    if layout.stats.exists():
-        state.stats = stats_from_json(json.loads(layout.stats.read_text(encoding="utf-8")))
+    state.stats = _read_stats(layout, state)
     if layout.tasks.exists():
         state.tasks = read_tasks(layout.tasks)
     names = [INFO, STATS, TASKS]
@@ -212,6 +211,41 @@ def load_state(layout: Layout, features: Features, after: Mapping[str, str]) -> 
         names.append(_load_episodes(layout, state, after))
     state.remember(layout.root, names)
     return state
+
+
+def _read_stats(layout: Layout, state: DatasetState) -> Stats | None:
+    """stats.json, or the same from the episodes' own where it is missing; None without any.
+
+    DatasetError for shapes that aggregating would spread silently.
+    """
+    if not layout.stats.exists():
+        return _stats_of_episodes(layout) if state.episodes else None
+    try:
+        stats = stats_from_json(json.loads(layout.stats.read_text(encoding="utf-8")))
+    except (ValueError, AttributeError) as broken:
+        raise DatasetError(f"{layout.stats}: not readable: {broken}", mend=VERIFY_MEND) from broken
+    for key, feature in state.features.items():
+        channels = (feature["shape"][-1], 1, 1) if feature["dtype"] in PICTURES else None
+        for name, value in stats.get(key, {}).items():
+            if channels and name != "count" and value.shape != channels:
+                raise DatasetError(
+                    f"{layout.stats}: {name} of {key} has shape {value.shape}, expected {channels}",
+                    mend="Recompute the statistics with lerobot (recompute_stats), then try again.",
+                )
+    return stats
+
+
+def _stats_of_episodes(layout: Layout) -> Stats | None:
+    table = read_episodes(layout.root)
+    parts: list[Stats] = []
+    for row in table.to_pylist() if table is not None else ():
+        part: dict[str, dict[str, Any]] = {}
+        for name, value in row.items():
+            if name.startswith("stats/") and value is not None:
+                key, _, stat = name.removeprefix("stats/").rpartition("/")
+                part.setdefault(key, {})[stat] = value
+        parts.append(stats_from_json(part))
+    return aggregate(parts) if parts and all(parts) else None
 
 
 def _load_episodes(layout: Layout, state: DatasetState, after: Mapping[str, str]) -> str:

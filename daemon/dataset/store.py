@@ -15,7 +15,7 @@ from recd.daemon.dataset.draft import OWN_FOLDER
 from recd.daemon.dataset.durable import make_folders, sync_all
 from recd.daemon.dataset.handle import Handle, open_handle
 from recd.daemon.dataset.ledger import BEGIN
-from recd.daemon.dataset.manifest import note
+from recd.daemon.dataset.manifest import note, read_manifest
 from recd.daemon.dataset.pack import PackReport, pack
 from recd.daemon.dataset.parquet import EpisodeRows
 from recd.daemon.dataset.recover import RecoveryReport, recover, salvage_episode
@@ -182,6 +182,12 @@ class DatasetStore:
         entry = ledger.published.get(ledger.last_uid or "")
         last = self._handle.state.episodes - 1
         return entry.uid if entry and entry.episode_index == last else None
+
+    def last_manifest(self) -> Mapping[str, Any]:
+        """Story of the newest episode recd recorded here, {} for none: what to compare the present
+        calibration or configuration with."""
+        uid = self._handle.ledger.last_uid
+        return read_manifest(self._handle.layout.episode(uid)) if uid else {}
 
     def episodes(self) -> list[EpisodeFacts]:
         """All episodes in order, with uid and manifest where they are recd's own."""

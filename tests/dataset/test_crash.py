@@ -18,6 +18,7 @@ from recd.daemon.dataset.commit import FAULT_POINTS as COMMIT_POINTS
 from recd.daemon.dataset.recover import ExitCode
 from recd.daemon.dataset.trash import FAULT_POINTS as UNDO_POINTS
 from recd.daemon.dataset.verify import verify_dataset
+from recd.daemon.faultpoints import watching
 
 KILLED = -9
 LENGTHS = (5, 4)
@@ -269,3 +270,69 @@ def test_a_commit_paused_between_two_renames_is_not_disturbed_by_a_second_proces
         os.kill(child.pid, 18)
         assert child.wait(timeout=30) == 0
     assert verify_dataset(root).episodes == 3
+
+
+BEFORE_PREPARE = COMMIT_POINTS[: COMMIT_POINTS.index("commit.prepared")]
+AFTER_PREPARE = COMMIT_POINTS[COMMIT_POINTS.index("commit.prepared") : -1]
+
+
+def failing_once(monkeypatch, point: str) -> None:
+    """The next pass of `point` in this process is an input/output error."""
+    passing = watching(f"{point}:error")
+    for module in ("commit", "draft", "transaction"):
+        monkeypatch.setattr(f"recd.daemon.dataset.{module}.fault_point", passing)
+
+
+@pytest.mark.parametrize("point", BEFORE_PREPARE)
+def test_an_error_before_prepare_costs_nothing_and_the_same_store_goes_on(
+    studio, monkeypatch, point
+):
+    store = studio.open()
+    studio.record(store, 3)
+    uid = new_uid()
+    videos = studio.stage(store, 4, 1, uid)
+    before = lerobot_files(studio.root)
+    failing_once(monkeypatch, point)
+    with pytest.raises(OSError, match="fault point"):
+        store.commit(uid, studio.rows(1, 4), videos, manifest={})
+    assert lerobot_files(studio.root) == before
+    assert store.commit(uid, studio.rows(1, 4), videos, manifest={}).episode_index == 1
+    assert verify_dataset(studio.root).findings == ()
+
+
+@pytest.mark.parametrize("point", AFTER_PREPARE)
+def test_an_error_after_prepare_still_ends_with_the_episode_saved(studio, monkeypatch, point):
+    store = studio.open()
+    studio.record(store, 3)
+    failing_once(monkeypatch, point)
+    assert studio.record(store, 4).episode_index == 1
+    assert studio.record(store, 2).episode_index == 2
+    assert verify_dataset(studio.root).findings == ()
+
+
+def test_a_disk_that_stays_broken_after_prepare_is_told_and_the_next_opening_saves(
+    studio, monkeypatch
+):
+    store = studio.open()
+    studio.record(store, 3)
+
+    def broken(*_: object) -> None:
+        raise OSError(28, "no space left on device")
+
+    uid = new_uid()
+    videos = studio.stage(store, 4, 1, uid)
+    monkeypatch.setattr("recd.daemon.dataset.transaction.folders_of", broken)
+    with pytest.raises(DatasetError, match=r"is safe but not yet in the dataset: .*no space"):
+        store.commit(uid, studio.rows(1, 4), videos, manifest={})
+    monkeypatch.undo()
+    studio.close()
+    assert [episode.uid for episode in studio.open().episodes()][-1] == uid
+    assert verify_dataset(studio.root).good
+
+
+def test_the_same_episode_is_never_published_twice(studio):
+    store = studio.open()
+    result = studio.record(store, 3)
+    with pytest.raises(DatasetError, match="already in the dataset"):
+        studio.record(store, 3, uid=result.uid)
+    assert store.totals.episodes == 1

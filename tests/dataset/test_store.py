@@ -298,3 +298,36 @@ def test_manifest_and_side_files_lie_with_the_episode_under_its_uid(studio):
     assert manifest["length"] == 4
     assert len(manifest["videos"]["observation.images.front"]["sha256"]) == 64
     assert not (studio.root / ".recd/staging" / uid).exists()
+
+
+def test_missing_statistics_are_rebuilt_from_the_episodes_before_going_on(studio):
+    store = studio.open()
+    for length in (4, 9):
+        studio.record(store, length)
+    studio.close()
+    path = studio.root / "meta/stats.json"
+    wanted = json.loads(path.read_text())
+    path.unlink()
+    studio.record(studio.open(), 2)
+    assert json.loads(path.read_text())["action"]["count"] == [15]
+    assert json.loads(path.read_text())["action"]["min"] == wanted["action"]["min"]
+
+
+def test_statistics_of_a_wrong_shape_are_refused_before_they_spread(studio):
+    studio.record(studio.open(), 3)
+    studio.close()
+    path = studio.root / "meta/stats.json"
+    content = json.loads(path.read_text())
+    content["observation.images.front"]["mean"] = [0.1, 0.2, 0.3]
+    path.write_text(json.dumps(content))
+    with pytest.raises(DatasetError, match=r"mean of observation.images.front has shape \(3,\)"):
+        studio.open()
+
+
+def test_the_newest_episodes_story_is_at_hand_for_comparing(studio):
+    store, uid = studio.open(), new_uid()
+    assert store.last_manifest() == {}
+    videos = studio.stage(store, 3, 0, uid)
+    facts = {"calibration_sha256": {"main.follower": "ab" * 32}}
+    store.commit(uid, studio.rows(0, 3), videos, manifest=facts)
+    assert store.last_manifest()["calibration_sha256"] == facts["calibration_sha256"]

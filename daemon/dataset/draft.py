@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recd.config.errors import DatasetError
-from recd.daemon.dataset.durable import make_folders, remove_tree, sha256_of, write_json
+from recd.daemon.dataset.durable import make_folders, remove_tree, sha256_all, write_json
 from recd.daemon.dataset.handle import Handle
 from recd.daemon.dataset.layout import FIRST, FileIndex
 from recd.daemon.dataset.manifest import MANIFEST, build_manifest, rows_sha256
@@ -72,6 +72,7 @@ def begin_draft(
     tasks = list(dict.fromkeys([*state.tasks, *rows.task]))
     numbers = Numbering(state.episodes, state.rows, {task: i for i, task in enumerate(tasks)})
     episodes_index, tail = state.place_for_episode()
+    unknown = sha256_all({key: video.path for key, video in videos.items() if not video.sha256})
     return Draft(
         uid=uid,
         rows=rows,
@@ -82,7 +83,7 @@ def begin_draft(
         data_index=state.next_data,
         video_index={key: state.next_video.get(key, FIRST) for key in videos},
         episodes_index=episodes_index,
-        video_sha256={key: v.sha256 or sha256_of(v.path) for key, v in videos.items()},
+        video_sha256={key: video.sha256 or unknown[key] for key, video in videos.items()},
         rows_sha256=rows_sha256(rows),
         tail=tail,
     )

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -38,9 +38,14 @@ def sync_path(path: Path) -> None:
 
 
 @cache
-def _sync_pool() -> ThreadPoolExecutor:
-    """Threads that only wait for the disk; kept, as starting eight costs a millisecond."""
-    return ThreadPoolExecutor(SYNC_THREADS, thread_name_prefix="fsync")
+def _disk_pool() -> ThreadPoolExecutor:
+    """Threads that wait for the disk or hash; kept, as starting eight costs a millisecond."""
+    return ThreadPoolExecutor(SYNC_THREADS, thread_name_prefix="disk")
+
+
+def sha256_all(paths: Mapping[str, Path]) -> dict[str, str]:
+    """Digests of several files, worked out side by side."""
+    return dict(zip(paths, _disk_pool().map(sha256_of, paths.values()), strict=True))
 
 
 def sync_all(paths: Iterable[Path]) -> None:
@@ -50,7 +55,7 @@ def sync_all(paths: Iterable[Path]) -> None:
         for path in unique:
             sync_path(path)
         return
-    waiting = [_sync_pool().submit(sync_path, path) for path in unique]
+    waiting = [_disk_pool().submit(sync_path, path) for path in unique]
     errors = [error for future in waiting if (error := future.exception()) is not None]
     if errors:
         raise errors[0]

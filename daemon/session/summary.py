@@ -16,8 +16,9 @@ class CameraSummary:
     fresh: rows with a picture of their own; repeated: rows that repeat one without excuse;
     expected: repeats that the camera's lower rate explains; missing: rows without a true picture;
     lost: frames the device or the ring lost; repeat_run: longest run of unexcused repeats;
-    error_p99_periods: 99th percentile of |capture - row| in periods of the slower of camera and
-    dataset. `..._at_s` is the first or worst place, seconds from the episode's start.
+    error_p99_periods: 99th percentile of |capture - row| of every picture shown, old ones too, in
+    periods of the slower of camera and dataset. `..._at_s` is the first or worst place, seconds
+    from the episode's start.
     """
 
     rows: int = 0

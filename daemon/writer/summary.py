@@ -52,7 +52,9 @@ def camera_summary(ticks: Records, *, fps: float, camera_fps: float, lost: int) 
     frozen_run, frozen_at = longest_run(flagged(TickFlag.FROZEN))
     black_run, black_at = longest_run(flagged(TickFlag.BLACK))
     fresh = ~repeat & ~missing
-    error = np.abs(ticks["error_ns"][fresh]).astype(np.float64)
+    # Of every picture shown: one that is fresh is near its row by the aligner's own rule.
+    shown = ticks["capture_ns"] > 0
+    error = np.abs(ticks["error_ns"][shown]).astype(np.float64)
     period_ns = NS_PER_S / min(fps, camera_fps)
     skips = flagged(TickFlag.SKIP_BEFORE)
     captures = ticks["capture_ns"][fresh]
@@ -77,7 +79,7 @@ def camera_summary(ticks: Records, *, fps: float, camera_fps: float, lost: int) 
         black_s=black_run / fps,
         black_at_s=black_at / fps if black_run else None,
         error_p99_periods=float(np.percentile(error, 99) / period_ns) if len(error) else None,
-        error_at_s=float(np.flatnonzero(fresh)[int(np.argmax(error))] / fps)
+        error_at_s=float(np.flatnonzero(shown)[int(np.argmax(error))] / fps)
         if len(error)
         else None,
         nominal_fps=camera_fps,

@@ -12,7 +12,7 @@ def ticks(flags: list[int]) -> np.ndarray:
     records = np.zeros(len(flags), TICK_DTYPE)
     records["k"] = np.arange(len(flags))
     records["flags"] = flags
-    records["capture_ns"] = np.arange(len(flags)) * PERIOD_NS
+    records["capture_ns"] = np.arange(1, len(flags) + 1) * PERIOD_NS
     records["source_index"] = np.arange(len(flags))
     return records
 
@@ -48,6 +48,14 @@ def test_frozen_and_black_runs_are_measured_in_seconds_from_their_first_row():
     counted = camera_summary(ticks(flags), fps=30, camera_fps=30, lost=0)
     assert (counted.frozen_s, counted.frozen_at_s) == (pytest.approx(0.1), pytest.approx(0.1))
     assert (counted.black_s, counted.black_at_s) == (pytest.approx(0.1), pytest.approx(5 / 30))
+
+
+def test_an_old_picture_counts_with_its_age_as_time_error():
+    records = ticks([0, 0, *[TickFlag.REPEAT | TickFlag.MISSING] * 3, 0])
+    records["error_ns"] = np.array([0, 0, -1, -2, -3, 0]) * PERIOD_NS
+    counted = camera_summary(records, fps=30, camera_fps=30, lost=0)
+    assert counted.error_p99_periods == pytest.approx(3, abs=0.1)
+    assert counted.error_at_s == pytest.approx(4 / 30)
 
 
 def test_bus_counts_overruns_late_replies_and_the_worst_joint():

@@ -272,6 +272,7 @@ def without_excuse(robot: Robot, saved: dict[str, Any], camera: str) -> list[int
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(600)
 def test_twenty_clean_episodes_are_twenty_times_good(tmp_path: Path) -> None:
     with running(tmp_path) as robot:
         robot.arm()

@@ -118,7 +118,7 @@ class Session:
 
     take: the running or finalizing episode; committing: uids sealed and not yet durable, oldest
     first; discarding: the same for takes that go to the trash; last_saved: newest episode saved by
-    this session that may still be undone; undoing: uid being undone, perhaps after its commit;
+    this session that may still be undone; undoing: uids being undone, perhaps after their commit;
     restart: start again once the take is closed; waiting_for: processes that are not ready, why:
     the same with reasons.
     """
@@ -130,7 +130,7 @@ class Session:
     committing: tuple[str, ...] = ()
     discarding: tuple[str, ...] = ()
     last_saved: str | None = None
-    undoing: str | None = None
+    undoing: tuple[str, ...] = ()
     restart: bool = False
     fault: str = ""
     waiting_for: tuple[str, ...] = ()
@@ -254,7 +254,7 @@ def fault(session: Session, reason: str) -> Session:
     take = after.take
     if session.state is State.RECORDING:
         take = _ended(after, f"fault: {reason}", keep=True)
-    return replace(after, take=take, fault=session.fault or reason, restart=False)
+    return replace(after, take=take, fault=session.fault or reason)
 
 
 def _ended(session: Session, reason: str, *, keep: bool) -> Take:
@@ -281,20 +281,20 @@ def closed(session: Session) -> Session:
 
 def durable(session: Session, uid: str) -> Session:
     """Episode `uid` is in the dataset and on the disk: the one that can be undone from now on."""
-    last = None if uid == session.undoing else uid
+    last = None if uid in session.undoing else uid
     return replace(_settled(session, uid), last_saved=last)
 
 
 def settled(session: Session, uid: str) -> Session:
     """The end of `uid` without a new episode: in the trash, or failed and kept aside."""
-    return replace(_settled(session, uid), undoing=_unless(session.undoing, uid))
+    return replace(_settled(session, uid), undoing=_without(session.undoing, uid))
 
 
 def _settled(session: Session, uid: str) -> Session:
     return replace(
         session,
-        committing=tuple(other for other in session.committing if other != uid),
-        discarding=tuple(other for other in session.discarding if other != uid),
+        committing=_without(session.committing, uid),
+        discarding=_without(session.discarding, uid),
     )
 
 
@@ -306,7 +306,7 @@ def undo(session: Session, uid: str | None = None) -> tuple[Session, str]:
     """
     after = advance(session, Event.UNDO)
     latest = session.committing[-1] if session.committing else session.last_saved
-    if latest is None or latest == session.undoing:
+    if latest is None or latest in session.undoing:
         raise _refused(
             session,
             "rerecord: this session has saved no episode that could still be undone",
@@ -318,12 +318,12 @@ def undo(session: Session, uid: str | None = None) -> tuple[Session, str]:
             f"rerecord: {uid} is no longer the latest episode, {latest} is",
             "leave the uid out to undo the latest",
         )
-    return replace(after, last_saved=None, undoing=latest), latest
+    return replace(after, last_saved=None, undoing=(*session.undoing, latest)), latest
 
 
 def undone(session: Session, uid: str) -> Session:
     """`uid` has left the dataset (or could not be undone: the writer said why)."""
-    return replace(session, undoing=_unless(session.undoing, uid))
+    return replace(session, undoing=_without(session.undoing, uid))
 
 
 def undeleted(session: Session) -> Session:
@@ -331,8 +331,8 @@ def undeleted(session: Session) -> Session:
     return replace(advance(session, Event.UNDELETE), last_saved=None)
 
 
-def _unless(held: str | None, uid: str) -> str | None:
-    return None if held == uid else held
+def _without(uids: tuple[str, ...], uid: str) -> tuple[str, ...]:
+    return tuple(other for other in uids if other != uid)
 
 
 def _refused(session: Session, message: str, mend: str) -> StateError:

@@ -110,12 +110,10 @@ class Planner:
             case "ended" if uid == self._uid:
                 self._uid = ""
                 self._feed(Fact.ENDED, now)
-            case "saved":
+            case "saved" | "unwanted":
                 self._do(planning.saved(self.plan), now)
             case "failed":
-                counted = uid != self._recording.session.undoing
-                settle = planning.failed if counted else planning.saved
-                self._do(settle(self.plan), now)
+                self._do(planning.failed(self.plan), now)
 
     def watch(self, now: int) -> None:
         """Time passes: phases end, clients vanish, a waiting plan starts when it can."""

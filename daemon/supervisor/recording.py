@@ -58,7 +58,8 @@ class Recording:
         self._post = post
         self._listener = listener
         self.watchers: list[Callable[[str, str], None]] = []
-        """Told (what, uid): started, ended, saved, discarded, failed, undone or undeleted."""
+        """Told (what, uid): started, ended, saved, discarded, failed, undone, undeleted, or
+        unwanted: failed before it could be undone."""
 
     @property
     def current(self) -> Take | None:
@@ -126,12 +127,15 @@ class Recording:
 
     def discard(self, now: int, *, restart: bool = False) -> Take:
         """End the running episode and put it in the trash; `restart` begins anew at once."""
-        closing = self.session.state is State.FINALIZING
+        closing, restarting = self.session.state is State.FINALIZING, self.session.restart
         self.session = machine.discard(self.session, restart=restart)
         if closing:
             take = self.current
             assert take is not None, "FINALIZING always has a take"
             take.fate = Fate.DISCARDING
+            if restarting:
+                error = RecdError("the take was discarded, nothing was started", code="state")
+                self._listener.resolve(f"restarted:{take.uid}", error)
             return take
         return self._end(now, Fate.DISCARDING)
 
@@ -281,7 +285,7 @@ class Recording:
             return
         take.outcome, take.rows, take.ended_ns = fields, int(fields.get("rows", 0)), now
         take.fate = Fate.SAVED
-        undo_now = self.session.undoing == take.uid
+        undo_now = take.uid in self.session.undoing
         self.session = machine.durable(self.session, take.uid)
         if isinstance(totals := fields.get("totals"), Mapping):
             self.totals = totals
@@ -294,13 +298,13 @@ class Recording:
 
     def _settle(self, take: Take, fate: Fate, fields: Mapping[str, Any], now: int) -> None:
         """A take ended without a new episode: in the trash, or failed and kept aside."""
-        undoing = self.session.undoing == take.uid
+        undoing = take.uid in self.session.undoing
         take.outcome, take.fate, take.ended_ns = fields, fate, now
         self.session = machine.settled(self.session, take.uid)
         described = take.describe()
         topic = "fault" if fate is Fate.FAILED else "episode"
         self._listener.announce(topic, fate.value, **described)
-        self._tell(fate.value, take.uid)
+        self._tell("unwanted" if undoing else fate.value, take.uid)
         outcome: Mapping[str, Any] | RecdError = described
         if fate is Fate.FAILED:
             reason, kept_at = fields.get("reason", "unknown"), fields.get("kept_at", take.staging)
@@ -372,8 +376,10 @@ class Recording:
                 self._post.send(process, "end", **again, resume=True)
             if kind == "writer" and take.seal is not None:
                 self._post.send(process, "seal", **take.seal, resume=True)
-        if kind == "writer" and self.session.undoing:
-            self._send_undo(self.session.undoing)
+        if kind == "writer":
+            for uid in self.session.undoing:
+                if uid not in self.session.committing:
+                    self._send_undo(uid)
 
     def worker_left(self, process: str) -> None:
         """A worker of this recording ended while a take was open: the take remembers it."""

@@ -102,12 +102,12 @@ def test_undo_refuses_a_uid_that_is_no_longer_the_latest() -> None:
 def test_undo_during_the_commit_waits_and_is_not_offered_again() -> None:
     session = machine.closed(machine.stop(recording()))
     session, uid = machine.undo(session)
-    assert (uid, session.undoing) == (UID, UID)
+    assert (uid, session.undoing) == (UID, (UID,))
     with pytest.raises(StateError):
         machine.undo(session)
     session = machine.durable(session, UID)
     assert session.last_saved is None
-    assert machine.undone(session, UID).undoing is None
+    assert machine.undone(session, UID).undoing == ()
 
 
 def test_nothing_saved_by_this_session_means_nothing_to_undo() -> None:

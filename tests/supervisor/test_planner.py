@@ -5,6 +5,7 @@ from typing import Any
 from recd.config.errors import RecdError
 from recd.daemon.session import machine
 from recd.daemon.session.machine import Event, State
+from recd.daemon.session.plan import Phase
 from recd.daemon.supervisor.planner import Planner
 from recd.daemon.supervisor.recording import Recording, RecordingSpec
 from recd.daemon.supervisor.takes import Grid
@@ -71,3 +72,26 @@ def test_rerecord_just_after_a_fault_ended_the_episode_harms_nothing(tmp_path):
     recording.abort(2 * NS_PER_S, "bus silent")
     planner.key("rerecord", 2 * NS_PER_S + 1)
     assert recording.session.state is State.FINALIZING
+
+
+def test_an_undone_take_whose_commit_fails_is_recorded_again_once(tmp_path):
+    planner, recording, _ = running_plan(tmp_path)
+    recording.watchers.append(lambda what, uid: planner.on_take(what, uid, 3 * NS_PER_S))
+    uid = recording.current.uid
+    planner.key("next", 2 * NS_PER_S)
+    recording.hear("encoder:front", "encoder", "closed", {"uid": uid}, 2 * NS_PER_S)
+    assert (planner.plan.phase, planner.plan.done) == (Phase.RESET, 1)
+    planner.key("rerecord", 3 * NS_PER_S)
+    assert (planner.plan.phase, planner.plan.done) == (Phase.RECORDING, 0)
+    recording.hear("writer", "writer", "failed", {"uid": uid, "reason": "r"}, 3 * NS_PER_S)
+    assert (planner.plan.done, planner.plan.unsaved, planner.plan.episode) == (0, 0, 1)
+
+
+def test_a_take_whose_commit_fails_is_counted_out_and_recorded_again(tmp_path):
+    planner, recording, _ = running_plan(tmp_path)
+    recording.watchers.append(lambda what, uid: planner.on_take(what, uid, 3 * NS_PER_S))
+    uid = recording.current.uid
+    planner.key("next", 2 * NS_PER_S)
+    recording.hear("encoder:front", "encoder", "closed", {"uid": uid}, 2 * NS_PER_S)
+    recording.hear("writer", "writer", "failed", {"uid": uid, "reason": "r"}, 3 * NS_PER_S)
+    assert (planner.plan.done, planner.plan.episode, planner.plan.unsaved) == (0, 1, 0)

@@ -1,6 +1,5 @@
 """The choreography of episodes under any order of commands, answers, losses and time."""
 
-import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +7,13 @@ from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from recd.config.errors import RecdError
 from recd.daemon.session import machine
@@ -51,12 +56,13 @@ class Workers:
 
 
 class Choreography(RuleBasedStateMachine):
+    root: Path
+
     def __init__(self) -> None:
         super().__init__()
-        self.folder = tempfile.TemporaryDirectory()
         self.workers = Workers()
         spec = RecordingSpec(
-            name="main", root=Path(self.folder.name), grid=Grid(30),
+            name="main", root=self.root, grid=Grid(30),
             encoders={camera: f"encoder:{camera}" for camera in CAMERAS}, writers=("writer",),
             codec={}, task="t", operator="",
         )  # fmt: skip
@@ -71,7 +77,6 @@ class Choreography(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.finish()
-        self.folder.cleanup()
 
     # --- people ----------------------------------------------------------------------------
 
@@ -127,12 +132,12 @@ class Choreography(RuleBasedStateMachine):
     def writer_says(self, ty: str, **fields: Any) -> None:
         self.recording.hear("writer", "writer", ty, fields, self.now)
 
-    @precondition(lambda self: self.recording.session.undoing is not None)
+    @precondition(lambda self: self.recording.session.undoing)
     @rule(ty=st.sampled_from(["undone", "refused_op"]))
     def writer_undoes(self, ty: str) -> None:
-        uid = self.recording.session.undoing
-        if ("writer", uid) in self.workers.count("undo"):
-            self.writer_says(ty, uid=uid, op="undo", reason="r")
+        for uid in self.recording.session.undoing:
+            if ("writer", uid) in self.workers.count("undo"):
+                self.writer_says(ty, uid=uid, op="undo", reason="r")
 
     @rule(process=st.sampled_from(["writer", "encoder:front"]))
     def worker_comes_back(self, process: str) -> None:
@@ -197,13 +202,15 @@ class Choreography(RuleBasedStateMachine):
             self.now += 2 * CLOSE_DEADLINE_NS
             self.recording.watch(self.now)
             self.writer_answers("durable")
-            if self.recording.session.undoing is not None:
-                self.writer_undoes("undone")
+            self.writer_undoes("undone")
         assert self.recording.settled
         assert not self.open_takes()
         missing = self.awaited - set(self.workers.outcomes)
         assert not missing
 
 
-Choreography.TestCase.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
-TestChoreography = Choreography.TestCase
+def test_any_order_of_commands_answers_and_losses_ends_every_take(tmp_path: Path) -> None:
+    Choreography.root = tmp_path
+    run_state_machine_as_test(
+        Choreography, settings=settings(max_examples=40, stateful_step_count=30, deadline=None)
+    )

@@ -254,6 +254,25 @@ class RecdClient:
             status = self.status()
         return status
 
+    def wait_for_motion(self, wanted: str, *, timeout_s: float = 30.0) -> None:
+        """Wait until every pair of arms is in motion state `wanted` (TELEOP after `arm`)."""
+        deadline_ns = now_ns() + int(timeout_s * 1e9)
+        while True:
+            motion = {pair: arm["motion"] for pair, arm in self.status()["arms"].items()}
+            if all(said.get("state") == wanted for said in motion.values()):
+                return
+            if now_ns() > deadline_ns:
+                found = ", ".join(
+                    f"{pair} {said.get('state')} {said.get('cause', '')}".rstrip()
+                    for pair, said in motion.items()
+                )
+                raise ReplyTimeoutError(
+                    f"arms: expected {wanted} within {timeout_s:g} s, found {found}",
+                    mend="Bring the leader to the follower's pose; recctl status names the joints.",
+                    code="deadline",
+                )
+            self.pause(0.2, "event")
+
 
 def _existing(directory: Path | None) -> Path:
     assert directory is not None, "either an endpoint or a folder is given"

@@ -67,7 +67,7 @@ def demo(
     with _daemon(command, directory / "recd.log") as process, _client(process, directory) as client:
         client.wait_until("READY", timeout_s=START_TIMEOUT_S)
         client.arm()
-        _wait_for_motion(client, "TELEOP")
+        client.wait_for_motion("TELEOP")
         say("armed: the follower follows the leader at 250 Hz")
         saved = _record(client, episodes, episode_s, reset_s, output)
         client.shutdown()
@@ -124,18 +124,6 @@ def _client(process: subprocess.Popen[bytes], directory: Path) -> RecdClient:
     raise RecdError("the daemon did not come up", mend=f"See {directory / 'recd.log'}")
 
 
-def _wait_for_motion(client: RecdClient, wanted: str, timeout_s: float = 30.0) -> None:
-    deadline_ns = now_ns() + int(timeout_s * NS_PER_S)
-    while now_ns() < deadline_ns:
-        arms = client.status()["arms"]
-        if all(arm["motion"].get("state") == wanted for arm in arms.values()):
-            return
-        for _ in client.events("state", "event", timeout_s=0.2):
-            break
-    motion = {pair: arm["motion"] for pair, arm in client.status()["arms"].items()}
-    raise RecdError(f"arms: expected {wanted} within {timeout_s:g} s, found {motion}")
-
-
 def _record(
     client: RecdClient, episodes: int, episode_s: float, reset_s: float, output: Output
 ) -> list[dict[str, Any]]:
@@ -145,8 +133,7 @@ def _record(
                 resume=True, client=CLIENT)  # fmt: skip
     told, redone, phase = Told(client), False, ""
     while phase != "done":
-        for _ in client.events("plan", "episode", timeout_s=0.2):
-            break
+        client.pause(0.2, "plan", "episode")
         plan, now = told.look(CLIENT)
         phase = plan["phase"]
         if not output.as_json:

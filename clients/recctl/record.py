@@ -54,9 +54,12 @@ def record(
     does not lose anything (see --client-lost); recctl attach comes back to it.
     """
     with output.client() as client, _pedal(pedal) as pedals:
-        _wait_until_ready(client)
+        now = _wait_until_ready(client)
         if arm_first:
             client.arm()
+            client.wait_for_motion("TELEOP")
+        else:
+            _warn_of_disarmed(now)
         name = _client_name()
         client.call(
             "plan.start", episodes=episodes, episode_s=episode_s, reset_s=reset_s, task=task,
@@ -65,8 +68,11 @@ def record(
         return follow(client, name, output=output, pedals=pedals, bell=not no_bell)
 
 
-def _wait_until_ready(client: RecdClient) -> None:
-    """Until an episode can start; tells what is waited for. StateError where waiting is in vain."""
+def _wait_until_ready(client: RecdClient) -> dict[str, Any]:
+    """The status once an episode can start; tells what is waited for.
+
+    StateError where waiting is in vain.
+    """
     now = client.status()
     legal = ", ".join(now["legal"])
     if now["state"] == "FAULT":
@@ -83,7 +89,11 @@ def _wait_until_ready(client: RecdClient) -> None:
     if now["state"] != "READY":
         what = ", ".join(now["waiting_for"]) or "the episode before to be closed"
         click.echo(f"{now['state']}, waiting for: {what}", err=True)
-        now = client.wait_until("READY", "FAULT", timeout_s=READY_TIMEOUT_S)
+        return client.wait_until("READY", timeout_s=READY_TIMEOUT_S)
+    return now
+
+
+def _warn_of_disarmed(now: dict[str, Any]) -> None:
     for pair, arm in now["arms"].items():
         if arm["motion"].get("state") == "DISARMED":
             click.echo(f"{pair} is DISARMED: recctl arm, or key a, lets it follow", err=True)

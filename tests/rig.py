@@ -1,0 +1,136 @@
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from recd.clients.client import NotRunningError, RecdClient
+from recd.shm.clock import NS_PER_S, now_ns, sleep_until_ns
+
+START_S = 90.0
+
+
+def until(found: Callable[[], Any], what: str, timeout_s: float = 60.0) -> Any:
+    """Ask until the answer is true; fail with `what` after `timeout_s`."""
+    deadline_ns = now_ns() + int(timeout_s * NS_PER_S)
+    while not (answer := found()):
+        if now_ns() > deadline_ns:
+            pytest.fail(f"waited {timeout_s:g} s for {what}")
+        sleep_until_ns(now_ns() + NS_PER_S // 50)
+    return answer
+
+
+class Robot:
+    """A real daemon with the simulated robot, in folders of its own."""
+
+    def __init__(self, folder: Path, *overrides: str) -> None:
+        self.folder = folder
+        self.root = folder / "dataset"
+        # Unix socket paths are short; pytest's folders are not.
+        self.runtime = Path(tempfile.mkdtemp(prefix="recd-e2e-"))
+        self.overrides = overrides
+        self.log = folder / "recd.log"
+        self.process: subprocess.Popen[bytes] | None = None
+        self.client: RecdClient | None = None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "RECD_RUNTIME_DIR": str(self.runtime), "RECD_LOG": "json"}
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "recd.daemon.cli", "run", "demo"]
+        for override in (f"dataset.root={self.root}", *self.overrides):
+            command += ["--set", override]
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment
+            )
+        self.client = until(self._connect, "the control socket", START_S)
+        self.client.wait_until("READY", timeout_s=START_S)
+
+    def _connect(self) -> RecdClient | None:
+        assert self.process is not None
+        if self.process.poll() is not None:
+            pytest.fail(f"the daemon ended: {self.log.read_text()[-2000:]}")
+        try:
+            endpoint = self.runtime / "demo" / "ctl.sock"
+            if not endpoint.exists():
+                return None
+            os.environ["RECD_RUNTIME_DIR"] = str(self.runtime)
+            return RecdClient("demo")
+        except NotRunningError:
+            return None
+
+    def arm(self) -> None:
+        assert self.client is not None
+        self.client.arm()
+        until(lambda: self.motion() == "TELEOP", "TELEOP")
+
+    def motion(self) -> str:
+        assert self.client is not None
+        return str(self.client.status()["arms"]["main"]["motion"].get("state"))
+
+    def rows(self) -> int:
+        """Rows of the running episode so far."""
+        assert self.client is not None
+        episode = self.client.status()["episode"]
+        return int(episode["rows"]) if episode else 0
+
+    def record(self, rows: int) -> dict[str, Any]:
+        """One episode of at least `rows` rows, saved."""
+        assert self.client is not None
+        self.client.start()
+        until(lambda: self.rows() >= rows, f"{rows} rows")
+        return self.client.stop()
+
+    def own(self, uid: str) -> Path:
+        return self.root / ".recd" / "episodes" / uid
+
+    def workers(self) -> dict[str, psutil.Process]:
+        """Worker processes by name."""
+        assert self.client is not None
+        told = self.client.status()["processes"]
+        return {name: psutil.Process(p["pid"]) for name, p in told.items() if p["pid"]}
+
+    def tree(self) -> list[psutil.Process]:
+        assert self.process is not None
+        supervisor = psutil.Process(self.process.pid)
+        return [supervisor, *supervisor.children(recursive=True)]
+
+    def end(self) -> int:
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        code = self.process.wait(90)
+        self.close_client()
+        return code
+
+    def close_client(self) -> None:
+        if self.client is not None:
+            self.client.close()
+            self.client = None
+
+
+@contextmanager
+def running(folder: Path, *overrides: str) -> Iterator[Robot]:
+    folder.mkdir(parents=True, exist_ok=True)
+    robot = Robot(folder, *overrides)
+    try:
+        robot.start()
+        yield robot
+    finally:
+        robot.close_client()
+        if robot.process is not None and robot.process.poll() is None:
+            robot.process.send_signal(signal.SIGTERM)
+            try:
+                robot.process.wait(60)
+            except subprocess.TimeoutExpired:
+                robot.process.kill()
+                robot.process.wait()

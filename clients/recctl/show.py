@@ -182,19 +182,19 @@ def plan_line(plan: Told, now: Told | None = None) -> str:
     now = now or {}
     if take := now.get("episode"):
         parts.append(f"{take['rows']} rows")
-    rates = [f"{name} {c['fps'] or 0:.1f}" for name, c in now.get("cameras", {}).items()]
-    if rates:
-        parts.append(f"fps {' '.join(rates)}")
-    hz = [f"{arm[side]['hz'] or 0:.0f}" for arm in now.get("arms", {}).values()
-          for side in ("leader", "follower") if side in arm]  # fmt: skip
-    parts += [f"arms {'/'.join(hz)} Hz"] if hz else []
+    # What must be seen comes first: a narrow terminal cuts the end.
     lost = now.get("frames_lost", 0)
     parts += [click.style(f"{lost} frames lost", fg="red")] if lost else []
-    if plan.get("rerecorded"):
-        parts.append(f"{plan['rerecorded']} re-recorded")
     if disk := now.get("disk"):
         left = disk.get("seconds_left")
         parts.append(f"disk {duration(left) if left is not None else size(disk['free_bytes'])}")
+    if plan.get("rerecorded"):
+        parts.append(f"{plan['rerecorded']} re-recorded")
+    rates = [f"{name} {c['fps'] or 0:.1f}" for name, c in now.get("cameras", {}).items()]
+    parts += [f"fps {' '.join(rates)}"] if rates else []
+    hz = [f"{arm[side]['hz'] or 0:.0f}" for arm in now.get("arms", {}).values()
+          for side in ("leader", "follower") if side in arm]  # fmt: skip
+    parts += [f"arms {'/'.join(hz)} Hz"] if hz else []
     return "  ".join(parts)
 
 

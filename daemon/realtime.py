@@ -77,7 +77,7 @@ def apply(request: RealtimeRequest) -> RealtimeReport:
             f"nice {request.nice}", _try((os.setpriority, os.PRIO_PROCESS, 0, request.nice))
         )
     if request.priority:
-        policy = os.SCHED_FIFO | os.SCHED_RESET_ON_FORK  # children and helpers stay ordinary
+        policy = os.SCHED_FIFO | os.SCHED_RESET_ON_FORK  # children stay ordinary
         report.attempt(
             f"SCHED_FIFO {request.priority}",
             _try((os.sched_setscheduler, 0, policy, os.sched_param(request.priority))),

@@ -18,11 +18,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from recd.config.errors import RecdError
+
+if TYPE_CHECKING:
+    import subprocess
 
 MAGIC = b"recdAOT1"
 HEADER_BYTES = 4096
@@ -241,9 +244,7 @@ def _compile(module: str, file: Path) -> None:
     environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
     command = [sys.executable, "-m", "recd.shm.aot_compile", module, str(part)]
     try:
-        done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=COMPILE_TIMEOUT_S
-        )
+        done = _run(command, environment)
         if done.returncode != 0:
             reason = done.stderr.strip().splitlines()
             raise RecdError(
@@ -255,13 +256,27 @@ def _compile(module: str, file: Path) -> None:
     except subprocess.TimeoutExpired as error:
         raise RecdError(
             f"kernels of {module}: not compiled within {COMPILE_TIMEOUT_S} s",
-            mend="run `recctl doctor` when the machine is less busy",
+            mend="start again when the machine is less busy",
         ) from error
     except OSError as error:
         raise _cache_error(file.parent, error) from error
     finally:
         part.unlink(missing_ok=True)
     forget_old(module, file.parent)
+
+
+def _run(command: list[str], environment: dict[str, str]) -> "subprocess.CompletedProcess[str]":
+    import subprocess
+
+    try:
+        return subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=COMPILE_TIMEOUT_S
+        )
+    except OSError as error:
+        raise RecdError(
+            f"cannot start {command[0]} to compile kernels: {error.strerror}",
+            mend="use a Python that this user may run (a virtual environment of its own)",
+        ) from error
 
 
 def forget_old(module: str, folder: Path) -> None:

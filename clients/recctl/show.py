@@ -122,6 +122,7 @@ def status(told: Told) -> list[str]:
     lines += [f"  {line}" for line in _arms(told.get("arms", {}))]
     lines += [f"  {line}" for line in _cameras(told.get("cameras", {}))]
     lines += [f"  {line}" for line in _troubles(told.get("processes", {}))]
+    lines += [f"  {line}" for line in _refused(told.get("processes", {}))]
     return lines
 
 
@@ -158,6 +159,17 @@ def _cameras(cameras: Told) -> list[str]:
 def _losses(counters: Told, names: Iterable[str]) -> str:
     told = [f"{counters[name]} {name.replace('_', ' ')}" for name in names if counters.get(name)]
     return f" ({', '.join(told)})" if told else ""
+
+
+def _refused(processes: Told) -> Iterable[str]:
+    """Real-time settings that this user may not have, each once, with what would grant them."""
+    refused: dict[str, list[str]] = {}
+    for name, process in processes.items():
+        for setting, answer in process.get("realtime", {}).items():
+            if answer != "granted":
+                refused.setdefault(f"{setting}: {answer}", []).append(name)
+    for told, names in refused.items():
+        yield f"real-time, {', '.join(names)}: {told}"
 
 
 def _troubles(processes: Told) -> Iterable[str]:

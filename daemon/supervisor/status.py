@@ -122,6 +122,7 @@ def _describe_seat(seat: Seat, now: int) -> dict[str, Any]:
         "restarts": seat.restarts,
         "beat_age_ms": (now - seat.beat_ns) / NS_PER_MS if pid and seat.beat_ns else None,
         "error": dict(seat.error),
+        "realtime": dict(seat.facts.get("realtime", {})),
         **cost,
     }
 

@@ -233,7 +233,7 @@ class Follower:
         self._park_until_ns = at_ns + PARK_PATIENCE_NS
         if self._park is None:
             hot = self.state.cause is Cause.OVERHEAT
-            self._apply(Event.DISARM_RELEASE if hot else Event.NO_PARK_POSE, at_ns)
+            self._apply(Event.LET_GO if hot else Event.NO_PARK_POSE, at_ns)
 
     def _say(self, event: str, error: RecdError) -> None:
         self._ctx.event(
@@ -306,7 +306,8 @@ class Follower:
         arrived = self._path.approach(self._park, position)
         written_ns = self._send()
         if at_ns > self._park_until_ns:
-            self._apply(Event.PARK_BLOCKED, at_ns)
+            hot = self.state.cause is Cause.OVERHEAT
+            self._apply(Event.LET_GO if hot else Event.PARK_BLOCKED, at_ns)
         elif arrived and not off_rest(position, self._park):
             self._apply(Event.PARKED, at_ns)
         return written_ns, JointFlag.RAMPING

@@ -94,6 +94,7 @@ class Event(StrEnum):
     PARKED = "parked"
     NO_PARK_POSE = "no park pose"
     PARK_BLOCKED = "park blocked"
+    LET_GO = "too hot to hold"
 
 
 COMMANDS = tuple(Event)[:8]
@@ -193,6 +194,8 @@ TRANSITIONS: dict[tuple[Phase, Event], Row] = {
     **_rows((_P.DISARMED,), _E.TORQUE_FOUND, Row(_P.ADOPTED, _F.STOP, _C.FOUND_WITH_TORQUE)),
     # An armed arm is brought down gently; one that nobody armed is never moved, only let go.
     **_rows((*_ARMED_STILL, _P.TELEOP), _E.OVERHEAT, Row(_P.PARKING, _F.PARK, _C.OVERHEAT)),
+    **_rows((_P.PARKING,), _E.OVERHEAT, Row(_P.PARKING, cause=_C.OVERHEAT)),
+    **_rows((_P.PARKING,), _E.LET_GO, Row(_P.DISARMED, _F.RELEASE, _C.OVERHEAT)),
     **_rows((*_UNARMED_HOLD, _P.FAULT), _E.OVERHEAT,
             Row(_P.DISARMED, _F.RELEASE, _C.OVERHEAT)),
 }  # fmt: skip

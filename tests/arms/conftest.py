@@ -210,6 +210,15 @@ class Rig:
         follower.answer("motion", since=since, state="TELEOP")
         return leader, follower
 
+    def settled(self) -> None:
+        """Wait until the hand on the leader has brought it to the follower's pose."""
+
+        def alike() -> bool:
+            poses = [self.gather(role, 1)[-1]["present"] for role in ("leader", "follower")]
+            return bool(np.abs(poses[0] - poses[1]).max() < 5)
+
+        until(alike, "the leader is where the follower is")
+
     def reset(self) -> None:
         """As after power-up: both plugged in, no torque, no fault, the leader at the follower."""
         follower = self._running.get("follower")
@@ -244,6 +253,13 @@ class Rig:
             assert slot.intact()
             taken.append(record)
         return np.array(taken, dtype=SAMPLE)
+
+    def newest_telemetry(self, role: str) -> Any:
+        """Next telemetry record of one side."""
+        reader = self.telemetry[role]
+        reader.seek_newest()
+        slot = until(reader.take, f"telemetry of the {role}")
+        return np.frombuffer(bytes(slot.payload[: slot.nbytes]), telemetry_dtype(JOINTS))[0]
 
     def gather(self, role: str, count: int) -> np.ndarray:
         """At least `count` new samples."""

@@ -1,5 +1,7 @@
 """The bus against the simulated servos: what a reading is worth when the wire misbehaves."""
 
+import grp
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -8,7 +10,7 @@ from recd.config.errors import DeviceError
 from recd.config.streams import JointFlag
 from recd.daemon.arms.attach import attach
 from recd.daemon.arms.feetech.bus import ServoBus
-from recd.daemon.arms.feetech.port import BusPort
+from recd.daemon.arms.feetech.port import BusPort, open_error
 from recd.daemon.arms.registers import (
     MIN_POSITION,
     POSITION_BLOCK,
@@ -291,6 +293,14 @@ def test_a_missing_port_and_a_file_that_is_no_port_are_told_apart(tmp_path) -> N
     plain.write_text("")
     with pytest.raises(DeviceError, match="not a serial port"):
         BusPort(str(plain), baud=1_000_000, bus="main.leader").openPort()
+
+
+def test_a_forbidden_port_names_the_group_to_join(sim, side) -> None:
+    refused = open_error(PermissionError(13, "denied"), side.port, side.bus, side.baud)
+    group = grp.getgrgid(os.stat(side.port).st_gid).gr_name
+    assert f"it belongs to group {group}" in refused.message
+    assert f"usermod -aG {group}" in refused.mend
+    assert refused.code == "permission"
 
 
 def test_a_write_the_servo_does_not_keep_is_an_error(sim, bus, side) -> None:

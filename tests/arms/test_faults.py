@@ -217,7 +217,7 @@ def test_park_without_a_resting_pose_holds(rig) -> None:
 
 def test_an_idle_arm_is_parked_and_released(rig) -> None:
     rig.control.hand(bus="main.leader", kind="still")
-    _, follower = rig.teleoperating(park=REST, **rig.limits(idle_park_s=1.0))
+    _, follower = rig.teleoperating(park=REST, **rig.limits(idle_park_s=1.0, align_error=400.0))
     follower.answer("motion", state="DISARMED", cause="parked")
     assert_gentle(rig, 0)
 

@@ -98,6 +98,19 @@ def test_parking_ends_released_and_without_a_pose_it_holds() -> None:
     assert (state.phase, state.cause) == (Phase.ADOPTED, Cause.NO_PARK_POSE)
 
 
+def test_an_overheated_arm_is_brought_to_rest_and_let_go_only_when_that_fails() -> None:
+    state, effects = walk(Phase.TELEOP, Event.OVERHEAT)
+    assert (state.phase, effects) == (Phase.PARKING, [Effect.PARK])
+    state, effects = walk(Phase.TELEOP, Event.OVERHEAT, Event.LET_GO)
+    assert (state.phase, effects[-1]) == (Phase.DISARMED, Effect.RELEASE)
+
+
+def test_heat_does_not_interrupt_an_arm_on_its_way_to_rest() -> None:
+    state, effects = walk(Phase.HELD, Event.DISARM_PARK, Event.OVERHEAT)
+    assert (state.phase, state.cause) == (Phase.PARKING, Cause.OVERHEAT)
+    assert effects == [Effect.PARK, Effect.NOTHING]
+
+
 def test_an_illegal_command_says_state_and_what_is_legal() -> None:
     with pytest.raises(StateError) as caught:
         walk(Phase.DISARMED, Event.TELEOP)

@@ -30,6 +30,21 @@ def test_boot_reads_and_publishes_but_commands_nothing(rig) -> None:
     assert not any(rig.goal_steps().values())
 
 
+def test_telemetry_tells_heat_voltage_load_and_torque(rig) -> None:
+    rig.ready("leader")
+    idle = rig.newest_telemetry("leader")
+    assert idle["valid"] == 0b111111
+    assert (idle["voltage"] == 74).all()
+    assert (idle["temperature"] == 32).all()
+    assert not idle["torque"].any()
+    rig.teleoperating()
+    rig.control.block(bus="main.follower", ident=2)
+    rig.until(
+        lambda: abs(rig.newest_telemetry("follower")["load"][1]) > 100, "load on a held joint"
+    )
+    assert rig.newest_telemetry("follower")["torque"].all()
+
+
 def test_arm_engages_at_the_present_pose_and_then_follows_within_limits(rig) -> None:
     _, follower = rig.teleoperating()
     rig.skip("follower")
@@ -95,11 +110,14 @@ def test_after_a_lost_leader_a_person_resumes_and_the_follower_glides(rig) -> No
 
 
 def test_arming_waits_and_names_the_joints_that_differ(rig) -> None:
-    pan = rig.control.describe()["arms"]["main.leader"]["joints"]["shoulder_pan"]["steps"]
-    rig.control.script(bus="main.leader", frames=[[0.1, {"shoulder_pan": pan + 800}]])
     rig.ready("leader")
     follower = rig.ready("follower")
-    rig.gather("leader", 40)
+    rig.settled()
+    pan = rig.control.describe()["arms"]["main.leader"]["joints"]["shoulder_pan"]["steps"]
+    rig.control.script(bus="main.leader", frames=[[0.1, {"shoulder_pan": pan + 800}]])
+    rig.until(
+        lambda: rig.gather("leader", 1)[-1]["present_raw"][0] > pan + 790, "the leader is led away"
+    )
     since = follower.command("arm")
     waiting = follower.answer("motion", since=since, cause="leader_differs")
     assert waiting["waiting_joints"] == ["shoulder_pan"]

@@ -72,7 +72,7 @@ class BusPort(PortHandler):
             if self.exclusive:
                 _keep_others_out(port.fileno())
         except (serial.SerialException, OSError, ValueError) as error:
-            raise _open_error(error, path, self.bus, self.baudrate) from None
+            raise open_error(error, path, self.bus, self.baudrate) from None
         self.ser = port
         self._fd = port.fileno()
         self._fds = [self._fd]
@@ -198,7 +198,8 @@ def _ask_low_latency(port: Any) -> None:
         return  # not every driver has it; attaching measures the reply time and speaks up
 
 
-def _open_error(error: Exception, path: str, bus: str, baud: int) -> DeviceError:
+def open_error(error: Exception, path: str, bus: str, baud: int) -> DeviceError:
+    """What stands between us and the port at `path`, in words and with the mend."""
     key = f"arms.{bus}.port"
     number = getattr(error, "errno", None)
     if isinstance(error, BlockingIOError) or "lock" in str(error).lower():

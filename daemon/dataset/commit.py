@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from recd.config.errors import DatasetError
-from recd.daemon.dataset.delay import LEROBOT_DELAY_FRAMES, set_delay
+from recd.daemon.dataset.delay import set_delay
 from recd.daemon.dataset.draft import OWN_FOLDER, Draft, begin_draft, verify_draft, write_draft
 from recd.daemon.dataset.durable import keep_copy, make_folders, remove_tree, sha256_of, write_json
 from recd.daemon.dataset.handle import Handle, refresh
@@ -29,7 +29,7 @@ from recd.daemon.dataset.parquet import EpisodeRows
 from recd.daemon.dataset.remux import MIN_FRAGMENTED, make_plain
 from recd.daemon.dataset.state import DatasetState, schema_of_episodes
 from recd.daemon.dataset.transaction import FOLDER, digest_of, finish, run
-from recd.daemon.dataset.videos import VideoFile, canonical_codec, check_video
+from recd.daemon.dataset.videos import VideoFile, check_video
 from recd.daemon.faultpoints import fault_point
 from recd.shm import clock
 
@@ -116,8 +116,8 @@ def commit(
     changed = refresh(handle)
     if uid in handle.ledger.published:
         raise DatasetError(f"episode {uid} is already in the dataset")
-    videos = check_episode(handle, rows, videos)
-    draft = begin_draft(handle, uid, rows, videos)
+    checked = check_episode(handle, rows, videos)
+    draft = begin_draft(handle, uid, rows, {key: each.video for key, each in checked.items()})
     watch.mark("checked")
     fault_point("commit.checked")
     write_draft(handle, draft, facts, sides)
@@ -131,7 +131,7 @@ def commit(
     handle.stale = True
     _publish(handle, draft, transaction)
     watch.mark("durable")
-    _carry_on(handle, draft)
+    _carry_on(handle, draft, {key: each.delay_frames for key, each in checked.items()})
     _clean(handle, draft)
     watch.mark("cleaned")
     return CommitResult(
@@ -170,12 +170,20 @@ def _publish(handle: Handle, draft: Draft, transaction: Transaction) -> None:
             ) from broken
 
 
+@dataclass(frozen=True, slots=True)
+class CheckedVideo:
+    """A video that may be published. delay_frames: pictures between decoding and showing."""
+
+    video: VideoFile
+    delay_frames: int
+
+
 def check_episode(
     handle: Handle, rows: EpisodeRows, videos: Mapping[str, VideoFile]
-) -> dict[str, VideoFile]:
+) -> dict[str, CheckedVideo]:
     """One picture a row for every camera, at its exact time, encoded as the dataset's others.
 
-    Returns the videos to publish: they state the dataset's decoding delay (see `delay`), and very
+    Returns the videos to publish: they have the dataset's decoding delay (see `delay`), and very
     short ones are made plain (`remux.MIN_FRAGMENTED`).
     """
     schema = handle.schema
@@ -192,7 +200,7 @@ def check_episode(
     return {key: _checked(handle, key, video, len(rows)) for key, video in videos.items()}
 
 
-def _checked(handle: Handle, key: str, video: VideoFile, rows: int) -> VideoFile:
+def _checked(handle: Handle, key: str, video: VideoFile, rows: int) -> CheckedVideo:
     schema = handle.schema
     track = check_video(key, video, rows=rows, fps=schema.fps)
     pinned = schema.pins.get(key)
@@ -212,11 +220,11 @@ def _checked(handle: Handle, key: str, video: VideoFile, rows: int) -> VideoFile
         make_plain(video.path, fps=schema.fps, pictures=rows)
         video = replace(video, sha256="")
         track = check_video(key, video, rows=rows, fps=schema.fps)
-    usual = LEROBOT_DELAY_FRAMES.get(track.codec, 0)
-    frames = handle.state.delay.get(key, usual)
-    if set_delay(video.path, track, frames=frames, fps=schema.fps):
-        return replace(video, sha256="")
-    return video
+    made = track.delay * schema.fps // track.timescale
+    wanted = handle.state.delay.get(key, made)
+    if set_delay(video.path, track, frames=wanted, fps=schema.fps):
+        return CheckedVideo(replace(video, sha256=""), wanted)
+    return CheckedVideo(video, made)
 
 
 def _unsynced(layout: Layout, draft: Draft) -> list[Path]:
@@ -285,7 +293,7 @@ def _replacing(layout: Layout, source: Path, name: str, *, undo: Path) -> Move:
     return Move(source_name, name, digest=digest, before=before, keep=keep, label=source.stem)
 
 
-def _carry_on(handle: Handle, draft: Draft) -> None:
+def _carry_on(handle: Handle, draft: Draft, delay: dict[str, int]) -> None:
     """What the next save must know, without reading anything again."""
     state = handle.state
     per_chunk = state.files_per_chunk
@@ -301,11 +309,7 @@ def _carry_on(handle: Handle, draft: Draft) -> None:
         episodes_file=draft.episodes_index,
         tail=draft.tail,
         episodes_schema=schema_of_episodes(state),
-        delay=state.delay
-        or {
-            k: LEROBOT_DELAY_FRAMES.get(canonical_codec(v.pins.codec), 0)
-            for k, v in draft.videos.items()
-        },
+        delay=delay,
     )
     new.remember(handle.root, [INFO, STATS, TASKS, episodes_name(draft.episodes_index)])
     handle.state = new

@@ -1,8 +1,8 @@
-"""Gives an mp4 the decoding delay that LeRobot's own h264 and hevc files have, in its index alone.
+"""Gives an mp4 the decoding delay that its dataset's other files have, in its index alone.
 
-LeRobot joins files by copying packets and fails when one that reorders (x264's B-frames, its
-default) follows one that does not. Ours never reorder, for speed; stating the same delay makes the
-two join in any order. Pictures and their times stay what they are.
+LeRobot joins files by copying packets and fails when one with a delay (x264's B-frames, its
+default) follows one without. recd's encoders lay their files out like LeRobot's; where a dataset
+was begun otherwise, new files follow it. Pictures and their times stay what they are.
 """
 
 import os
@@ -14,9 +14,6 @@ from typing import BinaryIO
 
 from recd.daemon.dataset.boxes import CONTAINERS, VideoTrack, file_boxes
 from recd.daemon.dataset.remux import Clip, join
-
-LEROBOT_DELAY_FRAMES = {"h264": 1, "hevc": 2}
-"""Frames by which lerobot 0.6.1's default encoders reorder, by codec; others do not."""
 
 
 @dataclass(slots=True)
@@ -81,19 +78,21 @@ def _delayed(movie: _Box, ticks: int, pictures: int) -> bytes:
 
 
 def set_delay(path: Path, track: VideoTrack, *, frames: int, fps: int) -> bool:
-    """Make the delay of an mp4 that does not reorder `frames` pictures; True when it was changed.
+    """Make the delay of an mp4 `frames` pictures; True when it was changed.
 
-    The new index is appended and synced before the old one is switched off by four bytes, so a
-    kill leaves a file that reads. A file without a whole index at its end is copied.
+    A file that really reorders keeps its own. The new index is appended and synced before the old
+    one is switched off by four bytes, so a kill leaves a file that reads. A file without a whole
+    index at its end is copied.
     """
     ticks = frames * track.timescale // fps
-    if track.delay == ticks:
+    if track.delay == ticks or (track.pts[1:] < track.pts[:-1]).any():
         return False
     with path.open("r+b") as file:
         if not track.fragmented and _append_index(file, ticks, len(track.pts)):
             return True
     temporary = path.with_name(path.name + ".delayed")
-    join([Clip(path, len(track.pts))], temporary, fps=fps, delay_frames=frames)
+    more = frames - track.delay * fps // track.timescale
+    join([Clip(path, len(track.pts))], temporary, fps=fps, delay_frames=more)
     temporary.replace(path)
     return True
 

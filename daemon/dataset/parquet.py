@@ -23,7 +23,7 @@ from recd.daemon.dataset.schema import (
     Features,
     unused_column,
 )
-from recd.daemon.dataset.stats import STAT_KEYS, CameraHistogram, FeatureStats
+from recd.daemon.dataset.stats import STAT_KEYS, CameraHistogram, FeatureStats, vector_stats
 
 ROWS_PER_EPISODES_FILE = 50
 """An episodes file is rewritten whole at each save until it has this many rows: cost stays flat."""
@@ -241,6 +241,17 @@ def episode_row(row: Mapping[str, Any], schema: pa.Schema) -> pa.Table:
 def write_table(path: Path, table: pa.Table) -> None:
     """Write a small table as one row group."""
     pq.write_table(table, path, compression="snappy", use_dictionary=True)
+
+
+def warm_up(features: Features) -> None:
+    """Write small tables into memory: the first Parquet file of a process costs 50 ms and more,
+    which would otherwise be paid while an operator waits for the first episode."""
+    pa.array(vector_stats(np.zeros((2, 2)))["mean"])  # imports numpy.ma, 100 ms on a busy machine
+    rows = pa.Table.from_pylist([{}], schema=data_schema(features))
+    for table in (rows, episode_row({}, episodes_schema(features)), tasks_table(["warm"])):
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="snappy", use_dictionary=True)
+        pq.read_metadata(pa.BufferReader(sink.getvalue()))
 
 
 def _pandas_field(

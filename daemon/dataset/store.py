@@ -17,7 +17,7 @@ from recd.daemon.dataset.handle import Handle, open_handle
 from recd.daemon.dataset.ledger import BEGIN
 from recd.daemon.dataset.manifest import note, read_manifest
 from recd.daemon.dataset.pack import PackReport, pack
-from recd.daemon.dataset.parquet import EpisodeRows
+from recd.daemon.dataset.parquet import EpisodeRows, warm_up
 from recd.daemon.dataset.recover import RecoveryReport, recover, salvage_episode
 from recd.daemon.dataset.schema import DatasetSchema
 from recd.daemon.dataset.survey import EpisodeFacts, list_episodes
@@ -47,7 +47,9 @@ class DatasetStore:
         DatasetError, with nothing touched, for: a file or foreign folder, no permission, another
         robot, fps, features or codec, a newer format, a dataset in use or left broken.
         """
-        return cls(open_handle(root, schema, repo_id=repo_id))
+        handle = open_handle(root, schema, repo_id=repo_id)
+        warm_up(handle.schema.features)
+        return cls(handle)
 
     @classmethod
     def open(cls, root: Path, *, set_aside: bool = False) -> Self:

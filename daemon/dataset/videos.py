@@ -90,8 +90,6 @@ def canonical_codec(name: str) -> str:
 def info_block(pins: CodecPins, fps: int, *, is_depth_map: bool = False) -> dict[str, Any]:
     """The `info` of a video feature, as lerobot 0.6.1 writes it after the first episode."""
     codec = canonical_codec(pins.codec)
-    # Without "bf" lerobot's editors encode with their default delay, which ours state as well.
-    options = {name: value for name, value in pins.extra_options.items() if name != "bf"}
     preset = pins.preset if pins.preset is not None else DEFAULT_PRESETS.get(codec)
     return {
         "is_depth_map": is_depth_map,
@@ -107,7 +105,7 @@ def info_block(pins: CodecPins, fps: int, *, is_depth_map: bool = False) -> dict
         "video.preset": preset,
         "video.fast_decode": 0,
         "video.video_backend": "pyav",
-        "video.extra_options": options,
+        "video.extra_options": dict(pins.extra_options),
     }
 
 

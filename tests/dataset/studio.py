@@ -23,12 +23,17 @@ from recd.daemon.dataset import (
     VideoFile,
     new_uid,
 )
+from recd.daemon.dataset.boxes import read_track
+from recd.daemon.dataset.delay import set_delay
 
 ENCODERS = {"h264": "libx264", "av1": "libsvtav1"}
 OPTIONS = {
     "h264": {"crf": "30", "g": "2", "bf": "0", "tune": "zerolatency", "preset": "ultrafast"},
     "av1": {"crf": "30", "g": "2", "preset": "12", "svtav1-params": "pred-struct=1:lp=1"},
 }
+LEAD = {"h264": 1, "av1": 0}
+"""Pictures by which decoding runs ahead, as in the files of recd's encoders and of lerobot's."""
+
 FRAGMENTS = "frag_keyframe+empty_moov+default_base_moof"
 
 
@@ -80,13 +85,17 @@ def write_clip(
 
 @dataclass
 class Studio:
-    """Makes a schema, opens stores and records episodes whose every value is known."""
+    """Makes a schema, opens stores and records episodes whose every value is known.
+
+    lead: h264 files are laid out like lerobot's (`LEAD`), not as x264 without B-frames leaves them.
+    """
 
     folder: Path
     fps: int = 30
     codec: str = "h264"
     use_videos: bool = True
     columns: str = "plain"
+    lead: bool = False
     robot_type: str = "so101_follower"
     cameras: tuple[Camera, ...] = (Camera("front", 96, 128), Camera("wrist", 48, 64))
     stores: list[DatasetStore] = field(default_factory=list)
@@ -136,6 +145,8 @@ class Studio:
         write_clip(
             path, episode=episode, frames=range(count), size=size, codec=self.codec, fps=self.fps
         )
+        if self.lead:
+            set_delay(path, read_track(path), frames=LEAD[self.codec], fps=self.fps)
         shown = (picture(episode, k, *size) for k in range(0, count, 5))
         pins = CodecPins(self.codec, "yuv420p", camera.width, camera.height, g=2, crf=30)
         return VideoFile(path, count, pins, histogram_of(shown))

@@ -40,7 +40,7 @@ def files(root: Path, pattern: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory):
-    studio = Studio(tmp_path_factory.mktemp("recorded"))
+    studio = Studio(tmp_path_factory.mktemp("recorded"), lead=True)
     store = studio.open()
     for number, length in enumerate(LENGTHS):
         studio.record(store, length, tasks=(f"task {number}",))

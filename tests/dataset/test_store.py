@@ -4,13 +4,15 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import av
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from recd.config.errors import DatasetError
-from recd.daemon.dataset import Camera, CodecPins, DatasetStore, new_uid
+from recd.daemon.dataset import Camera, CodecPins, DatasetStore, new_uid, verify_dataset
+from recd.daemon.dataset.boxes import pictures_on_grid, read_track
 from recd.daemon.dataset.parquet import ROWS_PER_EPISODES_FILE
 from recd.daemon.dataset.stats import aggregate, stats_from_json, stats_to_json
 
@@ -272,7 +274,6 @@ def test_the_same_episode_commits_once_its_fault_is_mended(studio):
 
 
 def test_videos_of_one_or_two_pictures_are_stored_so_that_their_rate_is_told_right(studio):
-    av = pytest.importorskip("av")
     store = studio.open()
     for count in (1, 2):
         studio.record(store, count)
@@ -331,3 +332,17 @@ def test_the_newest_episodes_story_is_at_hand_for_comparing(studio):
     facts = {"calibration_sha256": {"main.follower": "ab" * 32}}
     store.commit(uid, studio.rows(0, 3), videos, manifest=facts)
     assert store.last_manifest()["calibration_sha256"] == facts["calibration_sha256"]
+
+
+@pytest.mark.parametrize(("first", "delay"), [(True, 512), (False, 0)])
+def test_later_videos_get_the_decoding_delay_of_the_dataset_so_that_all_can_be_joined(
+    studio, first, delay
+):
+    for lead in (first, not first, first):
+        studio.lead = lead
+        studio.record(studio.open(), 5)
+        studio.close()
+    tracks = [read_track(path) for path in sorted((studio.root / "videos").rglob("*.mp4"))]
+    assert [track.delay for track in tracks] == [delay] * 6
+    assert all(pictures_on_grid(track, 30) is None for track in tracks)
+    assert verify_dataset(studio.root).findings == ()

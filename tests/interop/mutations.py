@@ -45,7 +45,7 @@ BASES: dict[str, dict] = {
 
 def record_base(folder: Path, base: str) -> Path:
     """A recording of four episodes and two tasks; returns its root."""
-    studio = Studio(folder, **BASES[base])
+    studio = Studio(folder, lead=True, **BASES[base])
     store = studio.open()
     for length, tasks in zip(LENGTHS, TASKS, strict=True):
         studio.record(store, length, tasks=tasks)

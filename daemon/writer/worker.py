@@ -228,6 +228,7 @@ class Writer:
                 self.ctx.link.send("durable", **self.publisher.publish(episode, builder))
                 self.ctx.status.count("episodes")
             else:
+                builder.extend(builder.decidable())  # so that the take can come back from the trash
                 builder.close()
                 self.publisher.discard(episode)
                 self.ctx.link.send("discarded", uid=episode.uid)

@@ -27,7 +27,8 @@ def run(ctx: WorkerContext) -> int:
     if manners.get("ignore_term"):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     worker = StandIn(ctx, manners)
-    ctx.ready(**_facts(ctx))
+    if not manners.get("never_ready"):
+        ctx.ready(**_facts(ctx))
     return worker.serve()
 
 

@@ -50,7 +50,9 @@ def test_a_worker_without_a_sign_of_life_is_replaced(start_daemon: Start) -> Non
 
 
 def test_a_worker_that_never_gets_ready_is_replaced_until_fault(start_daemon: Start) -> None:
-    daemon = start_daemon(timing={"camera:front": {"ready_after_ns": 1}})
+    daemon = start_daemon(
+        camera__front={"never_ready": True}, timing={"camera:front": {"ready_after_ns": 200}}
+    )
     assert "not ready" in daemon.wait_state("FAULT")["fault"]
 
 

@@ -13,7 +13,7 @@ from recd.config.models import RobotConfig
 from recd.daemon.dataset.schema import DatasetSchema
 from recd.daemon.dataset.sides import RowBlock, RowLog
 from recd.daemon.writer.episode import Episode
-from recd.daemon.writer.rows import REACH_PERIODS, Bus, PairRows, align_pair, bus_of
+from recd.daemon.writer.rows import Bus, PairRows, align_pair, bus_of
 from recd.shm.clock import NS_PER_S
 
 LOOK_BACK_NS = NS_PER_S
@@ -46,7 +46,7 @@ class RowBuilder:
 
     def _arms_decided(self) -> int:
         """Rows that no later sample of any arm can change."""
-        margin_ns = REACH_PERIODS * max(bus.period_ns for bus in self._buses)
+        margin_ns = max(bus.reach_ns for bus in self._buses)
         newest_ns = min(
             self._episode.tracks[f"arm.{bus.pair}.follower"].stream.newest_ns for bus in self._buses
         )
@@ -124,6 +124,7 @@ def buses_of(robot: RobotConfig) -> list[Bus]:
             pair,
             joints=robot.joints(pair),
             rate_hz=arm.rate_hz,
+            fps=robot.dataset.fps,
             degrees=arm.use_degrees,
             action=robot.dataset.action,
         )

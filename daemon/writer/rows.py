@@ -11,13 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 from recd.daemon.align.joints import JointAlignment, JointRule, Wrap, align_joints, hold_actions
+from recd.shm.clock import NS_PER_S
 
 Records = npt.NDArray[np.void]
 Int64s = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 REACH_PERIODS = 3
-"""State is taken from samples at most this many control periods apart; a wider hole is invalid."""
+"""State is taken from samples at most this many control periods apart, or one row period if that is
+more: a lost reply and its resynchronisation (4 to 6 ticks) leave true readings on both sides of a
+row. A wider hole is invalid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,7 @@ class Bus:
     rules: tuple[JointRule, ...]
     wraps: tuple[Wrap | None, ...]
     period_ns: int
+    reach_ns: int
     action: str
 
 
@@ -53,7 +57,9 @@ class PairRows:
     action_tick: Int64s
 
 
-def bus_of(pair: str, *, joints: tuple[str, ...], rate_hz: int, degrees: bool, action: str) -> Bus:
+def bus_of(
+    pair: str, *, joints: tuple[str, ...], rate_hz: int, fps: int, degrees: bool, action: str
+) -> Bus:
     """Rules for one pair: grippers jump, so they are never interpolated; the wrist turns round."""
     return Bus(
         pair=pair,
@@ -64,7 +70,8 @@ def bus_of(pair: str, *, joints: tuple[str, ...], rate_hz: int, degrees: bool, a
         wraps=tuple(
             Wrap(360.0, -180.0) if degrees and joint == "wrist_roll" else None for joint in joints
         ),
-        period_ns=1_000_000_000 // rate_hz,
+        period_ns=NS_PER_S // rate_hz,
+        reach_ns=max(REACH_PERIODS * (NS_PER_S // rate_hz), NS_PER_S // fps),
         action=action,
     )
 
@@ -81,16 +88,15 @@ def align_pair(samples: Records, grid_ns: Int64s, bus: Bus) -> PairRows:
     samples: arm_sample_dtype records, ordered by `request_ns`.
     """
     joints = len(bus.joints)
-    reach_ns = REACH_PERIODS * bus.period_ns
     read = samples[samples["sample_ns"] > 0]
     state = align_joints(
         read["sample_ns"], read["present"], valid_bits(read, joints), grid_ns,
-        rules=bus.rules, reach_ns=reach_ns, wraps=bus.wraps,
+        rules=bus.rules, reach_ns=bus.reach_ns, wraps=bus.wraps,
     )  # fmt: skip
     goals = samples[samples["goal_written_ns"] > 0]
     requested = goals[bus.action]
     action = hold_actions(
-        goals["goal_written_ns"], requested, ~np.isnan(requested), grid_ns, reach_ns=reach_ns
+        goals["goal_written_ns"], requested, ~np.isnan(requested), grid_ns, reach_ns=bus.reach_ns
     )
     state_values = np.nan_to_num(state.values, nan=0.0)
     action_values = np.where(np.isnan(action.values), state_values, action.values)

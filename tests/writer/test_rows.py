@@ -6,7 +6,7 @@ from recd.config.streams import GoalSource, arm_sample_dtype
 from recd.daemon.writer.rows import align_pair, bus_of
 
 PERIOD_NS = 4_000_000
-BUS = bus_of("main", joints=SO_JOINTS, rate_hz=250, degrees=True, action="requested")
+BUS = bus_of("main", joints=SO_JOINTS, rate_hz=250, fps=30, degrees=True, action="requested")
 
 
 def moving(count: int) -> np.ndarray:
@@ -70,3 +70,13 @@ def test_the_wrist_is_interpolated_over_its_seam_not_through_the_whole_turn():
     samples["present"][:, 4] = np.where(np.arange(10) % 2, -179.0, 179.0)
     rows = align_pair(samples, grid(2 * PERIOD_NS + PERIOD_NS // 2), BUS)
     assert abs(rows.state_values[0, 4]) == pytest.approx(180, abs=0.01)
+
+
+def test_a_lost_reply_with_its_resynchronisation_leaves_the_row_valid_and_says_how_far_it_reaches():
+    samples = moving(40)
+    samples["valid"][18:23] = 0
+    samples["present"][18:23] = np.nan
+    rows = align_pair(samples, grid(20 * PERIOD_NS), BUS)
+    assert rows.state_values[0, 0] == pytest.approx(20)
+    assert rows.state.valid.all()
+    assert abs(rows.state.error_ns[0, 0]) == 3 * PERIOD_NS

@@ -19,8 +19,7 @@ from recd.daemon.session.verdict import RULES, Level
 from recd.daemon.sim import camera_control
 from recd.daemon.sim.control import SimControl
 from recd.shm.clock import NS_PER_MS, now_ns, sleep_until_ns
-
-from .conftest import START_S, Robot, running, until
+from tests.rig import START_S, Robot, running, until
 
 FOLLOWER, LEADER = "main.follower", "main.leader"
 CAMERAS = ("front", "wrist")

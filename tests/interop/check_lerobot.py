@@ -15,11 +15,11 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("SVT_LOG", "1")
-os.environ.setdefault("HF_DATASETS_CACHE", tempfile.mkdtemp(prefix="recd-interop-"))
 
 import av
 import datasets
@@ -55,6 +55,19 @@ class WrongError(Exception):
     """lerobot read something, but it is not what the dataset says it holds."""
 
 
+@dataclass(frozen=True)
+class Reading:
+    """A dataset that was read whole. pictures: decoded, each once per decoder."""
+
+    ds: LeRobotDataset
+    pictures: int
+
+
+def use_cache(folder: Path | str) -> None:
+    """Where the Parquet loader keeps its copies; one folder per look, so that none is stale."""
+    datasets.config.HF_DATASETS_CACHE = Path(folder)
+
+
 def need(condition: bool, text: str) -> None:
     if not condition:
         raise WrongError(text)
@@ -86,8 +99,9 @@ def check_tables(ds: LeRobotDataset, root: Path, *, stale_numbers: bool = False)
             need(span == row["length"], f"{key}: episode {e} spans {span} pictures")
 
 
-def check_items(ds: LeRobotDataset, content: Callable | None) -> None:
-    """Every row, every picture, decoded."""
+def check_items(ds: LeRobotDataset, content: Callable | None) -> int:
+    """Every row, every picture, decoded. Returns the number of pictures."""
+    pictures = 0
     meta, starts = ds.meta, ds.meta.episodes["dataset_from_index"]
     for i in range(len(ds)):
         item = ds[i]
@@ -99,11 +113,13 @@ def check_items(ds: LeRobotDataset, content: Callable | None) -> None:
             height, width, channels = meta.shapes[key]
             shape = tuple(item[key].shape)
             need(shape == (channels, height, width), f"{key}: shape {shape}")
+            pictures += 1
         for key, value in item.items():
             if isinstance(value, torch.Tensor) and value.is_floating_point():
                 need(bool(torch.isfinite(value).all()), f"row {i}: {key} is not finite")
         if content:
             content(ds, item, e, f)
+    return pictures
 
 
 def recorded_content(ds: LeRobotDataset, item: dict, episode: int, frame: int) -> None:
@@ -150,20 +166,19 @@ def check_windows(root: Path, ds: LeRobotDataset, backend: str) -> None:
     next(iter(loader))
 
 
-def read(
-    root: Path, content: Callable | None = None, *, stale_numbers: bool = False
-) -> LeRobotDataset:
+def read(root: Path, content: Callable | None = None, *, stale_numbers: bool = False) -> Reading:
     """Load and read everything with both decoders."""
     datasets.disable_progress_bars()
+    pictures = 0
     for backend in BACKENDS:
         ds = LeRobotDataset(REPO, root=root, video_backend=backend)
         check_tables(ds, root, stale_numbers=stale_numbers)
-        check_items(ds, content)
+        pictures += check_items(ds, content)
         check_stats(ds)
         check_windows(root, ds, backend)
         if not ds.meta.video_keys:
             break
-    return ds
+    return Reading(ds, pictures)
 
 
 def read_counted(root: Path) -> int:
@@ -199,7 +214,7 @@ def resumed(root: Path, rows: int = 5) -> LeRobotDataset:
         ds.add_frame(frame)
     ds.save_episode()
     ds.finalize()
-    return read(root)
+    return read(root).ds
 
 
 def episodes_files(root: Path) -> int:
@@ -231,10 +246,12 @@ def merge_both_ways(one: Path, other: Path, work: Path) -> None:
         read(merge_datasets(loaded, f"local/{name}", work / name).root, stale_numbers=several)
 
 
-def verdict(root: Path, *, content: bool = False, with_edit: bool = False) -> dict:
-    """{"good", "error", "where"} of one dataset folder."""
+def verdict(
+    root: Path, *, content: bool = False, with_edit: bool = False, stale_numbers: bool = False
+) -> dict:
+    """{"good", "error", "where", "episodes", "rows", "pictures"} of one dataset folder."""
     try:
-        read(root, recorded_content if content else None)
+        seen = read(root, recorded_content if content else None, stale_numbers=stale_numbers)
         if with_edit:
             with tempfile.TemporaryDirectory() as folder:
                 edit(root, Path(folder))
@@ -242,8 +259,15 @@ def verdict(root: Path, *, content: bool = False, with_edit: bool = False) -> di
         where = traceback.extract_tb(error.__traceback__)[-1]
         text = str(error).splitlines()[0][:200] if str(error) else ""
         place = f"{Path(where.filename).name}:{where.name}"
-        return {"good": False, "error": f"{type(error).__name__}: {text}", "where": place}
-    return {"good": True, "error": "", "where": ""}
+        error_text = f"{type(error).__name__}: {text}"
+        counts = {"episodes": 0, "rows": 0, "pictures": 0}
+        return {"good": False, "error": error_text, "where": place, **counts}
+    counts = {
+        "episodes": seen.ds.meta.total_episodes,
+        "rows": len(seen.ds),
+        "pictures": seen.pictures,
+    }
+    return {"good": True, "error": "", "where": "", **counts}
 
 
 def counted_verdict(root: Path) -> dict:
@@ -265,6 +289,13 @@ def main() -> int:
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
     av.logging.set_level(None)
+    with tempfile.TemporaryDirectory(prefix="recd-interop-") as cache:
+        use_cache(cache)
+        return judge(chosen)
+
+
+def judge(chosen: argparse.Namespace) -> int:
+    """What the command line asks for, printed."""
     found = {}
     for root in chosen.roots:
         if chosen.counted:

@@ -11,6 +11,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -37,16 +39,54 @@ def build(folder: Path, chosen: list[Mutation]) -> dict[str, Path]:
     return roots
 
 
-def ask_lerobot(python: Path, roots: dict[str, Path]) -> dict[str, dict]:
+def ask_lerobot(
+    python: Path, roots: dict[str, Path], variables: Mapping[str, str] | None = None
+) -> dict[str, dict]:
     """The real library's verdicts by name."""
     script = HERE / "check_lerobot.py"
     command = [str(python), str(script), "--content", "--edit", "--json", *map(str, roots.values())]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=variables)
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     if not lines:
         raise SystemExit(f"lerobot's check did not run:\n{done.stderr[-2000:]}")
     said = json.loads(lines[-1])
     return {name: said[str(root)] for name, root in roots.items()}
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One dataset and both verdicts. rules: what recd's checker found broken; real: lerobot's."""
+
+    mutation: Mutation
+    ours_good: bool
+    rules: frozenset[str]
+    real: dict
+
+    @property
+    def same(self) -> bool:
+        """Both say the same, and recd names the rule that was broken."""
+        expected = self.mutation.expected
+        named = expected in self.rules if expected else not self.rules
+        return named and self.ours_good == self.real["good"]
+
+    def __str__(self) -> str:
+        mark = "same" if self.same else "DIFFERENT"
+        ours, theirs = ("good" if good else "bad" for good in (self.ours_good, self.real["good"]))
+        rules = ",".join(sorted(self.rules))[:44]
+        return (
+            f"{mark:9} {self.mutation.name:30} recd {ours:4} {rules:44} "
+            f"lerobot {theirs} {self.real['error'][:90]}"
+        )
+
+
+def judge(roots: dict[str, Path], theirs: dict[str, dict], wanted: list[Mutation]) -> list[Judged]:
+    """Both verdicts on every dataset."""
+    judged = []
+    for mutation in wanted:
+        report = check_format(roots[mutation.name], decode=True)
+        rules = frozenset(finding.rule.name for finding in report.findings if finding.bad)
+        judged.append(Judged(mutation, report.good, rules, theirs[mutation.name]))
+    return judged
 
 
 def main() -> int:
@@ -55,24 +95,11 @@ def main() -> int:
     parser.add_argument("--lerobot-python", type=Path, required=True)
     chosen = parser.parse_args()
     wanted = [m for m in MUTATIONS if not chosen.names or m.name in chosen.names]
-    different = 0
     with tempfile.TemporaryDirectory() as folder:
         roots = build(Path(folder), wanted)
-        theirs = ask_lerobot(chosen.lerobot_python, roots)
-        for mutation in wanted:
-            report = check_format(roots[mutation.name], decode=True)
-            real = theirs[mutation.name]
-            rules = {finding.rule.name for finding in report.findings if finding.bad}
-            same = report.good == real["good"]
-            named = mutation.expected in rules if mutation.expected else not rules
-            different += not (same and named)
-            mark = "same" if same and named else "DIFFERENT"
-            ours = "good" if report.good else "bad"
-            print(
-                f"{mark:9} {mutation.name:30} recd {ours:4} {','.join(sorted(rules))[:44]:44} "
-                f"lerobot {'good' if real['good'] else 'bad'} {real['error'][:90]}"
-            )
-    print(f"{len(wanted)} datasets, {different} different")
+        judged = judge(roots, ask_lerobot(chosen.lerobot_python, roots), wanted)
+    different = sum(not one.same for one in judged)
+    print(*judged, f"{len(wanted)} datasets, {different} different", sep="\n")
     return 1 if different else 0
 
 

@@ -154,9 +154,7 @@ def pytest_terminal_summary(
     if not tally.lerobot:
         return
     stats = terminalreporter.stats
-    outcomes = {
-        name: len(stats.get(name, [])) for name in ("passed", "failed", "error", "skipped")
-    }
+    outcomes = {name: len(stats.get(name, [])) for name in ("passed", "failed", "error", "skipped")}
     lines = tally.lines(outcomes)
     terminalreporter.section("what this run has shown")
     terminalreporter.write_line("\n".join(lines))

@@ -15,8 +15,7 @@ from typing import Any
 HERE = Path(__file__).parent
 SOURCES = HERE.parents[1] / "src"
 FFMPEG = ("avutil", "avcodec", "avformat", "avdevice", "avfilter", "swscale", "swresample")
-COMMAND_S = 240
-ANSWER_S = 600
+COMMAND_S = 600
 
 
 class LerobotError(AssertionError):
@@ -121,7 +120,9 @@ class Lerobot:
                 timeout=COMMAND_S,
             )
         if done.returncode:
-            raise LerobotError(f"{command[0]} ended with {done.returncode}:\n{self._last_words(log)}")
+            raise LerobotError(
+                f"{command[0]} ended with {done.returncode}:\n{self._last_words(log)}"
+            )
         return log.read_text(errors="replace")
 
     def _program(self, name: str) -> list[str]:

@@ -74,7 +74,7 @@ class Rig:
 def simulated_rig(folder: Path) -> Iterator[Rig]:
     """Arms, cameras and their devices, until the block ends."""
     with ExitStack() as stack:
-        sim = stack.enter_context(launch.running(folder / "sim"))
+        sim = stack.enter_context(launch.running(folder / "sim", log_path=folder / "servo.log"))
         cameras = [f"--camera={name}:{'x'.join(map(str, SMALL_SIZE))}" for name in CAMERAS]
         pose = sim.control.describe()["pose"]
         served = stack.enter_context(_server("recd.daemon.sim.camera", *cameras, "--pose", pose))
@@ -113,10 +113,9 @@ def lerobot_records(
     side: Lerobot, rig: Rig, root: Path, *, episodes: int, episode_s: float, resume: bool
 ) -> Path:
     """The unmodified `lerobot-record` command line; returns the dataset's root."""
-    width, height = SMALL_SIZE
+    form = "type: opencv, width: {}, height: {}, fps: 30".format(*SMALL_SIZE)
     cameras = ", ".join(
-        f"{name}: {{type: opencv, index_or_path: {path}, width: {width}, height: {height}, fps: 30}}"
-        for name, path in CAMERAS.items()
+        f"{name}: {{index_or_path: {path}, {form}}}" for name, path in CAMERAS.items()
     )
     side.run(
         [

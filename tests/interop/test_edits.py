@@ -1,5 +1,7 @@
 """lerobot's own tools on recd's datasets: merge in both orders, delete, split, each read again."""
 
+from pathlib import Path
+
 import pytest
 from lerobot_side import LerobotError
 
@@ -17,7 +19,7 @@ def edit(side, tally, tmp_path):
     def ask(op, **arguments):
         roots = side.ask(op, **arguments, out=tmp_path / op)
         tally.add("edits")
-        return roots
+        return [Path(root) for root in roots]
 
     return ask
 
@@ -34,7 +36,7 @@ def test_merged_with_a_dataset_of_lerobot_in_either_order(
     whole(merged, episodes=len(prints), stale_numbers=kind == STALE)
     assert fingerprints(merged) == prints
     if kind == STALE:
-        with pytest.raises(LerobotError, match="FileNotFoundError|IndexError"):
+        with pytest.raises(LerobotError, match=r"FileNotFoundError|IndexError"):
             side.ask("delete", root=merged, episodes=[0], out=tmp_path / "deleted")
         tally.add("stale_merges")
 

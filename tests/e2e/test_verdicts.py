@@ -139,7 +139,7 @@ CAMERA_FAULTS = [
     ("stall", 15, 0.0, 20, (("repeat_run", Level.CHECK), ("missing", Level.BAD),
                             ("time_error", Level.BAD))),
     ("skip", 4, 0.0, 20, (("lost", Level.BAD), ("missing", Level.BAD))),
-    ("delay", 25, 150.0, 45, (("late", Level.CHECK), ("missing", Level.BAD))),
+    ("delay", 25, 800.0, 45, (("late", Level.CHECK), ("missing", Level.BAD))),
     ("corrupt", 2, 0.0, 20, (("corrupt", Level.BAD),)),
     ("garble", 2, 0.0, 20, (("corrupt", Level.BAD),)),
     ("freeze", 35, 0.0, 40, (("frozen", Level.CHECK),)),

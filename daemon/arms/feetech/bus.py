@@ -16,20 +16,20 @@ from scservo_sdk import (
 
 from recd.config.errors import DeviceError
 from recd.config.streams import JointFlag
+from recd.daemon.arms.feetech.pace import ReplyPace
 from recd.daemon.arms.feetech.port import BusPort
 from recd.daemon.arms.feetech.resync import Line
 from recd.daemon.arms.registers import GOAL_POSITION, Block, Register, error_words
 from recd.shm.clock import NS_PER_MS, now_ns, sleep_until_ns
 
 _ID, _LENGTH, _INSTRUCTION, _ERROR, _DATA = 2, 3, 4, 4, 5
+_FRAME_BYTES = 6
+"""Bytes of a reply without data: two of header, id, length, error, checksum."""
+
 _SIGN, _MAGNITUDE = 0x8000, 0x7FFF
 _NOBODY = 252
 """An id that no servo of an arm has: only an echo can answer it."""
 
-_FORGET_NS = 2_000
-"""By how much the usual span of a read may grow per read; it follows the shortest ones."""
-
-_WAKE_NS = 60_000
 _TRIES = 3
 _RECOVERY_NS = 700 * NS_PER_MS
 _ECHO_NS = 5 * NS_PER_MS
@@ -90,7 +90,7 @@ class ServoBus:
         self._joint = {servo: joint for joint, servo in enumerate(self.ids)}
         self._everybody = (1 << len(self.ids)) - 1
         self._order = list(self.ids)
-        self._usual_ns: dict[int, int] = {}
+        self._paces: dict[int, ReplyPace] = {}
         self._goals = [value for servo in self.ids for value in (servo, 0, 0)]
 
     def open(self) -> None:
@@ -120,9 +120,10 @@ class ServoBus:
             return reading
         port, dropped = self.port, self.port.dropped_bytes
         self._packets.syncReadTx(port, block.address, block.length, self._order, len(self._order))
-        # Most of the wait in one sleep: waking for each servo's packet costs twice the CPU.
-        usual_ns = self._usual_ns.get(block.length, 0)
-        sleep_until_ns(port.request_ns + usual_ns - _WAKE_NS)
+        pace = self._paces.setdefault(block.length, ReplyPace())
+        sleep_until_ns(port.request_ns + pace.sleep_ns)
+        whole_bytes = len(self.ids) * (_FRAME_BYTES + block.length)
+        overslept = pace.sleep_ns > 0 and port.getBytesAvailable() >= whole_bytes
         if port.dropped_bytes != dropped:
             reading.flags |= JointFlag.LATE_REPLY
         self._collect(block.length, reading)
@@ -134,8 +135,7 @@ class ServoBus:
             reading.flags |= JointFlag.NO_REPLY
             self._note_silence(reading)
         else:
-            span_ns = last_ns - port.request_ns
-            self._usual_ns[block.length] = min(span_ns, usual_ns + _FORGET_NS)
+            pace.learn(last_ns - port.request_ns, overslept=overslept)
         return reading
 
     def write_goals(self, steps: Sequence[int], *, skip: int = 0) -> int:

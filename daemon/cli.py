@@ -26,12 +26,14 @@ def run(config: str, overrides: tuple[str, ...]) -> None:
 
     SIGTERM and Ctrl-C finish the running episode and leave nothing behind.
     """
+    from recd.daemon import realtime
     from recd.daemon.cameras.preflight import check_cameras
     from recd.daemon.supervisor.supervisor import Supervisor
 
     robot = load_robot(config, overrides=overrides)
     check_cameras(robot, config, overrides=overrides)
     log.configure(process="supervisor")
+    realtime.refuse_huge_pages()
     sys.exit(Supervisor(robot).run())
 
 

@@ -123,6 +123,8 @@ def status(told: Told) -> list[str]:
     lines += [f"  {line}" for line in _cameras(told.get("cameras", {}))]
     lines += [f"  {line}" for line in _troubles(told.get("processes", {}))]
     lines += [f"  {line}" for line in _refused(told.get("processes", {}))]
+    if (answer := told.get("serial_delivery", "")) not in ("", "granted"):
+        lines.append(f"  real-time, delivery of serial input: {answer}")
     return lines
 
 

@@ -129,6 +129,7 @@ class Commands:
                 **dict(s.recording.totals),
             },
             "processes": status.describe_processes(s.fleet, now),
+            "serial_delivery": s.serial.answer,
             "shm_bytes": s.resources.nbytes,
             "rejected_messages": s.control.rejected if s.control is not None else 0,
         }

@@ -36,6 +36,7 @@ from recd.daemon.supervisor.planner import Planner
 from recd.daemon.supervisor.processes import Process, process_table
 from recd.daemon.supervisor.recording import Recording
 from recd.daemon.supervisor.resources import Resources
+from recd.daemon.supervisor.serial_delivery import SerialDelivery
 from recd.daemon.supervisor.signals import Signals
 from recd.daemon.supervisor.spawn import Surroundings
 from recd.daemon.supervisor.status import Meters
@@ -86,6 +87,8 @@ class Supervisor:
         self.recording.watchers.append(self._on_take)
         self.motion = Motion(self.fleet.of_kind("arm"), self.fleet, self.news.resolve)
         self.disk = disk.Disk(reserve_bytes=robot.dataset.reserve_mb * 1_000_000)
+        wanted = robot.realtime
+        self.serial = SerialDelivery(wanted.serial_nice if wanted.enabled else 0)
         self.ending = Ending(self.fleet, self.recordings.values())
         self.notifier = Notifier()
         self.had_episodes = False
@@ -180,6 +183,7 @@ class Supervisor:
         self.motion.watch(now)
         self.hooks.watch(now)
         self.meters.watch(now)
+        self.serial.watch(now)
         self._watch_disk(now)
         self._feed_watchdog(now)
         if self.control is not None:
@@ -395,6 +399,7 @@ class Supervisor:
             self.news.resolve("shutdown", {"ended": True})
             self.control.close()
         self.fleet.kill_all()
+        self.serial.close()
         self.hooks.close()
         self.looks.close()
         self.resources.close()

@@ -1,0 +1,72 @@
+"""Kernel workers that deliver serial input: raised while a daemon runs, given back afterwards."""
+
+import os
+
+import pytest
+
+from recd.daemon.supervisor import serial_delivery
+from recd.daemon.supervisor.serial_delivery import CHECK_NS, SerialDelivery
+
+ROOT = os.geteuid() == 0
+
+
+def niceness() -> dict[int, int]:
+    found = {}
+    for pid in serial_delivery._unbound_workers():
+        try:
+            found[pid] = os.getpriority(os.PRIO_PROCESS, pid)
+        except ProcessLookupError:
+            continue
+    return found
+
+
+@pytest.mark.skipif(not ROOT, reason="only root may raise kernel workers")
+@pytest.mark.skipif(not niceness(), reason="no kernel workers are visible in this container")
+def test_workers_are_raised_while_watched_and_given_back_at_the_end():
+    delivery = SerialDelivery(-20)
+    delivery.watch(0)
+    raised = niceness()
+    delivery.close()
+    assert delivery.answer == "granted"
+    assert set(raised.values()) == {-20}
+    given_back = niceness()
+    assert {given_back[pid] for pid in raised if pid in given_back} == {0}
+
+
+@pytest.mark.skipif(not ROOT, reason="only root may raise kernel workers")
+@pytest.mark.skipif(not niceness(), reason="no kernel workers are visible in this container")
+def test_a_daemon_that_ended_beside_us_does_not_keep_them_low():
+    ours, other = SerialDelivery(-20), SerialDelivery(-20)
+    ours.watch(0)
+    other.watch(0)
+    other.close()
+    ours.watch(CHECK_NS)
+    assert set(niceness().values()) == {-20}
+    ours.close()
+
+
+def test_a_program_that_calls_itself_a_worker_is_none():
+    own = os.getpid()
+    with open("/proc/self/comm", "r+") as name:
+        before = name.read()
+        name.write("kworker/u8:9")
+        name.flush()
+        found = serial_delivery._unbound_workers()
+        name.seek(0)
+        name.write(before)
+    assert own not in found
+
+
+@pytest.mark.skipif(ROOT, reason="root may raise them")
+def test_without_the_right_the_answer_names_the_mend():
+    delivery = SerialDelivery(-20)
+    delivery.watch(0)
+    assert delivery.answer == "" or "CAP_SYS_NICE" in delivery.answer
+
+
+def test_zero_leaves_them_alone():
+    before = niceness()
+    delivery = SerialDelivery(0)
+    delivery.watch(0)
+    assert delivery.answer == ""
+    assert niceness() == before

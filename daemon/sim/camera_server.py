@@ -7,6 +7,7 @@ frames here, at the sender, as with a real camera; it never delays another clien
 import os
 import selectors
 import socket
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -49,11 +50,15 @@ class _Client:
 
 @dataclass(slots=True, eq=False)
 class _Camera:
-    """One camera, its port and its clients. slot: the next exposure to deliver."""
+    """One camera, its port and its clients.
+
+    slot: the next exposure to draw; drawn: what waits for its time to leave (CLOCK_MONOTONIC ns).
+    """
 
     sensor: Sensor
     listener: socket.socket
     slot: int = 0
+    drawn: deque[tuple[int, bytes]] = field(default_factory=deque)
     clients: list[_Client] = field(default_factory=list)
     pictures: int = 0
     sent: int = 0
@@ -105,8 +110,11 @@ class CameraServer:
         while self._running:
             for key, mask in self._selector.select(self._timeout_s()):
                 key.data(mask)
+            # What is due leaves before anything new is drawn: drawing takes milliseconds.
             for camera in self.cameras.values():
                 self._deliver_due(camera)
+            for camera in self.cameras.values():
+                self._draw_due(camera)
         self._selector.unregister(stop_fd)
         self.close()
 
@@ -168,7 +176,9 @@ class CameraServer:
         watched = [camera for camera in self.cameras.values() if camera.watched]
         if not watched:
             return _IDLE_S
-        due_ns = min(camera.sensor.delivery_ns(camera.slot) for camera in watched)
+        due_ns = min(camera.sensor.opens_ns(camera.slot) for camera in watched)
+        leaving = [camera.drawn[0][0] for camera in watched if camera.drawn]
+        due_ns = min([due_ns, *leaving])
         return max(0.0, (due_ns - now_ns()) / NS_PER_S)
 
     def _current_slot(self, camera: _Camera) -> int:
@@ -181,19 +191,27 @@ class CameraServer:
 
     def _deliver_due(self, camera: _Camera) -> None:
         if not camera.watched:
+            camera.drawn.clear()
+        while camera.drawn and now_ns() >= camera.drawn[0][0]:
+            self._send_all(camera, camera.drawn.popleft()[1])
+
+    def _draw_due(self, camera: _Camera) -> None:
+        """Draw the next picture once it is exposed, so that it leaves when its latency says."""
+        if not camera.watched:
             return
         sensor = camera.sensor
-        behind_ns = now_ns() - sensor.delivery_ns(camera.slot)
+        behind_ns = now_ns() - sensor.opens_ns(camera.slot)
         if behind_ns > _BEHIND_NS:
             first, camera.slot = camera.slot, sensor.slot_after(now_ns())
             sensor.pass_over(first, camera.slot)
             camera.overrun += camera.slot - first
         elif behind_ns >= 0:
+            leaves_ns = sensor.delivery_ns(camera.slot)
             exposure = sensor.expose(camera.slot)
             camera.slot += 1
             if exposure is not None:
                 camera.pictures += 1
-                self._send_all(camera, _part(exposure))
+                camera.drawn.append((leaves_ns, _part(exposure)))
 
     def _send_all(self, camera: _Camera, part: bytes) -> None:
         for client in list(camera.clients):

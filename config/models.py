@@ -220,9 +220,9 @@ class RealtimeConfig(Section):
     """How long an arm process spins before its deadline instead of sleeping."""
     encoder_nice: int = Field(default=5, ge=-20, le=19)
     """Niceness of encoders and writer."""
-    serial_nice: int = Field(default=-20, ge=-20, le=0)
-    """Niceness of the kernel workers that deliver serial input, while the daemon runs; 0: as they
-    are."""
+    serial_priority: int = Field(default=1, ge=0, le=49)
+    """SCHED_FIFO priority of the kernel workers that deliver serial input, while the daemon runs;
+    0: as they are."""
 
 
 class ControlConfig(Section):

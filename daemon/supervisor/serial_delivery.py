@@ -13,25 +13,25 @@ from recd.shm.clock import NS_PER_S
 
 CHECK_NS = 10 * NS_PER_S
 _KTHREADD = 2
-_USUAL_NICE = 0
 
 
 class SerialDelivery:
-    """Keeps the kernel's unbound workers at `nice` until `close`.
+    """Keeps the kernel's unbound workers at SCHED_FIFO `priority` until `close`.
 
-    nice 0 leaves them alone. [Idle computer, one pair at 250 Hz, two cameras: 53 and 159 lost
-    replies in 20 s without, 21 and 29 with nice -20.]
+    priority: below everything of our own that is real-time; 0 leaves the workers alone. A better
+    nice value would not do: an encoder may finish its slice of 2.8 ms before a woken worker of any
+    niceness runs (EEVDF, seen on 6.18), which is most of a control period.
     """
 
-    def __init__(self, nice: int) -> None:
-        self._nice = nice
+    def __init__(self, priority: int) -> None:
+        self._priority = priority
         self._raised: set[int] = set()
         self._next_ns = 0
         self.answer = ""
 
     def watch(self, now: int) -> None:
         """Raise the workers that came, or were given back by another daemon, since the last look."""
-        if not self._nice or now < self._next_ns:
+        if not self._priority or now < self._next_ns:
             return
         self._next_ns = now + CHECK_NS
         for pid in _unbound_workers():
@@ -41,21 +41,21 @@ class SerialDelivery:
     def close(self) -> None:
         """Give the workers back as they were."""
         for pid in self._raised:
-            _renice(pid, _USUAL_NICE)
+            _schedule(pid, os.SCHED_OTHER, 0)
         self._raised.clear()
 
     def _raise(self, pid: int) -> bool:
-        refused = _renice(pid, self._nice)
-        if refused == "":
-            self._raised.add(pid)
-            self.answer = "granted"
-        elif refused:
+        refused = _schedule(pid, os.SCHED_FIFO, self._priority)
+        if refused:
             self.answer = (
                 f"refused: {refused}; set AmbientCapabilities=CAP_SYS_NICE in the unit, or run as "
                 "root"
             )
-            self._nice = 0
-        return not refused
+            self._priority = 0
+            return False
+        self._raised.add(pid)
+        self.answer = "granted"
+        return True
 
 
 def _unbound_workers() -> list[int]:
@@ -79,11 +79,11 @@ def _is_kernel_thread(folder: str) -> bool:
     return int(fields[1]) == _KTHREADD
 
 
-def _renice(pid: int, nice: int) -> str:
+def _schedule(pid: int, policy: int, priority: int) -> str:
     """Why it was refused, "" when it was not (or the worker has ended)."""
     try:
-        if os.getpriority(os.PRIO_PROCESS, pid) > nice or nice == _USUAL_NICE:
-            os.setpriority(os.PRIO_PROCESS, pid, nice)
+        if os.sched_getscheduler(pid) != policy:
+            os.sched_setscheduler(pid, policy, os.sched_param(priority))
     except ProcessLookupError:
         return ""
     except OSError as error:

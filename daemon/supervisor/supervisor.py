@@ -88,7 +88,7 @@ class Supervisor:
         self.motion = Motion(self.fleet.of_kind("arm"), self.fleet, self.news.resolve)
         self.disk = disk.Disk(reserve_bytes=robot.dataset.reserve_mb * 1_000_000)
         wanted = robot.realtime
-        self.serial = SerialDelivery(wanted.serial_nice if wanted.enabled else 0)
+        self.serial = SerialDelivery(wanted.serial_priority if wanted.enabled else 0)
         self.ending = Ending(self.fleet, self.recordings.values())
         self.notifier = Notifier()
         self.had_episodes = False

@@ -10,38 +10,38 @@ from recd.daemon.supervisor.serial_delivery import CHECK_NS, SerialDelivery
 ROOT = os.geteuid() == 0
 
 
-def niceness() -> dict[int, int]:
+def policies() -> dict[int, int]:
     found = {}
     for pid in serial_delivery._unbound_workers():
         try:
-            found[pid] = os.getpriority(os.PRIO_PROCESS, pid)
+            found[pid] = os.sched_getscheduler(pid)
         except ProcessLookupError:
             continue
     return found
 
 
 @pytest.mark.skipif(not ROOT, reason="only root may raise kernel workers")
-@pytest.mark.skipif(not niceness(), reason="no kernel workers are visible in this container")
+@pytest.mark.skipif(not policies(), reason="no kernel workers are visible in this container")
 def test_workers_are_raised_while_watched_and_given_back_at_the_end():
-    delivery = SerialDelivery(-20)
+    delivery = SerialDelivery(1)
     delivery.watch(0)
-    raised = niceness()
+    raised = policies()
     delivery.close()
     assert delivery.answer == "granted"
-    assert set(raised.values()) == {-20}
-    given_back = niceness()
-    assert {given_back[pid] for pid in raised if pid in given_back} == {0}
+    assert set(raised.values()) == {os.SCHED_FIFO}
+    given_back = policies()
+    assert {given_back[pid] for pid in raised if pid in given_back} == {os.SCHED_OTHER}
 
 
 @pytest.mark.skipif(not ROOT, reason="only root may raise kernel workers")
-@pytest.mark.skipif(not niceness(), reason="no kernel workers are visible in this container")
+@pytest.mark.skipif(not policies(), reason="no kernel workers are visible in this container")
 def test_a_daemon_that_ended_beside_us_does_not_keep_them_low():
-    ours, other = SerialDelivery(-20), SerialDelivery(-20)
+    ours, other = SerialDelivery(1), SerialDelivery(1)
     ours.watch(0)
     other.watch(0)
     other.close()
     ours.watch(CHECK_NS)
-    assert set(niceness().values()) == {-20}
+    assert set(policies().values()) == {os.SCHED_FIFO}
     ours.close()
 
 
@@ -59,14 +59,14 @@ def test_a_program_that_calls_itself_a_worker_is_none():
 
 @pytest.mark.skipif(ROOT, reason="root may raise them")
 def test_without_the_right_the_answer_names_the_mend():
-    delivery = SerialDelivery(-20)
+    delivery = SerialDelivery(1)
     delivery.watch(0)
     assert delivery.answer == "" or "CAP_SYS_NICE" in delivery.answer
 
 
 def test_zero_leaves_them_alone():
-    before = niceness()
+    before = policies()
     delivery = SerialDelivery(0)
     delivery.watch(0)
     assert delivery.answer == ""
-    assert niceness() == before
+    assert policies() == before

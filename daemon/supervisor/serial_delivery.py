@@ -20,7 +20,9 @@ class SerialDelivery:
 
     priority: below everything of our own that is real-time; 0 leaves the workers alone. A better
     nice value would not do: an encoder may finish its slice of 2.8 ms before a woken worker of any
-    niceness runs (EEVDF, seen on 6.18), which is most of a control period.
+    niceness runs (EEVDF, seen on 6.18), which is most of a control period. [Late replies of one
+    pair at 250 Hz while two cameras record on two cores, three times 8 s: 66, 71, 62 of 4,300 as
+    they are; 32, 31, 12 with nice -20; 0, 1, 0 so.]
     """
 
     def __init__(self, priority: int) -> None:

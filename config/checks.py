@@ -14,6 +14,8 @@ ADAPTER_US = 400
 """Adapter and servo delay of one transaction, the lower figure of facts A10.2."""
 
 SIM_RATES = (1.0, 240.0)
+SIM_LEAST_PX = 160
+"""A simulated camera's stamp is drawn into a corner of 160x48 pixels, and has to fit when turned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +83,11 @@ def _cameras(robot: RobotConfig) -> Iterator[Finding]:
         if camera.source != "sim" and not camera.device:
             yield Finding(key, f"a device for source {camera.source}", "none",
                           "Run 'recctl devices' to see what is connected.")  # fmt: skip
+        if camera.step and camera.source != "file":
+            yield Finding(("cameras", name, "step"), "true only for source file: a device cannot "
+                          "wait", f"true for source {camera.source}")  # fmt: skip
         if camera.source == "sim":
-            if not SIM_RATES[0] <= camera.fps <= SIM_RATES[1]:
-                yield Finding(("cameras", name, "fps"), f"{SIM_RATES[0]:g}..{SIM_RATES[1]:g} for a "
-                              "simulated camera", f"{camera.fps:g}")  # fmt: skip
-            if camera.fourcc not in ("auto", "mjpeg"):
-                yield Finding(("cameras", name, "fourcc"), "auto or mjpeg for a simulated camera",
-                              camera.fourcc)  # fmt: skip
+            yield from _simulated_camera(name, camera)
             continue
         identity = os.path.realpath(camera.device) if camera.device.startswith("/") else (
             f"/dev/video{camera.device}" if camera.device.isdigit() else camera.device
@@ -101,6 +101,20 @@ def _cameras(robot: RobotConfig) -> Iterator[Finding]:
         odd = sorted(set(robot.cameras) - steps)[0]
         yield Finding(("cameras", odd, "step"), "true for every camera when one has a step clock",
                       "false")  # fmt: skip
+
+
+def _simulated_camera(name: str, camera: CameraConfig) -> Iterator[Finding]:
+    if not SIM_RATES[0] <= camera.fps <= SIM_RATES[1]:
+        yield Finding(("cameras", name, "fps"), f"{SIM_RATES[0]:g}..{SIM_RATES[1]:g} for a "
+                      "simulated camera", f"{camera.fps:g}")  # fmt: skip
+    if camera.fourcc not in ("auto", "mjpeg"):
+        yield Finding(("cameras", name, "fourcc"), "auto or mjpeg for a simulated camera",
+                      camera.fourcc)  # fmt: skip
+    for key, pixels in (("width", camera.width), ("height", camera.height)):
+        if pixels < SIM_LEAST_PX or pixels % 2:
+            yield Finding(("cameras", name, key), f"an even number of at least {SIM_LEAST_PX} for "
+                          "a simulated camera", f"{pixels}",
+                          f"Set {key}: {max(SIM_LEAST_PX, pixels + pixels % 2)}.")  # fmt: skip
 
 
 def _arms(robot: RobotConfig) -> Iterator[Finding]:

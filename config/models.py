@@ -69,9 +69,9 @@ class CameraConfig(Section):
     stamp_header: str = "X-Timestamp-Ns"
     """HTTP streams: part header with the sender's stamp (its own clock, nanoseconds)."""
     step: bool = False
-    """A source with its own step clock: one row per frame, no deadline, nothing repeated."""
+    """Video files: a source with its own step clock: one row per frame, no deadline, no repeats."""
     speed: float = Field(default=1.0, gt=0, le=100)
-    """Video files: pace relative to real time."""
+    """Video files: pace relative to real time; of a step source, the most it may have."""
     pattern: Literal["420", "422", "444"] = "420"
     """Simulated camera: chroma sub-sampling of its JPEGs."""
 
@@ -277,7 +277,7 @@ class RobotConfig(Section):
     """Who records; may be changed while running."""
     cameras: dict[Name, CameraConfig] = Field(default_factory=dict)
     """Any number of cameras, by name."""
-    arms: dict[Name, ArmPairConfig] = Field(min_length=1)
+    arms: dict[Name, ArmPairConfig]
     """One pair under any name, or two named `left` and `right`."""
     dataset: DatasetConfig
     """Where and how episodes are stored."""
@@ -293,6 +293,8 @@ class RobotConfig(Section):
     @field_validator("arms")
     @classmethod
     def _two_arms_have_sides(cls, arms: dict[str, ArmPairConfig]) -> dict[str, ArmPairConfig]:
+        if not arms:
+            raise ValueError("at least one pair: state and action of every row are its, found none")
         if len(arms) > 1 and set(arms) != {"left", "right"}:
             raise ValueError(f"two pairs named 'left' and 'right', found {sorted(arms)}")
         return {name: arms[name] for name in sorted(arms)}

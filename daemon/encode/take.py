@@ -24,7 +24,8 @@ from recd.shm import RingWriter, Slot
 from recd.shm.clock import NS_PER_S, now_ns
 
 STEP_PATIENCE_NS = NS_PER_S
-"""A step source that owes rows of an ended take is waited for this long; then rows repeat."""
+"""A step source that owes rows of an ended take, because another one was faster, may be silent for
+this long; then rows repeat."""
 
 _NEVER_NS = 2**63 - 1
 
@@ -151,7 +152,7 @@ class Take:
         """The next row to be decided."""
         self._flags: list[TickFlag] = []
         self._captures: list[int] = []
-        self._ended_ns = 0
+        self._ended_ns = self._heard_ns = 0
         self._aligner = aligner
         self._pictures = pictures
         self._ticks = ticks
@@ -167,6 +168,7 @@ class Take:
     def push(self, slot: Slot) -> None:
         """A frame came. Its payload stays in the ring until a row wants it."""
         self._count_gap(slot)
+        self._heard_ns = slot.t_publish_ns
         if self._aligner.push(slot.index, slot.t_capture_ns, slot.t_publish_ns):
             self._slots[slot.index] = slot
 
@@ -195,7 +197,11 @@ class Take:
     def _owes_steps(self, now: int) -> bool:
         if not self.spec.step or self.limit is None or self.complete:
             return False
-        return now > self._ended_ns + STEP_PATIENCE_NS
+        return now > self._owed_until_ns
+
+    @property
+    def _owed_until_ns(self) -> int:
+        return max(self._ended_ns, self._heard_ns) + STEP_PATIENCE_NS
 
     def end(self, ticks: int) -> None:
         """The episode has `ticks` rows: rows 0 to ticks - 1."""
@@ -224,7 +230,7 @@ class Take:
     def deadline_ns(self) -> int:
         """When `advance` is due even without another frame (CLOCK_MONOTONIC)."""
         if self.spec.step and self.limit is not None:
-            return self._ended_ns + STEP_PATIENCE_NS + 1
+            return self._owed_until_ns + 1
         return min(self._aligner.deadline_ns, _NEVER_NS)
 
     def _encode(self, decision: Decision) -> None:
@@ -257,7 +263,8 @@ class Take:
         if self._shown is None:
             self._black = self._black or black_picture(*self.size)
             return self._black, flags | TickFlag.MISSING
-        return self._shown.frame, flags & ~TickFlag.SKIP_BEFORE | TickFlag.REPEAT
+        flags = flags & ~TickFlag.SKIP_BEFORE | TickFlag.REPEAT
+        return self._shown.frame, flags | self._shown.flags
 
     def _publish(self, tick_ns: int, flags: TickFlag, nbytes: int) -> None:
         encoded_ns = now_ns()

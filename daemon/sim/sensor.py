@@ -9,6 +9,7 @@ import zlib
 from dataclasses import dataclass
 from fractions import Fraction
 
+from recd.config.checks import SIM_LEAST_PX
 from recd.daemon.sim.camera_faults import CameraFault, FaultPlan
 from recd.daemon.sim.figure import PoseSource
 from recd.daemon.sim.jpeg import PATTERNS, JpegEncoder
@@ -51,8 +52,9 @@ class SimCameraSpec:
 
     def problem(self) -> str | None:
         """What is impossible about this camera, in words, or None."""
-        if self.width < 160 or self.height < 160:  # the stamp also has to fit when turned
-            return f"camera {self.name}: size at least 160x160, found {self.width}x{self.height}"
+        if min(self.width, self.height) < SIM_LEAST_PX:
+            least, found = f"{SIM_LEAST_PX}x{SIM_LEAST_PX}", f"{self.width}x{self.height}"
+            return f"camera {self.name}: size at least {least}, found {found}"
         if self.width % 2 or self.height % 2:
             return f"camera {self.name}: an even size, found {self.width}x{self.height}"
         if not 0 < self.fps <= 1000:

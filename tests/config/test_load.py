@@ -3,6 +3,7 @@ import pytest
 from recd.config.checks import bus_tick_us
 from recd.config.errors import ConfigError
 from recd.config.load import dump, load_robot, parse, preset_names, validate
+from recd.daemon.sim.sensor import SimCameraSpec
 
 MINIMAL = """\
 name: lab
@@ -84,6 +85,49 @@ def test_rings_larger_than_memory_are_refused_before_anything_starts():
 def test_two_pairs_need_the_names_left_and_right():
     text = MINIMAL.replace("dataset:", "  other:\n    follower: {port: /dev/ttyACM2}\ndataset:")
     assert problems_of(text)[0].startswith("arms: expected two pairs named 'left' and 'right'")
+
+
+@pytest.mark.parametrize(("width", "height", "told"), [
+    (144, 240, ["cameras.front.width: expected an even number of at least 160 for a simulated "
+                "camera, found 144 (lab.yaml:5). Set width: 160."]),
+    (321, 120, ["cameras.front.width: expected an even number of at least 160 for a simulated "
+                "camera, found 321 (lab.yaml:5). Set width: 322.",
+                "cameras.front.height: expected an even number of at least 160 for a simulated "
+                "camera, found 120 (lab.yaml:6). Set height: 160."]),
+    (160, 160, None),
+])  # fmt: skip
+def test_a_simulated_camera_too_small_for_its_stamp_is_refused_and_the_smallest_one_works(
+    width, height, told
+):
+    size = f"source: sim\n    width: {width}\n    height: {height}"
+    text = MINIMAL.replace("source: v4l2\n    device: /dev/video0", size)
+    if told is not None:
+        assert problems_of(text) == told
+        return
+    camera = validate(parse(text, name="lab.yaml")).cameras["front"]
+    spec = SimCameraSpec("front", width=camera.width, height=camera.height)
+    assert spec.problem() is None
+
+
+def test_a_robot_without_arms_is_refused_with_what_is_missing():
+    text = MINIMAL.replace("arms:\n  main:\n    follower: {port: /dev/ttyACM1}", "arms: {}")
+    assert problems_of(text) == [
+        "arms: expected at least one pair: state and action of every row are its, found none "
+        "(lab.yaml:6)"
+    ]
+
+
+def test_only_a_file_may_have_a_step_clock_and_then_all_cameras_must():
+    assert problems_of(MINIMAL.replace("    device:", "    step: true\n    device:")) == [
+        "cameras.front.step: expected true only for source file: a device cannot wait, found true "
+        "for source v4l2 (lab.yaml:5)"
+    ]
+    films = "  front: {source: file, device: /a.mp4, step: true}\n  top: {source: file, device: /b}\n"
+    text = MINIMAL.replace("  front:\n    source: v4l2\n    device: /dev/video0\n", films)
+    assert problems_of(text) == [
+        "cameras.top.step: expected true for every camera when one has a step clock, found false "
+        "(lab.yaml:4)"
+    ]
 
 
 def test_overrides_win_and_are_named_as_the_place_of_a_problem():

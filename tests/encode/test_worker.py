@@ -125,6 +125,29 @@ def test_a_frozen_source_is_flagged_in_its_rows(rig, period_ns):
     assert [bool(f & TickFlag.FROZEN) for f in records["flags"]] == [False] * 3 + [True] * 3
 
 
+def test_a_row_that_repeats_for_want_of_its_own_picture_says_what_the_repeated_one_is(
+    rig, make_payload, period_ns
+):
+    black = make_payload("jpeg 4:2:0", np.zeros((96, 160, 3), np.uint8))[2]
+    uid, t0 = rig.begin()
+    rig.feed(range(2), t0)
+    rig.frame(2, t0 + 2 * period_ns + NS_PER_MS, data=black)
+    rig.frame(3, t0 + 3 * period_ns + NS_PER_MS, flags=int(FrameFlag.CORRUPT))
+    rig.frame(4, t0 + 4 * period_ns + NS_PER_MS, flags=int(FrameFlag.FROZEN))
+    rig.frame(5, t0 + 5 * period_ns + NS_PER_MS, data=b"\xff\xd8" + bytes(900))
+    rig.feed(range(6, 9), t0)
+
+    rig.end(uid, 8)
+
+    records = rig.told(uid, 8)
+    repeated = TickFlag.CORRUPT | TickFlag.REPEAT
+    assert [flags(records, k) for k in range(8)] == [
+        TickFlag(0), TickFlag(0), TickFlag.BLACK, repeated | TickFlag.BLACK,
+        TickFlag.SKIP_BEFORE | TickFlag.FROZEN, repeated | TickFlag.FROZEN, TickFlag.SKIP_BEFORE,
+        TickFlag(0),
+    ]  # fmt: skip
+
+
 def test_black_pictures_are_flagged_in_their_rows_and_dark_ones_are_not(
     rig, make_payload, period_ns
 ):

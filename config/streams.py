@@ -97,6 +97,11 @@ class GoalSource(IntEnum):
     PARK = 5
 
 
+def take_number(uid: str) -> int:
+    """Number that marks a take's records in the row rings (slot `aux`): 60 bits of its uid."""
+    return int(uid[:15], 16)
+
+
 TICK_DTYPE = np.dtype(
     [
         ("k", "<i8"),  # row number in the episode
@@ -222,7 +227,7 @@ STATUS_DTYPE = np.dtype(
 
 STATUS_STATES: dict[str, tuple[str, ...]] = {
     "sim": ("starting", "running"),
-    "camera": ("starting", "running", "reconnecting", "failed"),
+    "camera": ("starting", "running", "reconnecting", "failed", "ended"),
     "arm": (*(motion.name for motion in Motion), "CONNECTING"),
     "encoder": ("starting", "ready", "recording", "closing"),
     "writer": ("starting", "ready", "recording", "committing"),

@@ -227,5 +227,9 @@ class Credit:
 
     def free(self) -> int:
         """Indices that may be written now; zero or less means wait."""
+        return self._room - self.waiting()
+
+    def waiting(self) -> int:
+        """Indices that the slowest MUST_KEEP reader has not taken yet."""
         slowest = self._slowest(self._control.pointer)
-        return self._room - (self._head(self._control.pointer) - slowest)
+        return self._head(self._control.pointer) - slowest

@@ -1,7 +1,8 @@
 """A video file as a camera: paced in real time (times `speed`), or as a lossless step source.
 
-Frames are decoded to yuv420p here. With `step` every frame of the file comes exactly once and
-keeps the file's own time; who may take the next one is decided by the worker's credit.
+Frames are decoded to yuv420p here. With `step` every frame of the file comes exactly once, however
+often it is opened, and keeps the file's own time; who may take the next one is decided by the
+worker's credit.
 """
 
 from collections.abc import Iterator
@@ -36,11 +37,13 @@ class FileSource:
         self._first_pts: int | None = None
         self._time_base = Fraction(1, 1000)
         self._start_ns = 0
+        self._held_ns = 0
         self._number = 0
+        self._last_step = request.last_step
+        """Number and capture time of the newest step given away."""
 
     def open(self, idle: Idle) -> CameraFormat:
-        """Open the file and decode its first frame."""
-        del idle
+        """Open the file and decode the first frame that has not been given away."""
         import av
 
         request = self._request
@@ -53,6 +56,7 @@ class FileSource:
             self._time_base = Fraction(stream.time_base)
             rate = Fraction(stream.average_rate or 0)
             got = self._check(rate)
+            self._go_on(idle)
         except (av.error.FFmpegError, StopIteration) as error:
             self.close()
             raise av_common.explain(request.key, request.device, error) from error
@@ -86,6 +90,18 @@ class FileSource:
             facts={"codec": self._container.streams.video[0].codec_context.name},
         )
 
+    def _go_on(self, idle: Idle) -> None:
+        """A step source that was open before goes on after its last step, in the same time."""
+        if self._last_step is None or not self._request.step:
+            return
+        number, capture_ns = self._last_step
+        for _ in range(number):
+            self._take_pts(next(self._frames))
+            idle()
+        self._start_ns = capture_ns - self._media_ns
+        self._held_ns = now_ns() - self._due_ns()
+        self._number, self._pending = number + 1, None
+
     def _check_rate(self, rate: Fraction) -> None:
         """A paced file must come at the rate asked for; a step source has no rate."""
         request = self._request
@@ -109,10 +125,12 @@ class FileSource:
         """The next frame when it is due. CameraEndedError after the last one."""
         if self._pending is None:
             self._pending = self._decode()
+            before_ns = self._media_ns
             self._take_pts(self._pending)
+            self._let_wait(self._media_ns - before_ns)
         if not self._start_ns:
             self._start_ns = now_ns()
-        due_ns = self._start_ns + int(self._media_ns / self._request.speed)
+        due_ns = self._due_ns()
         if due_ns > deadline_ns:
             sleep_until_ns(deadline_ns)
             return None
@@ -123,9 +141,19 @@ class FileSource:
         number, self._number = self._number, self._number + 1
         # A step source keeps the file's own time; a paced one claims when the frame was due.
         capture_ns = self._start_ns + self._media_ns if self._request.step else due_ns
+        self._last_step = (number, capture_ns)
         return FrameInfo(
             nbytes=nbytes, t_capture_ns=capture_ns, t_arrival_ns=now_ns(), source_seq=number
         )
+
+    def _due_ns(self) -> int:
+        return self._start_ns + self._held_ns + int(self._media_ns / self._request.speed)
+
+    def _let_wait(self, step_ns: int) -> None:
+        """A step source that was held back does not make up for it: `speed` is the most it has."""
+        late_ns = now_ns() - self._due_ns()
+        if self._request.step and late_ns > step_ns / self._request.speed:
+            self._held_ns += late_ns
 
     def _decode(self) -> Any:
         import av
@@ -138,8 +166,8 @@ class FileSource:
             raise av_common.explain(self._request.key, self._request.device, error) from error
 
     def close(self) -> None:
-        """Close the file; the next `open` begins at its start."""
-        self._pending, self._frames, self._start_ns = None, iter(()), 0
+        """Close the file; the next `open` begins at its start, or after the last step."""
+        self._pending, self._frames, self._start_ns, self._held_ns = None, iter(()), 0, 0
         if self._container is not None:
             self._container.close()
             self._container = None

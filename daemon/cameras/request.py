@@ -18,7 +18,8 @@ Setting = int | str | None
 class CameraRequest:
     """One camera as asked for. fps: frames per second; latency_ns: fixed delay before the stamp;
     payload: ring payload kind asked for, empty: MJPEG where the device has it; slot_bytes: room
-    for one frame in the ring, 0 unlimited."""
+    for one frame in the ring, 0 unlimited; last_step: (number, capture time in ns) of the last
+    frame of a step source that is in the ring already, None at its start."""
 
     name: str
     source: str
@@ -37,6 +38,7 @@ class CameraRequest:
     step: bool = False
     speed: float = 1.0
     slot_bytes: int = 0
+    last_step: tuple[int, int] | None = None
 
     @property
     def key(self) -> str:

@@ -26,3 +26,7 @@ class StepCredit:
             readers = describe_ring(self._segment)["readers"]
             self._joined = any(reader["policy"] == "MUST_KEEP" for reader in readers)
         return self._joined and self._credit.free() > 0
+
+    def all_taken(self) -> bool:
+        """True once everybody who must keep them has taken all frames published."""
+        return self._credit.waiting() <= 0

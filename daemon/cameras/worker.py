@@ -5,7 +5,7 @@ pauses for as long as the process lives; what only a person can mend ends it wit
 """
 
 import gc
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -24,7 +24,7 @@ from recd.daemon.cameras.source import (
 )
 from recd.daemon.cameras.step_credit import StepCredit
 from recd.daemon.worker import WorkerContext
-from recd.shm import RingWriter, Segment
+from recd.shm import OBSERVER, ReaderPolicy, RingReader, RingWriter, Segment
 from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns, sleep_until_ns
 
 BEAT_NS = 100 * NS_PER_MS
@@ -53,6 +53,7 @@ class _State(StrEnum):
     STARTING = "starting"
     RUNNING = "running"
     RECONNECTING = "reconnecting"
+    ENDED = "ended"
 
 
 @dataclass(slots=True)
@@ -73,7 +74,9 @@ def run(ctx: WorkerContext) -> int:
     request = CameraRequest.from_config(name, ctx.config, slot_bytes=writer.spec.slot_bytes)
     credit = None
     if request.step:
-        credit = StepCredit(Segment.attach(ctx.spec.rings[stream].fd))
+        segment = Segment.attach(ctx.spec.rings[stream].fd)
+        credit = StepCredit(segment)
+        request = replace(request, last_step=_last_step(segment, request.latency_ns))
     worker = CameraWorker(ctx, request, writer, credit)
     try:
         return worker.run()
@@ -113,15 +116,16 @@ class CameraWorker:
             try:
                 self._open()
                 failures = 0
+                if self._request.last_step is not None and not self._facts:
+                    self._running()  # pictures are in the ring, and a full one lets none come
                 self._stream()
             except CameraLostError as error:
                 self._lost(error)
                 self._pause(BACK_OFF_NS[min(failures, len(BACK_OFF_NS) - 1)])
                 failures += 1
             except CameraEndedError:
-                self._ctx.event("camera.ended", frames=int(self._writer.head))
                 self._source.close()
-                self._wait_for_the_end()
+                self._rest()
         return 0
 
     def close(self) -> None:
@@ -314,9 +318,27 @@ class CameraWorker:
         while self._alive() and now_ns() < until_ns:
             sleep_until_ns(min(until_ns, now_ns() + BEAT_NS))
 
-    def _wait_for_the_end(self) -> None:
+    def _rest(self) -> None:
+        """The source has no further frame: wait to be ended. Steps that nobody has taken yet are
+        still there, so a step source has ended only when all are taken."""
+        told = False
         while self._alive():
+            ended = self._credit is None or self._credit.all_taken()
+            self._state = _State.ENDED if ended else _State.RUNNING
+            if ended and not told:
+                told = True
+                self._ctx.event("camera.ended", frames=int(self._writer.head))
             sleep_until_ns(now_ns() + BEAT_NS)
+
+
+def _last_step(segment: Segment, latency_ns: int) -> tuple[int, int] | None:
+    """Number and time of the newest step that a camera process before this one has published."""
+    reader = RingReader(segment, OBSERVER, policy=ReaderPolicy.BEST_EFFORT)
+    reader.seek(reader.peek_head() - 2)  # the newest may have been left unfinished
+    last = None
+    while (slot := reader.take()) is not None:
+        last = (slot.source_seq, slot.t_capture_ns + latency_ns)
+    return last
 
 
 _COUNTED = {

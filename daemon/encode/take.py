@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from recd.config.streams import TICK_DTYPE, FrameFlag, TickFlag
+from recd.config.streams import TICK_DTYPE, FrameFlag, TickFlag, take_number
 from recd.daemon.align.cameras import CameraAligner, CameraRule, Decision, FrameRule, StepAligner
 from recd.daemon.align.grid import Grid
 from recd.daemon.encode.colour import black_picture, is_black
@@ -65,8 +65,8 @@ class TakeSpec:
 
     @property
     def owner(self) -> int:
-        """Number that marks this take's records in the tick ring (`aux`): 60 bits of the uid."""
-        return int(self.uid[:15], 16)
+        """Number that marks this take's records in the tick ring (`aux`)."""
+        return take_number(self.uid)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +152,7 @@ class Take:
         """The next row to be decided."""
         self._flags: list[TickFlag] = []
         self._captures: list[int] = []
+        self._indices: list[int] = []
         self._ended_ns = self._heard_ns = 0
         self._aligner = aligner
         self._pictures = pictures
@@ -222,6 +223,11 @@ class Take:
         seen = [at for at in self._captures[: self._kept_rows()] if at]
         return (seen[0], seen[-1]) if seen else (0, 0)
 
+    def first_surplus(self) -> int | None:
+        """Ring index of the step in the first row beyond the end; None when there is none."""
+        kept = self._kept_rows()
+        return self._indices[kept] if kept < len(self._indices) else None
+
     def _kept_rows(self) -> int:
         end = self.row if self.limit is None else min(self.row, self.limit)
         return max(0, end - self.spec.first_row)
@@ -282,6 +288,7 @@ class Take:
             int(flags),
         )
         self._captures.append(shown.t_capture_ns if shown else 0)
+        self._indices.append(shown.index if shown else -1)
         self._ticks.write(
             self._record,
             t_capture_ns=tick_ns,

@@ -187,6 +187,10 @@ class EncoderWorker:
         uid = take.spec.uid
         del self._open[uid]
         take.lost += self._reader.lost - opened.lost_before
+        if take.spec.step and (surplus := take.first_surplus()) is not None:
+            # Decided while `end` was on its way: the next episode begins with it. The ring still
+            # holds it, for its source leaves the two slots behind a reader alone.
+            self._reader.seek(max(surplus, self._oldest_held()))
         closing = Closing(take, self._camera, self._key, opened.final, opened.earlier)
         self._closing[uid] = closing.start(self._closed_from_thread)
 
@@ -319,11 +323,15 @@ class EncoderWorker:
 
     def _go_back(self, spec: TakeSpec) -> None:
         """After a restart: take up again what the ring still holds of rows not in the file."""
-        oldest = max(0, self._reader.peek_head() - self._reader.spec.slots + 2)
+        oldest = self._oldest_held()
         if spec.step and (told := self._last_row_told()) is not None:
             row, index = told
             oldest = max(oldest, index - (row - spec.first_row))
         self._reader.seek(oldest)
+
+    def _oldest_held(self) -> int:
+        """Index of the oldest frame that the ring has for sure."""
+        return max(0, self._reader.peek_head() - self._reader.spec.slots + 2)
 
     def _last_row_told(self) -> tuple[int, int] | None:
         """(row, ring index of its frame) of the newest record in the tick ring."""

@@ -18,6 +18,7 @@ class Loss(StrEnum):
     STARTING = "starting"  # never was there yet
     ABSENT = "absent"  # ended, starting again, or its device is away
     GIVEN_UP = "given_up"  # its restart window is used up
+    SPENT = "spent"  # a step source whose every step is a row: no fault, but nothing more comes
 
 
 class Action(StrEnum):
@@ -42,6 +43,8 @@ class Row:
 
 FAILURES: Final[tuple[Row, ...]] = (
     Row("", None, Loss.STARTING, Action.NOTE, Action.NOTE),
+    # The recording ends its episode with the last step (steps.py).
+    Row("", None, Loss.SPENT, Action.NOTE, Action.NOTE),
     # An arm that was away is never driven on by itself, so its episode is over.
     Row("arm", Required.EPISODE, Loss.ABSENT, Action.DEGRADE, Action.END_EPISODE),
     Row("arm", Required.EPISODE, Loss.GIVEN_UP, Action.FAULT, Action.FAULT),

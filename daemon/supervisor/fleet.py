@@ -28,10 +28,13 @@ LINK_BATCH = 64
 """Messages read from one link in one turn: a chatty worker must not starve the others."""
 
 AWAY_STATES: Mapping[str, frozenset[str]] = {
-    "camera": frozenset({"reconnecting", "failed"}),
+    "camera": frozenset({"reconnecting", "failed", "ended"}),
     "arm": frozenset({"CONNECTING", "FAULT"}),
 }
 """kind -> state words of the status cell that mean: running, but its device is away."""
+
+
+FILM_ENDED = "its film is at its end; restart recd to play it again"
 
 
 class Phase(StrEnum):
@@ -376,6 +379,8 @@ def _absence(seat: Seat) -> Absence | None:
         case Phase.RUNNING:
             if not _is_away(seat):
                 return None
+            if seat.state_word == "ended":
+                return absent(Loss.SPENT if seat.row.config.get("step") else Loss.ABSENT, FILM_ENDED)
             return absent(Loss.ABSENT if seat.was_there else Loss.STARTING, seat.state_word.lower())
         case Phase.GIVEN_UP:
             return absent(Loss.GIVEN_UP, error or "given up")

@@ -24,6 +24,7 @@ from typing import Any
 from recd.config.errors import RecdError
 from recd.daemon.session import machine
 from recd.daemon.session.machine import Session, State
+from recd.daemon.supervisor.steps import SOURCE_ENDED
 from recd.daemon.supervisor.takes import (
     Fate,
     Listener,
@@ -102,7 +103,6 @@ class Recording:
             "episode_hint": self.totals.get("episodes", 0) + len(self.session.committing),
         }
         take = Take(uid, staging, t0_ns, begin, tuple(self.spec.encoders))
-        take.decided_before = dict(self.spec.decided())
         self.takes[uid] = take
         self._forget_old()
         for camera, process in self.spec.encoders.items():
@@ -115,9 +115,24 @@ class Recording:
 
     def stop(self, now: int, reason: str = "stop", *, rows: int = 0) -> Take:
         """End the running episode and keep it. rows: as many were planned, if that is still
-        possible."""
+        possible; steps cannot be planned."""
         self.session = machine.stop(self.session, reason)
-        return self._end(now, Fate.CLOSING, rows=rows)
+        return self._end(now, Fate.CLOSING, rows=0 if self.steps else rows)
+
+    @property
+    def steps(self) -> bool:
+        """True when a source makes the rows, not the clock."""
+        return self.spec.grid.kind == "step"
+
+    def source_ended(self, now: int, rows: int) -> None:
+        """The sources of a step recording have no further row: `rows` are all of this episode."""
+        if rows:
+            self.session = machine.stop(self.session, SOURCE_ENDED)
+            self._end(now, Fate.CLOSING, exactly=rows)
+            return
+        reason = "the source was at its end: there was no step for this episode"
+        self._listener.announce("fault", "nothing_to_record", reason=reason)
+        self.discard(now)
 
     def abort(self, now: int, reason: str) -> None:
         """A failure ends the running episode; it is kept. Nothing happens when none runs."""
@@ -175,12 +190,12 @@ class Recording:
         """Leave FAULT."""
         self.session = machine.advance(self.session, machine.Event.RESET)
 
-    def _end(self, now: int, fate: Fate, *, rows: int = 0) -> Take:
+    def _end(self, now: int, fate: Fate, *, rows: int = 0, exactly: int = 0) -> Take:
         take = self.current
         facts = self.session.take
         assert take is not None and facts is not None, "only a running take is ended"  # noqa: PT018
         take.fate, take.stop_ns = fate, now
-        take.ticks = max(rows, self._rows_at_stop(take, now))
+        take.ticks = exactly or max(rows, self._rows_at_stop(take, now))
         for process in (*self.spec.encoders.values(), *self.spec.writers):
             self._post.send(process, "end", uid=take.uid, ticks=take.ticks, keep=facts.keep)
         self._listener.announce("episode", "ending", uid=take.uid, reason=facts.end_reason)
@@ -188,11 +203,8 @@ class Recording:
         return take
 
     def _rows_at_stop(self, take: Take, now: int) -> int:
-        decided = max(
-            (rows - take.decided_before.get(name, 0) for name, rows in self.spec.decided().items()),
-            default=0,
-        )
-        if self.spec.grid.kind == "step":
+        decided = max(self.spec.decided(take.uid).values(), default=0)
+        if self.steps:
             return max(1, decided)
         return max(decided, rows_at_stop(take.t0_ns, now, self.spec.grid))
 

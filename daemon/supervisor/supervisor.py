@@ -24,7 +24,7 @@ from recd.daemon.supervisor import disk, simulation
 from recd.daemon.supervisor.commands import Commands
 from recd.daemon.supervisor.control import ControlPlane
 from recd.daemon.supervisor.ending import Ending, Stage
-from recd.daemon.supervisor.failures import Absence, Consequences, consequences
+from recd.daemon.supervisor.failures import Absence, Consequences, Loss, consequences
 from recd.daemon.supervisor.fleet import Fleet, Happening, Phase
 from recd.daemon.supervisor.hooks import Hooks
 from recd.daemon.supervisor.instance import InstanceLock
@@ -40,7 +40,9 @@ from recd.daemon.supervisor.serial_delivery import SerialDelivery
 from recd.daemon.supervisor.signals import Signals
 from recd.daemon.supervisor.spawn import Surroundings
 from recd.daemon.supervisor.status import Meters
+from recd.daemon.supervisor.steps import Progress
 from recd.daemon.supervisor.takes import recording_spec
+from recd.shm import RingReader
 from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns
 
 DISK_EVERY_NS = NS_PER_S
@@ -70,12 +72,12 @@ class Supervisor:
         around = Surroundings(robot.instance_name, str(directory), dump(robot))
         self.fleet = Fleet(table, self.resources, around)
         self.meters = Meters(self.fleet)
-        self.looks = Looks(self._frame_readers(), directory)
-        self._decided = {name: self.resources.watch_ring(f"ticks.{name}") for name in robot.cameras}
+        self.looks = Looks(self._readers("cam"), directory)
+        self.progress = Progress(self._readers("ticks"), self._readers("cam"))
         self.hooks = Hooks(robot.hooks, robot.instance_name)
         self.news = News(self.hooks)
         self.recording = Recording(
-            recording_spec(robot, self.fleet, decided=self._decided_rows), self.fleet, self.news
+            recording_spec(robot, self.fleet, decided=self.progress.decided), self.fleet, self.news
         )
         self.recordings = {self.recording.spec.name: self.recording}
         self.planner = Planner(
@@ -110,11 +112,8 @@ class Supervisor:
         """Runtime folder of this instance."""
         return self._lock.directory
 
-    def _decided_rows(self) -> dict[str, int]:
-        return {name: ring.peek_head() for name, ring in self._decided.items()}
-
-    def _frame_readers(self) -> dict[str, Any]:
-        return {name: self.resources.watch_ring(f"cam.{name}") for name in self.robot.cameras}
+    def _readers(self, kind: str) -> dict[str, RingReader]:
+        return {name: self.resources.watch_ring(f"{kind}.{name}") for name in self.robot.cameras}
 
     # --- the loop --------------------------------------------------------------------------
 
@@ -283,6 +282,18 @@ class Supervisor:
         for recording in self.recordings.values():
             running = recording.session.state is State.RECORDING
             self._apply(recording, consequences(absences, recording=running), now)
+            if recording.session.state is State.RECORDING and recording.steps:
+                self._watch_steps(recording, absences, now)
+
+    def _watch_steps(self, recording: Recording, absences: list[Absence], now: int) -> None:
+        """An episode of steps ends by itself when its sources have no further one."""
+        spent = [a.process.partition(":")[2] for a in absences if a.loss is Loss.SPENT]
+        take = recording.current
+        if not spent or take is None:
+            return
+        rows = self.progress.rows_at_end(spent, take.uid)
+        if rows is not None:
+            recording.source_ended(now, rows)
 
     def _hold_back(self) -> None:
         """No writer starts while encoders still write into the staging of an open take: its

@@ -58,7 +58,6 @@ class Take:
     closed: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     restarts: dict[str, int] = field(default_factory=dict)
-    decided_before: dict[str, int] = field(default_factory=dict)
     seal: Mapping[str, Any] | None = None
     outcome: Mapping[str, Any] = field(default_factory=dict)
     ended_ns: int = 0
@@ -119,7 +118,7 @@ class Listener(Protocol):
 class RecordingSpec:
     """What a recording is made of. encoders: camera -> process name; codec: the encoder section.
 
-    decided: camera -> rows that its encoder ever decided (only differences are used).
+    decided: uid of a take -> rows of it that each camera's encoder has decided.
     """
 
     name: str
@@ -130,11 +129,11 @@ class RecordingSpec:
     codec: Mapping[str, Any]
     task: str
     operator: str
-    decided: Callable[[], Mapping[str, int]] = dict
+    decided: Callable[[str], Mapping[str, int]] = lambda uid: {}  # noqa: E731
 
 
 def recording_spec(
-    robot: RobotConfig, post: Post, *, decided: Callable[[], Mapping[str, int]]
+    robot: RobotConfig, post: Post, *, decided: Callable[[str], Mapping[str, int]]
 ) -> RecordingSpec:
     """The recording `main` of a robot, made of the processes that `post` knows."""
     encoders = set(post.of_kind("encoder"))

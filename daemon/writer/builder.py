@@ -57,13 +57,13 @@ class RowBuilder:
         first = self._log.rows
         if upto <= first:
             return
-        grid = self._episode.row_times(first, upto)
+        at_ns = self._episode.joint_times(first, upto)
         pairs = [
-            align_pair(self._samples(bus.pair, int(grid[0])), grid, bus) for bus in self._buses
+            align_pair(self._samples(bus.pair, int(at_ns[0])), at_ns, bus) for bus in self._buses
         ]
         block = RowBlock(
             first=first,
-            tick_ns=grid,
+            tick_ns=self._episode.row_times(first, upto),
             state=np.hstack([pair.state_values for pair in pairs]),
             action=np.hstack([pair.action_values for pair in pairs]),
             task=[self._task] * (upto - first),

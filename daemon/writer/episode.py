@@ -4,6 +4,7 @@ Memory is bounded by the longest episode that a dataset allows (1,000 s): about 
 each arm bus.
 """
 
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,6 +78,9 @@ class Episode:
         self.own.mkdir(parents=True, exist_ok=True)
         self.tracks = {stream.name: self._track(stream) for stream in (*arms, *telemetry, *cameras)}
         self.cameras = [stream.name for stream in cameras]
+        self.steps = begin.get("grid") == "step" and bool(cameras)
+        """True when rows follow a source's own steps, not the grid."""
+        self._came_ns: list[int] = []
         for stream in (*arms, *telemetry):
             self._take_up(stream)
 
@@ -94,18 +98,26 @@ class Episode:
         """One record of a stream of this episode."""
         track = self.tracks[stream]
         if stream not in self.cameras:
-            if self.rows is not None and record[track.stream.time_field] > self.last_sample_ns:
+            if self._is_beyond(int(record[track.stream.time_field])):
                 return
             track.add(record)
         elif self._is_next_row(track, record):
             track.add(record)
 
     def _is_next_row(self, track: Track, record: Any) -> bool:
-        """Row records carry no uid; on a clock grid their tick time tells the episode apart."""
+        """Row records carry no uid. On a clock grid their tick time tells the episode apart, and
+        steps are encoded only while their episode runs."""
         k = int(record["k"])
         if k != len(track.records):
             return False
-        return self.facts.get("grid") == "step" or int(record["tick_ns"]) == self.tick_ns(k)
+        if self.steps:
+            return int(record["encoded_ns"]) > self._asked_ns
+        return int(record["tick_ns"]) == self.tick_ns(k)
+
+    @property
+    def _asked_ns(self) -> int:
+        """No earlier than the request for this episode: row 0 lies a period after that."""
+        return self.t0_ns - NS_PER_S * self.rate_den // self.rate_num - 1
 
     def tick_ns(self, k: int) -> int:
         """Time of row k (ns, CLOCK_MONOTONIC)."""
@@ -115,11 +127,18 @@ class Episode:
     def fps(self) -> float:
         return self.rate_num / self.rate_den
 
-    @property
-    def last_sample_ns(self) -> int:
-        """Samples after this time are of no use to the last row."""
+    def _is_beyond(self, at_ns: int) -> bool:
+        """True for samples that are of no use to the last row any more."""
+        return self.rows is not None and at_ns > self._last_row_ns() + NS_PER_S // 10
+
+    def _last_row_ns(self) -> int:
+        """When the last row of an ended episode has its joints; as late as can be while its step
+        has not come."""
         assert self.rows is not None
-        return self.tick_ns(self.rows - 1) + NS_PER_S // 10
+        if not self.steps:
+            return self.tick_ns(self.rows - 1)
+        came = self._steps_came()
+        return came[self.rows - 1] if len(came) >= self.rows else max(self.ended_ns, now_ns())
 
     def end(self, rows: int) -> None:
         """The episode has `rows` rows; what is still missing of them will come."""
@@ -154,13 +173,33 @@ class Episode:
 
     def row_times(self, first: int, upto: int) -> npt.NDArray[np.int64]:
         """Times of rows [first, upto): of the grid, or of the source's own steps. int64 ns."""
-        if self.facts.get("grid") == "step" and self.cameras:
+        if self.steps:
             steps = self.tracks[self.cameras[0]].records[first:upto]
             return np.array([step["tick_ns"] for step in steps], np.int64)
         return np.array([self.tick_ns(k) for k in range(first, upto)], np.int64)
 
+    def joint_times(self, first: int, upto: int) -> npt.NDArray[np.int64]:
+        """When rows [first, upto) have their joints: at their own time, and a step when it came.
+
+        A step's own clock says nothing of ours. int64 ns, CLOCK_MONOTONIC.
+        """
+        if self.steps:
+            return np.array(self._steps_came()[first:upto], np.int64)
+        return self.row_times(first, upto)
+
+    def _steps_came(self) -> list[int]:
+        """When the last camera had each step here, int64 ns, never decreasing. A step that waited
+        in the ring for this episode came with its row 0."""
+        came, tracks = self._came_ns, [self.tracks[name].records for name in self.cameras]
+        for k in range(len(came), min(len(records) for records in tracks)):
+            arrival_ns = max(int(records[k]["arrival_ns"]) for records in tracks)
+            came.append(max(arrival_ns, came[-1] if came else self.t0_ns))
+        return came
+
     def rows_before(self, at_ns: int) -> int:
-        """Number of rows whose time lies at or before `at_ns`."""
+        """Number of rows whose joints are those at or before `at_ns`."""
+        if self.steps:
+            return bisect_right(self._steps_came(), at_ns)
         return max(0, tick_at_or_before(self.t0_ns, at_ns, self.rate_num, self.rate_den) + 1)
 
     def ticks_of(self, camera: str, first: int = 0, upto: int | None = None) -> Records:
@@ -169,11 +208,11 @@ class Episode:
 
     def covered(self, arms: list[RecordStream], *, patience_ns: int) -> bool:
         """True once every arm stream has a sample past the last row, or patience has run out."""
-        assert self.rows is not None
-        last_ns = self.tick_ns(self.rows - 1)
+        last_ns = self._last_row_ns()
         if all(stream.newest_ns > last_ns for stream in arms):
             return True
-        return now_ns() > max(last_ns, self.ended_ns) + patience_ns
+        late_ns = self.ended_ns if self.steps else max(last_ns, self.ended_ns)
+        return now_ns() > late_ns + patience_ns
 
     def close_logs(self, *, durable: bool = True) -> list[Path]:
         """End all side logs; returns their files."""

@@ -245,4 +245,4 @@ def _histogram(closed: Mapping[str, Any]) -> CameraHistogram:
 
 def _fault_of(seal: Mapping[str, Any]) -> str:
     reason = str(seal.get("end_reason", ""))
-    return reason if reason not in ("stop", "", "time", "plan") else ""
+    return reason if reason not in ("stop", "", "time", "plan", "source ended") else ""

@@ -15,7 +15,7 @@ ADAPTER_US = 400
 
 SIM_RATES = (1.0, 240.0)
 SIM_LEAST_PX = 160
-"""A simulated camera's stamp is drawn into a corner of 160x48 pixels, and has to fit when turned."""
+"""A simulated camera's stamp takes a corner of 160x48 pixels, and has to fit when turned."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ AWAY_STATES: Mapping[str, frozenset[str]] = {
 
 
 FILM_ENDED = "its film is at its end; restart recd to play it again"
+"""Why a camera in the state `ended` is away."""
 
 
 class Phase(StrEnum):
@@ -380,7 +381,9 @@ def _absence(seat: Seat) -> Absence | None:
             if not _is_away(seat):
                 return None
             if seat.state_word == "ended":
-                return absent(Loss.SPENT if seat.row.config.get("step") else Loss.ABSENT, FILM_ENDED)
+                return absent(
+                    Loss.SPENT if seat.row.config.get("step") else Loss.ABSENT, FILM_ENDED
+                )
             return absent(Loss.ABSENT if seat.was_there else Loss.STARTING, seat.state_word.lower())
         case Phase.GIVEN_UP:
             return absent(Loss.GIVEN_UP, error or "given up")

@@ -24,11 +24,11 @@ class Progress:
 
     def decided(self, uid: str) -> dict[str, int]:
         """camera -> rows of take `uid` that its encoder has decided."""
-        owner = take_number(uid)
-        return {
-            camera: max((int(r["k"]) + 1 for of, r in self._newest(camera) if of == owner), default=0)
-            for camera in self._rows
-        }
+        return {camera: self._rows_of(take_number(uid), camera) for camera in self._rows}
+
+    def _rows_of(self, owner: int, camera: str) -> int:
+        told = [int(record["k"]) + 1 for of, record in self._newest(camera) if of == owner]
+        return max(told, default=0)
 
     def rows_at_end(self, spent: Collection[str], uid: str) -> int | None:
         """Rows of take `uid` once its sources can make no further one; None while they can.

@@ -129,7 +129,7 @@ class RecordingSpec:
     codec: Mapping[str, Any]
     task: str
     operator: str
-    decided: Callable[[str], Mapping[str, int]] = lambda uid: {}  # noqa: E731
+    decided: Callable[[str], Mapping[str, int]] = lambda uid: {}
 
 
 def recording_spec(

@@ -18,7 +18,7 @@ from recd.daemon.sim import camera_control
 from recd.daemon.sim.v4l2shim.build import build, compiler, environment
 from recd.daemon.sim.v4l2shim.pictures import numbered_card
 from recd.daemon.sim.v4l2shim.server import VirtualCameraServer
-from recd.daemon.sim.v4l2shim.spec import VirtualCamera
+from recd.daemon.sim.v4l2shim.spec import Pictures, VirtualCamera
 from recd.daemon.worker import Link, RingGrant, WorkerSpec
 from recd.shm import (
     CellReader,
@@ -60,12 +60,15 @@ class Webcam:
 def webcam(shim: Path, tmp_path: Path) -> Iterator[Callable[..., Webcam]]:
     with ExitStack() as stack:
 
-        def make(camera: VirtualCamera | None = None, *, node: str = "video0") -> Webcam:
+        def make(
+            camera: VirtualCamera | None = None, *, node: str = "video0",
+            pictures: Pictures = numbered_card,
+        ) -> Webcam:  # fmt: skip
             path = tmp_path / "dev" / node
             path.parent.mkdir(exist_ok=True)
             path.touch()
             server = VirtualCameraServer(
-                tmp_path / f"{node}.sock", camera or VirtualCamera(), numbered_card
+                tmp_path / f"{node}.sock", camera or VirtualCamera(), pictures
             )
             # Exact numbers must not depend on how busy the computer is.
             server.change(lambda script: setattr(script, "patient", True))
@@ -154,11 +157,16 @@ class Rig:
         self.reader: RingReader | None = None
         if options.get("join", True):
             self.join()
+        self._camera, self._env = camera, options.get("env", {})
+        self.restart()
+
+    def restart(self) -> None:
+        """exec the worker on these rings."""
         self.messages: list[dict[str, Any]] = []
         self.link, theirs = Link.pair()
         spec = WorkerSpec(
             name="camera:front", kind="camera", instance="test", runtime_dir="",
-            link_fd=theirs.fileno(), config={"name": "front", **camera},
+            link_fd=theirs.fileno(), config={"name": "front", **self._camera},
             rings={"cam.front": RingGrant(self.segment.fd, doorbells=(self.doorbell.fd,))},
             cells={"status.camera:front": self.cell.fd},
         )  # fmt: skip
@@ -166,7 +174,7 @@ class Rig:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "recd.daemon.worker", str(read_end)],
             pass_fds=(read_end, *spec.passed_fds()),
-            env={**os.environ, "RECD_LOG_LEVEL": "critical", **options.get("env", {})},
+            env={**os.environ, "RECD_LOG_LEVEL": "critical", **self._env},
         )
         os.close(read_end)
         theirs.close()

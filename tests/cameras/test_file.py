@@ -40,6 +40,13 @@ def number(slot):
     return (int(slot.payload[0]) - 16) // 3
 
 
+def until_head(worker, head):
+    deadline_ns = now_ns() + 10**10
+    while worker.reader.peek_head() < head and now_ns() < deadline_ns:
+        sleep_until_ns(now_ns() + 5 * NS_PER_MS)
+    assert worker.reader.peek_head() >= head
+
+
 def test_a_step_source_at_three_times_real_time_loses_nothing_though_readers_are_slow(rig, film):
     worker = film_rig(rig, film, step=True, speed=3.0, slots=8)
 
@@ -64,9 +71,7 @@ def test_a_step_source_waits_for_a_reader_that_stands_still(rig, film):
     worker = film_rig(rig, film, step=True, speed=100.0, slots=8)
     first = worker.each(1, number)
     # Nobody takes anything until the ring is as full as its credit allows.
-    deadline_ns = now_ns() + 10**10
-    while worker.reader.peek_head() < 6 and now_ns() < deadline_ns:
-        sleep_until_ns(now_ns() + 5 * NS_PER_MS)
+    until_head(worker, 6)
     sleep_until_ns(now_ns() + 300 * NS_PER_MS)
     stood_at = worker.reader.peek_head()
     rest = worker.each(FRAMES - 1, number)
@@ -120,3 +125,43 @@ def test_files_that_are_not_there_or_no_film_are_named(read_source, tmp_path):
         error = read_source({"source": "file", "device": str(path)}, frames=1)[0]
         assert (error["ty"], error["code"]) == ("error", code)
         assert str(path) in error["text"]
+
+
+def test_a_step_source_that_was_held_back_does_not_make_up_for_it(rig, film):
+    worker = film_rig(rig, film, step=True, speed=1.0, slots=8)
+    worker.frames(1)
+    until_head(worker, 7)
+    sleep_until_ns(now_ns() + 500 * NS_PER_MS)  # held back: the film's clock must not run on
+    arrivals = [slot.t_arrival_ns for slot in worker.frames(20)]
+    after = arrivals[7:]
+    assert after[-1] - after[0] >= (len(after) - 2) * 33_333_333 - 2 * NS_PER_MS
+
+
+def test_a_step_source_killed_and_started_again_goes_on_after_its_last_step(rig, film):
+    worker = film_rig(rig, film, step=True, speed=100.0, slots=8)
+    seen = worker.each(20, lambda slot: (number(slot), slot.source_seq, slot.t_capture_ns))
+    until_head(worker, 20 + 6)  # the ring is full: it is killed between two frames
+    worker.process.kill()
+    worker.process.wait()
+    worker.restart()
+    seen += worker.each(
+        FRAMES - 20, lambda slot: (number(slot), slot.source_seq, slot.t_capture_ns)
+    )
+    assert [drawn for drawn, *_ in seen] == list(range(FRAMES))
+    assert [seq for _, seq, _ in seen] == list(range(FRAMES))
+    steps = np.diff([capture for *_, capture in seen])
+    assert np.abs(np.delete(steps, 29) - 33_333_333).max() < 1_000_000
+    assert worker.reader.lost == 0
+    worker.await_message("event", "camera.ended")
+    assert worker.status()["state"] == "ended"
+    assert worker.stop() == 0
+
+
+def test_a_step_source_has_ended_only_when_every_step_was_taken(rig, film):
+    worker = film_rig(rig, film, step=True, speed=100.0, slots=128)
+    worker.frames(30)
+    until_head(worker, FRAMES)
+    sleep_until_ns(now_ns() + 300 * NS_PER_MS)
+    assert worker.status()["state"] == "running"
+    worker.frames(30)
+    worker.await_message("event", "camera.ended")

@@ -8,6 +8,8 @@ import pytest
 from recd.config.streams import FrameFlag
 from recd.daemon.cameras import v4l2_abi as abi
 from recd.daemon.sim.v4l2shim.spec import (
+    FOCUS_CONTROLS,
+    WEBCAM_CONTROLS,
     StampKind,
     V4l2Fault,
     VirtualCamera,
@@ -45,16 +47,19 @@ def test_every_frame_comes_once_with_its_number_and_kernel_stamp(webcam, read_so
 
 def test_a_device_is_found_by_number_path_and_link(webcam, read_source, tmp_path):
     cam = webcam()
-    link = tmp_path / "dev" / "v4l" / "by-id" / "usb-Sim_Webcam_0001-video-index0"
-    link.parent.mkdir(parents=True)
-    link.symlink_to(cam.path)
+    by_id = tmp_path / "dev" / "v4l" / "by-id" / "usb-Sim_Webcam_0001-video-index0"
+    by_path = tmp_path / "dev" / "v4l" / "by-path" / "pci-0000:00:14.0-usb-0:1:1.0-video-index0"
+    for link in (by_id, by_path):
+        link.parent.mkdir(parents=True)
+        link.symlink_to("../../video0")
     by_number = {
         "LD_PRELOAD": cam.environment["LD_PRELOAD"],
         "RECD_V4L2_SHIM": f"/dev/video7={cam.server.path}",
     }
     for device, env in (
         (str(cam.path), cam.environment),
-        (str(link), cam.environment),
+        (str(by_id), cam.environment),
+        (str(by_path), cam.environment),
         ("7", by_number),
     ):
         said = read_source({"source": "v4l2", "device": device}, frames=2, env=env)
@@ -195,6 +200,17 @@ def test_controls_are_set_read_back_and_reported(webcam, read_source):
     assert cam.server.control(abi.CID_EXPOSURE_AUTO) == abi.EXPOSURE_MANUAL
     again = read_source(v4l2(cam, exposure="auto"), frames=1, env=cam.environment)[0]
     assert again["facts"]["controls"]["exposure"]["auto"] is True
+
+
+def test_focus_is_set_by_hand_only_after_its_automatic_is_off(webcam, read_source):
+    cam = webcam(VirtualCamera(controls={**WEBCAM_CONTROLS, **FOCUS_CONTROLS}))
+    facts = read_source(v4l2(cam, focus=35), frames=1, env=cam.environment)[0]["facts"]
+    focus = facts["controls"]["focus"]
+    assert (focus["value"], focus["auto"]) == (35, False)
+    assert cam.server.control(abi.CID_FOCUS_ABSOLUTE) == 35
+    assert cam.server.control(abi.CID_FOCUS_AUTO) == 0
+    again = read_source(v4l2(cam, focus="auto"), frames=1, env=cam.environment)[0]
+    assert again["facts"]["controls"]["focus"]["auto"] is True
 
 
 @pytest.mark.parametrize(

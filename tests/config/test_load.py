@@ -122,7 +122,7 @@ def test_only_a_file_may_have_a_step_clock_and_then_all_cameras_must():
         "cameras.front.step: expected true only for source file: a device cannot wait, found true "
         "for source v4l2 (lab.yaml:5)"
     ]
-    films = "  front: {source: file, device: /a.mp4, step: true}\n  top: {source: file, device: /b}\n"
+    films = "  front: {source: file, device: /a, step: true}\n  top: {source: file, device: /b}\n"
     text = MINIMAL.replace("  front:\n    source: v4l2\n    device: /dev/video0\n", films)
     assert problems_of(text) == [
         "cameras.top.step: expected true for every camera when one has a step clock, found false "

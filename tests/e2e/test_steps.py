@@ -22,7 +22,7 @@ PERIOD_NS = NS_PER_S // FILM_FPS
 
 
 def film(path: Path, frames: int, *, camera: int = 0, pause: tuple[int, int] = (-1, 0)) -> Path:
-    """Every picture bears its number. pause: (frame, seconds): the film's clock stands before it."""
+    """Every picture bears its number. pause: (frame, seconds): its clock stands before it."""
     with av.open(str(path), "w") as out:
         stream = out.add_stream("libx264", rate=FILM_FPS, options={"qp": "12"})
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
@@ -93,18 +93,22 @@ class Recorded:
         counted = self.manifest["streams"]["cameras"]["front"]
         assert (counted["fresh"], counted["lost"], counted["late"]) == (self.rows, 0, 0)
 
-    def assert_joints_are_those_of_the_moment_a_step_came(self) -> None:
-        at_ns = np.maximum(self.ticks["arrival_ns"], self.manifest["t0_ns"])
-        read = self.arm_ns > 0
+    def assert_joints_are_those_of(self, came_ns: np.ndarray) -> None:
+        """came_ns: when each step had come; those that came before the episode count from there."""
+        at_ns = np.maximum(came_ns, self.manifest["t0_ns"])
         for joint in range(4):  # neither the gripper, which is never interpolated, nor the wrist
-            expected = np.interp(at_ns, self.arm_ns[read], self.arm[read, joint])
-            assert self.state[:, joint] == pytest.approx(expected, abs=0.01)
+            read = (self.arm_ns > 0) & np.isfinite(self.arm[:, joint])
+            times_ns = self.arm_ns[read]
+            after = np.searchsorted(times_ns, at_ns).clip(1, len(times_ns) - 1)
+            near = times_ns[after] - times_ns[after - 1] < 20 * NS_PER_MS  # no reading was lost
+            expected = np.interp(at_ns, times_ns, self.arm[read, joint])
+            assert near.mean() > 0.8
+            assert self.state[near, joint] == pytest.approx(expected[near], abs=0.01)
+        assert np.ptp(self.state[:, :4], axis=0).max() > 1.0, "an arm at rest would prove nothing"
 
 
-@pytest.mark.parametrize("length", [150, 60], ids=["long", "short"])
-def test_films_at_three_times_real_time_give_rows_steps_and_packets_in_equal_number(
-    tmp_path, length
-):
+def test_films_at_three_times_real_time_give_rows_steps_and_packets_in_equal_number(tmp_path):
+    length = 150
     # The second film is shorter: the last row is the last that both have a step for.
     front = film(tmp_path / "front.mkv", length)
     wrist = film(tmp_path / "wrist.mkv", length - 12, camera=1)
@@ -119,8 +123,9 @@ def test_films_at_three_times_real_time_give_rows_steps_and_packets_in_equal_num
             assert (seen.ticks["tick_ns"] == source_ns).all()
         front_rows = Recorded(robot, saved, "front")
         assert (front_rows.source_ns == front_rows.ticks["capture_ns"]).all()
-        front_rows.assert_joints_are_those_of_the_moment_a_step_came()
         arrivals = front_rows.ticks["arrival_ns"]
+        both = np.maximum(arrivals, Recorded(robot, saved, "wrist").ticks["arrival_ns"])
+        front_rows.assert_joints_are_those_of(both)
         later = arrivals[arrivals > front_rows.manifest["t0_ns"]]
         # The ring was full before; from then on 3 x real time is the most.
         fastest = PERIOD_NS / 3 * (len(later) - 2)
@@ -147,7 +152,7 @@ def test_a_film_that_pauses_for_20_seconds_costs_no_row_and_repeats_none(tmp_pat
         assert steps[44] == pytest.approx(PERIOD_NS + 20 * NS_PER_S, abs=2 * NS_PER_MS)
         assert np.abs(np.delete(steps, 44) - PERIOD_NS).max() < 2 * NS_PER_MS
         assert np.diff(seen.ticks["arrival_ns"])[44] > 19 * NS_PER_S
-        seen.assert_joints_are_those_of_the_moment_a_step_came()
+        seen.assert_joints_are_those_of(seen.ticks["arrival_ns"])
     assert verify_dataset(robot.root).findings == ()
 
 

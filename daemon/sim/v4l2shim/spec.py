@@ -65,6 +65,14 @@ WEBCAM_CONTROLS: Mapping[int, VirtualControl] = {
 }  # fmt: skip
 """A usual webcam without focus."""
 
+FOCUS_CONTROLS: Mapping[int, VirtualControl] = {
+    abi.CID_FOCUS_ABSOLUTE: VirtualControl("Focus, Absolute", 0, 250, 0, step=5),
+    abi.CID_FOCUS_AUTO: VirtualControl(
+        "Focus, Automatic Continuous", 0, 1, 1, kind=abi.CTRL_TYPE_BOOLEAN
+    ),
+}
+"""What a better one has in addition."""
+
 
 @dataclass(frozen=True, slots=True)
 class VirtualCamera:

@@ -327,6 +327,7 @@ class CameraWorker:
             self._state = _State.ENDED if ended else _State.RUNNING
             if ended and not told:
                 told = True
+                self._beat()
                 self._ctx.event("camera.ended", frames=int(self._writer.head))
             sleep_until_ns(now_ns() + BEAT_NS)
 

@@ -158,10 +158,13 @@ class Rig:
         if options.get("join", True):
             self.join()
         self._camera, self._env = camera, options.get("env", {})
+        self.link: Link | None = None
         self.restart()
 
     def restart(self) -> None:
-        """exec the worker on these rings."""
+        """exec the worker on these rings, for the first time or after it was killed."""
+        if self.link is not None:
+            self.link.close()
         self.messages: list[dict[str, Any]] = []
         self.link, theirs = Link.pair()
         spec = WorkerSpec(
@@ -188,6 +191,7 @@ class Rig:
         return self.reader
 
     def await_message(self, ty: str, event: str = "") -> dict[str, Any]:
+        assert self.link is not None
         poll = select.poll()
         poll.register(self.link.fd, select.POLLIN)
         deadline_ns = now_ns() + PATIENCE_NS
@@ -245,6 +249,7 @@ class Rig:
         return status
 
     def stop(self) -> int:
+        assert self.link is not None
         self.link.send("stop")
         return self.process.wait(timeout=20)
 
@@ -252,6 +257,7 @@ class Rig:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+        assert self.link is not None
         self.link.close()
         if self.reader is not None:
             self.reader.close()
@@ -286,8 +292,10 @@ class SimCamera:
         self.name, told = next(iter(json.loads(self.process.stdout.readline())["cameras"].items()))
         self.url: str = told["url"]
 
-    def fault(self, kind: str, *, frames: int) -> None:
-        camera_control.call(str(self._control), "fault", camera=self.name, kind=kind, frames=frames)
+    def fault(self, kind: str, *, frames: int, value: float = 0.0) -> None:
+        camera_control.call(
+            str(self._control), "fault", camera=self.name, kind=kind, frames=frames, value=value
+        )
 
     def close(self) -> None:
         self.process.terminate()

@@ -80,6 +80,19 @@ def test_an_unplugged_camera_comes_back_inside_the_same_ring(webcam, rig):
     assert worker.stop() == 0
 
 
+def test_a_camera_that_comes_back_with_another_size_is_refused(webcam, rig):
+    cam = webcam()
+    worker = v4l2_rig(rig, cam)
+    worker.frames(3)
+    cam.server.unplug()
+    worker.await_message("event", "camera.lost")
+    webcam(VirtualCamera(size_answer=(320, 240)))  # at the same node
+    refused = worker.await_message("refused")
+    assert refused["code"] == "size"
+    assert "320x240" in refused["message"]
+    assert worker.process.wait(timeout=10) == 2
+
+
 def test_a_camera_that_is_missing_at_first_is_opened_when_it_comes(webcam, rig):
     cam = webcam()
     cam.server.unplug()
@@ -145,6 +158,17 @@ def test_a_sender_over_http_is_read_with_numbers_and_a_foreign_clock(sim_camera,
     trusted = worker.until(lambda slot: not slot.flags & FrameFlag.STAMP_ARRIVAL)
     assert 0 <= trusted.t_arrival_ns - trusted.t_capture_ns == trusted.aux
     assert worker.stop() == 0
+
+
+def test_frames_that_come_late_are_flagged_and_counted(sim_camera, rig):
+    camera = sim_camera("front:320x240@30")
+    worker = rig({"source": "http", "device": camera.url, "width": 320, "height": 240})
+    worker.until(lambda slot: not slot.flags & FrameFlag.STAMP_ARRIVAL)
+    camera.fault("delay", frames=10, value=300.0)
+    late = worker.until(lambda slot: bool(slot.flags & FrameFlag.LATE))
+    assert late.t_arrival_ns - late.t_capture_ns > 66_666_666
+    assert worker.stop() == 0
+    assert worker.status()["late"] >= 1
 
 
 def test_a_cut_connection_is_made_again(sim_camera, rig):

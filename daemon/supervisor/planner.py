@@ -18,6 +18,9 @@ from recd.shm.clock import NS_PER_S
 LEASE_NS = 5 * NS_PER_S
 """A client that was not seen for so long has vanished."""
 
+SOURCES_ENDED = "the sources are at their end"
+"""Outcome of a plan over step sources that has no further step to record."""
+
 
 class Planner:
     """At most one plan for one recording.
@@ -109,6 +112,8 @@ class Planner:
         match what:
             case "ended" if uid == self._uid:
                 self._uid = ""
+                if self._recording.spent:
+                    self.plan = replace(self.plan, last=True, outcome=SOURCES_ENDED)
                 self._feed(Fact.ENDED, now)
             case "saved" | "unwanted":
                 self._do(planning.saved(self.plan), now)
@@ -175,7 +180,7 @@ class Planner:
         try:
             take = self._recording.start(now, task=self.plan.spec.task)
         except StateError as error:
-            if self._recording.session.low_disk:
+            if self._recording.session.low_disk or self._recording.spent:
                 self._give_up(error, now)
             return  # not READY: the plan waits for it
         except RecdError as error:

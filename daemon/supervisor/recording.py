@@ -56,6 +56,8 @@ class Recording:
         self.operator = spec.operator
         self.sources: dict[str, Mapping[str, Any]] = {}
         self.totals: Mapping[str, Any] = {}
+        self.spent = False
+        """True once a step source is at its end: no further episode can come."""
         self._post = post
         self._listener = listener
         self.watchers: list[Callable[[str, str], None]] = []

@@ -282,14 +282,15 @@ class Supervisor:
         for recording in self.recordings.values():
             running = recording.session.state is State.RECORDING
             self._apply(recording, consequences(absences, recording=running), now)
-            if recording.session.state is State.RECORDING and recording.steps:
+            if recording.steps:
                 self._watch_steps(recording, absences, now)
 
     def _watch_steps(self, recording: Recording, absences: list[Absence], now: int) -> None:
         """An episode of steps ends by itself when its sources have no further one."""
         spent = [a.process.partition(":")[2] for a in absences if a.loss is Loss.SPENT]
+        recording.spent = bool(spent)
         take = recording.current
-        if not spent or take is None:
+        if not spent or take is None or recording.session.state is not State.RECORDING:
             return
         rows = self.progress.rows_at_end(spent, take.uid)
         if rows is not None:

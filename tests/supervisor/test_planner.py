@@ -1,4 +1,5 @@
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +36,12 @@ class Outbox:
         pass
 
 
-def running_plan(root: Path) -> tuple[Planner, Recording, Outbox]:
+def running_plan(root: Path, *, kind: str = "clock") -> tuple[Planner, Recording, Outbox]:
     outbox = Outbox()
     spec = RecordingSpec(
         name="main",
         root=root,
-        grid=Grid(30),
+        grid=Grid(30, 1, kind),
         encoders={"front": "encoder:front"},
         writers=("writer",),
         codec={},
@@ -95,3 +96,47 @@ def test_a_take_whose_commit_fails_is_counted_out_and_recorded_again(tmp_path):
     recording.hear("encoder:front", "encoder", "closed", {"uid": uid}, 2 * NS_PER_S)
     recording.hear("writer", "writer", "failed", {"uid": uid, "reason": "r"}, 3 * NS_PER_S)
     assert (planner.plan.done, planner.plan.episode, planner.plan.unsaved) == (0, 1, 0)
+
+
+def test_a_plan_over_step_sources_ends_with_them_and_says_why(tmp_path):
+    planner, recording, outbox = running_plan(tmp_path, kind="step")
+    recording.watchers.append(lambda what, uid: planner.on_take(what, uid, 2 * NS_PER_S))
+    uid, now = recording.current.uid, 2 * NS_PER_S
+    recording.spent = True
+    recording.source_ended(now, 25)
+    recording.hear("encoder:front", "encoder", "closed", {"uid": uid}, now)
+    recording.hear("writer", "writer", "durable", {"uid": uid, "rows": 25}, 9 * NS_PER_S)
+    ends = [fields["ticks"] for _, ty, fields in outbox.sent if ty == "end"]
+    assert ends == [25, 25]  # encoder and writer
+    assert recording.takes[uid].describe()["end_reason"] == "source ended"
+    assert not planner.active
+    assert (planner.plan.done, planner.plan.outcome) == (1, "the sources are at their end")
+
+
+def test_a_plan_that_finds_no_step_for_its_next_episode_ends_instead_of_waiting(tmp_path):
+    planner, recording, _ = running_plan(tmp_path, kind="step")
+    recording.watchers.append(lambda what, uid: planner.on_take(what, uid, 3 * NS_PER_S))
+    uid = recording.current.uid
+    planner.key("next", 2 * NS_PER_S)
+    recording.hear("encoder:front", "encoder", "closed", {"uid": uid}, 2 * NS_PER_S)
+    recording.spent = True  # the last step went by while the episode was closing
+    recording.session = replace(
+        machine.advance(recording.session, Event.UNAVAILABLE), why=("camera:front (at its end)",)
+    )
+    planner.watch(9 * NS_PER_S)
+    recording.hear("writer", "writer", "durable", {"uid": uid, "rows": 25}, 9 * NS_PER_S)
+    assert not planner.active
+    assert "camera:front (at its end)" in planner.plan.outcome
+
+
+def test_an_episode_for_which_no_step_was_left_is_thrown_away(tmp_path):
+    _, recording, outbox = running_plan(tmp_path, kind="step")
+    recording.source_ended(2 * NS_PER_S, 0)
+    kept = {fields["keep"] for _, ty, fields in outbox.sent if ty == "end"}
+    assert kept == {False}
+
+
+def test_the_time_of_a_plan_makes_no_rows_that_a_step_source_did_not_give(tmp_path):
+    planner, _, outbox = running_plan(tmp_path, kind="step")
+    planner.watch(4 * NS_PER_S)
+    assert {fields["ticks"] for _, ty, fields in outbox.sent if ty == "end"} == {1}

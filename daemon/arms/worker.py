@@ -21,8 +21,8 @@ from recd.daemon.arms.side import ArmSide, arm_side, period_ns
 from recd.daemon.worker import WorkerContext
 from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns, sleep_until_ns
 
-REPLY_SHARE = 0.75
-"""Share of a period that a read may wait for its replies, on top of their time on the wire."""
+_USUAL_SHARE = 0.75
+"""Share of a period that a reply may usually take; a line that is always slower is refused."""
 
 _BEAT_HZ = 10
 _RETRY_FIRST_NS = 100 * NS_PER_MS
@@ -196,7 +196,7 @@ class Service:
         self._bus = bus
         self._judge(attached)
         self._usb_serial = self._usb_serial or usb_serial_of(port.port_name)
-        port.reply_timeout_ns = round(REPLY_SHARE * period_ns(ctx.config))
+        bus.serve_every(period_ns(ctx.config))
         if side.role == "leader":
             self._arm = Leader(ctx, bus, side, attached, rings=self._rings, cell=self._cell)
         else:
@@ -211,7 +211,7 @@ class Service:
     def _judge(self, attached: Attached) -> None:
         """Refuse a line too slow for the rate; say what else is odd about the arm."""
         ctx, side = self._ctx, self._side
-        patience_ns = round(REPLY_SHARE * period_ns(ctx.config))
+        patience_ns = round(_USUAL_SHARE * period_ns(ctx.config))
         if attached.reply_ns > max(patience_ns, _SLOW_REPLY_NS):
             path = f"/sys/bus/usb-serial/devices/{os.path.basename(os.path.realpath(side.port))}"
             raise DeviceError(

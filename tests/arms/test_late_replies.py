@@ -3,6 +3,7 @@
 Thousands of ticks of the real bus code; the position of every joint says when it was read.
 """
 
+import itertools
 from dataclasses import dataclass
 from math import floor
 
@@ -75,7 +76,7 @@ def served(line: VirtualLine, ticks: int, faults: dict[int, WireFault]) -> list[
 def gap_after(found: list[Tick], start: int) -> int:
     """Ticks from `start` on that brought nothing whole before the next one that did."""
     whole = [tick.number for tick in found if tick.valid == ALL]
-    return next(b - a - 1 for a, b in zip(whole, whole[1:], strict=False) if b > start)
+    return next(b - a - 1 for a, b in itertools.pairwise(whole) if b > start)
 
 
 PLAIN = settings(max_examples=100, deadline=None, phases=(Phase.explicit, Phase.generate))
@@ -83,9 +84,7 @@ PLAIN = settings(max_examples=100, deadline=None, phases=(Phase.explicit, Phase.
 
 
 @PLAIN
-@given(
-    faults=st.dictionaries(st.integers(3, 150), late | lost, max_size=12), oversleep=wakings
-)
+@given(faults=st.dictionaries(st.integers(3, 150), late | lost, max_size=12), oversleep=wakings)
 def test_no_accepted_position_is_older_than_its_request_and_the_line_comes_back(
     faults, oversleep
 ) -> None:

@@ -4,6 +4,8 @@ The simulated arms outlive the daemon, and their servos are of the more dangerou
 torque by themselves when they are given a goal.
 """
 
+import itertools
+import json
 import os
 import signal
 import subprocess
@@ -18,6 +20,7 @@ import yaml
 
 from recd.config.load import dump, load_robot
 from recd.daemon.sim import launch
+from recd.daemon.sim.servolog import writes_of
 from tests.rig import START_S, Robot, until
 
 RATE_HZ = 100
@@ -134,8 +137,6 @@ class Bench:
 
     def assert_gentle(self, since: int, bus: str = FOLLOWER) -> None:
         """No two goals in a row, while torque is on, lie further apart than a period allows."""
-        from recd.daemon.sim.servolog import writes_of
-
         last: dict[int, int] = {}
         count = 0
         for entry in self.control.entries(since=since, bus=bus):
@@ -172,9 +173,7 @@ def sim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[launch.RunningSim]
 
 
 @pytest.fixture(scope="module")
-def shared(
-    sim: launch.RunningSim, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Bench]:
+def shared(sim: launch.RunningSim, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     made = Bench(sim, tmp_path_factory.mktemp("robot"), "arms.main.torque_on_exit=hold")
     made.robot.start()
     yield made
@@ -356,7 +355,7 @@ def test_a_leader_plugged_in_again_at_another_pose_moves_nothing_before_resume(b
     bench.in_state("TELEOP", "command")
     until(lambda: abs((bench.goals(mark)[1] or [pan])[-1] - aside) < 20, "the glide to end")
     first = bench.goals(mark)[1][: round(RAMP_S * RATE_HZ / 2)]
-    steps = [abs(b - a) for a, b in zip(first, first[1:], strict=False)]
+    steps = [abs(b - a) for a, b in itertools.pairwise(first)]
     assert max(steps) <= largest_step(1, GLIDE_PER_S)
     bench.assert_gentle(begin)
 
@@ -443,3 +442,48 @@ def test_an_idle_arm_is_brought_to_rest_and_only_then_released(sim, tmp_path) ->
         idle.assert_gentle(begin)
     finally:
         idle.stop_daemon()
+
+
+def test_two_pairs_in_one_daemon_do_not_disturb_each_other(tmp_path) -> None:
+    with launch.running(tmp_path / "sim", pairs=["left", "right"], hand="attend") as arms:
+        two = Bench(arms, tmp_path, "arms.main=null")
+        two.robot.start()
+        try:
+            _left_falls_away_while_right_goes_on(two)
+        finally:
+            two.stop_daemon()
+
+
+def _left_falls_away_while_right_goes_on(two: Bench) -> None:
+    left, right = "left.follower", "right.follower"
+    begin = two.control.mark()
+    two.teleoperating(left)
+    assert two.torque(right) == [False] * JOINTS
+    two.teleoperating(right)
+    began = two.motion("right")["since_ns"]
+    saved = two.robot.record(20)
+    assert saved["state"] == "saved"
+    info = json.loads((two.robot.root / "meta" / "info.json").read_text())
+    names = info["features"]["observation.state"]["names"]
+    assert names[0] == "left_shoulder_pan.pos"
+    assert names[-1] == "right_gripper.pos"
+    assert len(names) == 2 * JOINTS
+
+    two.client.estop("left")
+    two.in_state("HOLD", "estop", "left")
+    mark = two.control.mark()
+    two.ticks(60, right)
+    two.assert_stood_still(mark, left)
+    two.client.arm("left")
+    two.in_state("TELEOP", "command", "left")
+    two.worker(left).kill()
+    two.in_state("HOLD", "found_with_torque", "left")
+    mark = two.control.mark()
+    two.ticks(60, right)
+    two.assert_untouched(mark, left)
+    assert all(len(goals) > 5 for goals in two.goals(mark, right).values())
+    told = two.motion("right")
+    assert (told["state"], told["since_ns"]) == ("TELEOP", began)
+    for bus in (left, right):
+        assert {on for _, on in two.torque_changes(begin, bus)} == {True}
+        two.assert_gentle(begin, bus)

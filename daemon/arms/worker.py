@@ -1,7 +1,7 @@
 """One arm process: attach to its bus, serve it on the grid, take it up again when it comes back.
 
-Role `leader` or `follower` by configuration. The process never turns torque on by itself and ends
-without touching it when nobody is left to ask.
+Role `leader` or `follower` by configuration. The process never turns torque on by itself, and
+touches it at its end only when the daemon itself says that this is the end: no signal does.
 """
 
 import os
@@ -49,14 +49,18 @@ class Arm(Protocol):
 
 
 def run(ctx: WorkerContext) -> int:
-    """Life of an arm process. Returns 0; DeviceError when the arm cannot be taken up at first."""
+    """Life of an arm process. Returns 0, or 1 when a signal ended it that its daemon did not send.
+
+    DeviceError when the arm cannot be taken up at first.
+    """
     pair, role = ctx.config["pair"], ctx.config["side"]
     side = arm_side(pair, role, ctx.config, runtime_dir=ctx.spec.runtime_dir)
     service = Service(ctx, side)
     service.connect()
     while service.serve():
         service.reconnect()
-    return 0
+    ctx.messages()
+    return 0 if ctx.told_to_stop or ctx.link.closed else 1
 
 
 class Service:
@@ -145,7 +149,8 @@ class Service:
                 self._hear(arm, message)
             if ctx.stopping and not stopping:
                 stopping = True
-                if not ctx.link.closed:
+                ctx.messages()  # the daemon's word comes before its signal, and may be unread yet
+                if ctx.told_to_stop and not ctx.link.closed:
                     arm.stop()
             if stopping and (arm.finished or ctx.link.closed):
                 self._beat(arm)

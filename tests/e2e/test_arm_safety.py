@@ -401,11 +401,26 @@ def test_a_killed_daemon_leaves_the_arm_holding_and_the_next_one_moves_nothing(b
     bench.assert_gentle(begin)
 
 
-def test_a_stop_on_purpose_with_policy_hold_leaves_the_arm_as_it_is(bench) -> None:
-    begin = bench.control.mark()
-    bench.stop_daemon()
-    assert bench.torque_changes(begin) == []
-    bench.assert_gentle(begin)
+def test_only_the_end_of_the_daemon_itself_applies_the_torque_policy(sim, tmp_path) -> None:
+    made = Bench(sim, tmp_path, "arms.main.torque_on_exit=release")
+    made.robot.start()
+    try:
+        made.teleoperating()
+        begin = made.control.mark()
+        made.worker(FOLLOWER).terminate()
+        made.in_state("HOLD", "found_with_torque")
+        made.client.arm()
+        made.in_state("TELEOP", "command")
+        made.kill_daemon()
+        assert made.torque_changes(begin) == []
+        made.robot.start()
+        made.teleoperating()
+        assert made.torque_changes(begin) == []
+        assert made.robot.end() == 0
+        assert made.torque() == [False] * JOINTS
+        made.assert_gentle(begin)
+    finally:
+        made.stop_daemon()
 
 
 def test_recctl_release_lets_go_of_the_arm_of_a_dead_daemon(bench) -> None:

@@ -149,7 +149,8 @@ class Service:
                 self._hear(arm, message)
             if ctx.stopping and not stopping:
                 stopping = True
-                ctx.messages()  # the daemon's word comes before its signal, and may be unread yet
+                for message in ctx.messages():  # the daemon's word precedes its signal
+                    self._hear(arm, message)
                 if ctx.told_to_stop and not ctx.link.closed:
                     arm.stop()
             if stopping and (arm.finished or ctx.link.closed):

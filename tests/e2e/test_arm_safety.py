@@ -175,7 +175,6 @@ def sim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[launch.RunningSim]
 @pytest.fixture(scope="module")
 def shared(sim: launch.RunningSim, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     made = Bench(sim, tmp_path_factory.mktemp("robot"), "arms.main.torque_on_exit=hold")
-    made.robot.start()
     yield made
     made.stop_daemon()
 
@@ -183,24 +182,33 @@ def shared(sim: launch.RunningSim, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture
 def bench(shared: Bench) -> Bench:
     """A daemon that teleoperates."""
-    if shared.robot.process.poll() is not None:
+    if shared.robot.process is None or shared.robot.process.poll() is not None:
         shared.robot.start()
     shared.teleoperating()
     return shared
 
 
-def test_boot_writes_settings_only_and_a_second_boot_nothing(sim, tmp_path) -> None:
-    first = Bench(sim, tmp_path)
-    mark = sim.control.mark()
+@pytest.fixture
+def free(sim: launch.RunningSim, shared: Bench) -> launch.RunningSim:
+    """Arms without torque that no daemon holds."""
+    shared.stop_daemon()
+    sim.control.brown_out(bus=FOLLOWER, down_ms=0)
+    sim.control.hand(bus=LEADER, kind="attend")
+    return sim
+
+
+def test_boot_writes_settings_only_and_a_second_boot_nothing(free, tmp_path) -> None:
+    first = Bench(free, tmp_path)
+    mark = free.control.mark()
     first.robot.start()
     first.ticks(50)
     assert first.motion()["state"] == "DISARMED"
     for bus in (LEADER, FOLLOWER):
         assert first.torque_changes(mark, bus) == []
-        names = {write.name for write in sim.control.writes(since=mark, bus=bus)}
+        names = {write.name for write in free.control.writes(since=mark, bus=bus)}
         assert not names & {GOAL, TORQUE}
     first.stop_daemon()
-    mark = sim.control.mark()
+    mark = free.control.mark()
     first.robot.start()
     first.ticks(50)
     first.stop_daemon()
@@ -401,8 +409,8 @@ def test_a_killed_daemon_leaves_the_arm_holding_and_the_next_one_moves_nothing(b
     bench.assert_gentle(begin)
 
 
-def test_only_the_end_of_the_daemon_itself_applies_the_torque_policy(sim, tmp_path) -> None:
-    made = Bench(sim, tmp_path, "arms.main.torque_on_exit=release")
+def test_only_the_end_of_the_daemon_itself_applies_the_torque_policy(free, tmp_path) -> None:
+    made = Bench(free, tmp_path, "arms.main.torque_on_exit=release")
     made.robot.start()
     try:
         made.teleoperating()
@@ -442,17 +450,17 @@ def test_recctl_release_lets_go_of_the_arm_of_a_dead_daemon(bench) -> None:
     assert bench.goals(mark) == {ident: [] for ident in range(1, JOINTS + 1)}
 
 
-def test_an_idle_arm_is_brought_to_rest_and_only_then_released(sim, tmp_path) -> None:
+def test_an_idle_arm_is_brought_to_rest_and_only_then_released(free, tmp_path) -> None:
     park = [f"arms.main.park.{joint}={place}" for joint, place in REST.items()]
-    idle = Bench(sim, tmp_path, *park, "arms.main.limits.idle_park_s=1.5")
+    idle = Bench(free, tmp_path, *park, "arms.main.limits.idle_park_s=1.5")
     idle.robot.start()
     try:
         idle.teleoperating()
-        begin = sim.control.mark()
-        sim.control.hand(bus=LEADER, kind="still")
+        begin = free.control.mark()
+        free.control.hand(bus=LEADER, kind="still")
         idle.in_state("DISARMED", "parked")
         assert idle.torque() == [False] * JOINTS
-        names = [write.name for write in sim.control.writes(since=begin, bus=FOLLOWER)]
+        names = [write.name for write in free.control.writes(since=begin, bus=FOLLOWER)]
         assert names.index(TORQUE) > max(at for at, n in enumerate(names) if n == GOAL)
         idle.assert_gentle(begin)
     finally:

@@ -64,7 +64,7 @@ class JointFlag(IntFlag):
 
     NO_REPLY = 1  # at least one joint did not answer; its bit in `valid` is 0
     RESYNC = 2  # the line was being drained after a missing reply; nothing was read
-    LATE_REPLY = 4  # an owed reply of an earlier tick came and was thrown away
+    LATE_REPLY = 4  # an earlier tick's reply was thrown away, or this one's took over a period
     BAD_PACKET = 8  # checksum, id or length was wrong
     CLIPPED = 16  # limits changed the requested goal
     RAMPING = 32  # the goal was on its way in, by the ramp

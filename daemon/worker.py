@@ -219,6 +219,7 @@ class WorkerContext:
         self.log = log.get_logger()
         self.realtime_report = realtime.RealtimeReport()
         self._stop_asked = False
+        self.told_to_stop = False
         self.status = Status(spec.kind, self.cell_writer(f"status.{spec.name}"))
 
     @property
@@ -255,6 +256,7 @@ class WorkerContext:
         received = []
         while (message := self.link.recv()) is not None:
             if message["ty"] == "stop":
+                self.told_to_stop = True
                 self.stop()
             received.append(message)
         return received

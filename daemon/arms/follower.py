@@ -47,6 +47,10 @@ from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns
 LEADER_LOST_NS = 500 * NS_PER_MS
 """A leader silent for longer ends teleoperation; before that the follower holds and goes on."""
 
+DOUBT_AFTER_NS = 50 * NS_PER_MS
+"""After so long without a tick the torque is looked at before a goal goes out: the power may have
+gone and come back meanwhile, and some servos take torque when they are given a goal."""
+
 GLIDE_AFTER_NS = 100 * NS_PER_MS
 """After a silence of this length, the leader's or its own, the follower glides back."""
 
@@ -96,6 +100,7 @@ class Follower:
         self._joints = joints
         self._everybody = (1 << joints) - 1
         self._absent = 0
+        self._period_ns = period_ns(config)
         self._silence = Silence(joints, now_ns())
         self._torque_doubt = False
         self._silent_since_ns = 0
@@ -243,6 +248,8 @@ class Follower:
     def tick(self, tick: int, woke_ns: int, skipped: int) -> None:
         """Serve one period: goal out first, so that it is as young as can be, then position in."""
         flags = JointFlag.OVERRUN_BEFORE if skipped else 0
+        if skipped * self._period_ns > DOUBT_AFTER_NS:
+            self._after_stall(skipped * self._period_ns, woke_ns)
         if self._leader is not None:
             self._leader.refresh()
         written_ns, drive_flags = self._drive(woke_ns)
@@ -259,6 +266,14 @@ class Follower:
             self._protect(reading)
         self._watch_bus(reading, due=tick % self._check_every == _TORQUE_SLOT % self._check_every)
 
+    def _after_stall(self, stalled_ns: int, at_ns: int) -> None:
+        """This process did not run for a while; the arm held, and the leader went on."""
+        self._torque_doubt = True
+        if stalled_ns > LEADER_LOST_NS:
+            self._apply(Event.LOOP_STALLED, at_ns)
+        if stalled_ns > GLIDE_AFTER_NS:
+            self._path.glide()
+
     def _drive(self, at_ns: int) -> tuple[int, int]:
         """(when a goal was written or 0, flags)."""
         self._source = self.state.trait.source
@@ -269,10 +284,10 @@ class Follower:
                 return self._approach(at_ns)
             case Phase.WAITING:
                 self._compare(at_ns)
-        if self.state.trait.armed and self._guardian.relaxing and self._may_write():
+        if self.state.trait.armed and self._guardian.relaxing and self._may_write(at_ns):
             self._path.ease(self._samples.position)
             return self._send(), 0
-        if self._repeats and self.state.trait.torque and self._may_write():
+        if self._repeats and self.state.trait.torque and self._may_write(at_ns):
             self._repeats -= 1
             return self._send(), 0
         return 0, JointFlag.WRITE_SKIPPED
@@ -289,17 +304,17 @@ class Follower:
             return 0, JointFlag.STALE_LEADER | JointFlag.WRITE_SKIPPED
         if self._silent_since_ns:
             if at_ns - self._silent_since_ns > GLIDE_AFTER_NS:
-                path.begin()
+                path.glide()
             self._silent_since_ns = 0
         flags = JointFlag.STALE_LEADER if leader.partly_silent(at_ns) else JointFlag(0)
-        if not self._may_write():
+        if not self._may_write(at_ns):
             path.halt()
             return 0, flags | JointFlag.WRITE_SKIPPED
         flags |= path.follow(leader.position, self._samples.position)
         return self._send(), flags
 
     def _approach(self, at_ns: int) -> tuple[int, int]:
-        if not self._may_write():
+        if not self._may_write(at_ns):
             return 0, JointFlag.WRITE_SKIPPED
         assert self._park is not None
         position = self._samples.position
@@ -331,8 +346,10 @@ class Follower:
             self.state = MotionState(self.state.phase, cause, self.state.since_ns)
             self.report()
 
-    def _may_write(self) -> bool:
-        return self._bus.line.in_step and not self._torque_doubt
+    def _may_write(self, at_ns: int) -> bool:
+        """False in doubt, and in a tick that was stopped between waking and here."""
+        fresh = now_ns() - at_ns < DOUBT_AFTER_NS
+        return fresh and self._bus.line.in_step and not self._torque_doubt
 
     def _send(self) -> int:
         self._ctx.status.count("goals_written")
@@ -366,7 +383,7 @@ class Follower:
         # torque when they are given a goal: it gets none until its torque has been looked at.
         self._path.frozen = [bool(self._absent >> joint & 1) for joint in range(self._joints)]
         if valid and at_ns - self._silence.bus_heard_ns > GLIDE_AFTER_NS:
-            self._path.begin()
+            self._path.glide()
         for finding in self._silence.note(valid, at_ns):
             tell_silence(self._ctx, self._side, finding)
         if self._silence.bus_silent:

@@ -5,7 +5,7 @@ turn a full-turn joint is in. No I/O; the steps it gives are meant to be sent.
 """
 
 from collections.abc import Sequence
-from math import isnan
+from math import inf, isnan
 
 from recd.config.streams import JointFlag
 from recd.daemon.arms.limits import (
@@ -67,10 +67,16 @@ class GoalPath:
         self._change = [0.0] * len(self._change)
 
     def begin(self) -> None:
-        """A new source takes over from where the goal is: glide in."""
-        self._periods = 0
+        """A new source takes over from where the goal is: glide in, counting turns anew."""
         for seam in self._seams:
             seam.reset()
+        self.glide()
+
+    def glide(self) -> None:
+        """The same source goes on after a pause: glide in. Turns are not forgotten, or a joint
+        that waits beyond its seam would turn back by a whole one.
+        """
+        self._periods = 0
         self.halt()
 
     def follow(self, requested: Sequence[float], present: Sequence[float]) -> int:
@@ -80,7 +86,10 @@ class GoalPath:
         self._periods += 1
         clipped = False
         for joint, reading in enumerate(requested):
-            wanted = self._seams[joint].follow(reading)
+            if isnan(reading):  # min and max take it for the lowest place there is
+                wanted = self.goal[joint]
+            else:
+                wanted = self._seams[joint].follow(reading)
             self._step(joint, wanted, present[joint], share)
             clipped |= abs(self.goal[joint] - wanted) > CLIP_TOLERANCE
         if gliding:
@@ -110,6 +119,10 @@ class GoalPath:
             return
         limits, previous = self.limits[joint], self.goal[joint]
         bound = speed_bound(limits, share)
+        turn = self._scales[joint].turn
+        if turn != inf and not isnan(present):
+            # Beside its seam an arm may read as a turn away from its goal, and is right there.
+            present += turn * round((previous - present) / turn)
         goal = limit_goal(
             limits, wanted, present=present, relative=self.relative[joint], previous=previous,
             change=self._change[joint], bound=bound,

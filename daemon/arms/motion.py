@@ -69,6 +69,7 @@ class Cause(IntEnum):
     NO_PARK_POSE = 15
     PARK_BLOCKED = 16
     ARMING_FAILED = 17
+    LOOP_STALLED = 18
 
 
 class Event(StrEnum):
@@ -85,6 +86,7 @@ class Event(StrEnum):
     ARMING_FAILED = "arming failed"
     LEADER_AGREES = "leader agrees"
     LEADER_LOST = "leader lost"
+    LOOP_STALLED = "loop stalled"
     BUS_SILENT = "bus silent"
     TORQUE_LOST = "torque lost"
     TORQUE_FOUND = "torque found"
@@ -172,6 +174,7 @@ TRANSITIONS: dict[tuple[Phase, Event], Row] = {
     **_stay(_P.TELEOP, _E.ARM, _E.TELEOP, _E.RESUME),
     **_rows((_P.WAITING,), _E.LEADER_AGREES, Row(_P.TELEOP, _F.FOLLOW, _C.COMMAND)),
     **_rows((_P.TELEOP,), _E.LEADER_LOST, Row(_P.HELD, _F.STOP, _C.LEADER_SILENT)),
+    **_rows((_P.TELEOP,), _E.LOOP_STALLED, Row(_P.HELD, _F.STOP, _C.LOOP_STALLED)),
     **_rows((*_ARMED_STILL, _P.TELEOP), _E.HOLD, Row(_P.HELD, _F.STOP, _C.COMMAND)),
     **_rows((_P.PARKING,), _E.HOLD, Row(_P.ADOPTED, _F.STOP, _C.COMMAND)),
     **_stay(_P.ADOPTED, _E.HOLD),

@@ -1,7 +1,7 @@
 """One arm process: attach to its bus, serve it on the grid, take it up again when it comes back.
 
-Role `leader` or `follower` by configuration. The process never turns torque on by itself and ends
-without touching it when nobody is left to ask.
+Role `leader` or `follower` by configuration. The process never turns torque on by itself, and
+touches it at its end only when the daemon itself says that this is the end: no signal does.
 """
 
 import os
@@ -21,8 +21,8 @@ from recd.daemon.arms.side import ArmSide, arm_side, period_ns
 from recd.daemon.worker import WorkerContext
 from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns, sleep_until_ns
 
-REPLY_SHARE = 0.75
-"""Share of a period that a read may wait for its replies, on top of their time on the wire."""
+_USUAL_SHARE = 0.75
+"""Share of a period that a reply may usually take; a line that is always slower is refused."""
 
 _BEAT_HZ = 10
 _RETRY_FIRST_NS = 100 * NS_PER_MS
@@ -49,14 +49,18 @@ class Arm(Protocol):
 
 
 def run(ctx: WorkerContext) -> int:
-    """Life of an arm process. Returns 0; DeviceError when the arm cannot be taken up at first."""
+    """Life of an arm process. Returns 0, or 1 when a signal ended it that its daemon did not send.
+
+    DeviceError when the arm cannot be taken up at first.
+    """
     pair, role = ctx.config["pair"], ctx.config["side"]
     side = arm_side(pair, role, ctx.config, runtime_dir=ctx.spec.runtime_dir)
     service = Service(ctx, side)
     service.connect()
     while service.serve():
         service.reconnect()
-    return 0
+    ctx.messages()
+    return 0 if ctx.told_to_stop or ctx.link.closed else 1
 
 
 class Service:
@@ -145,7 +149,9 @@ class Service:
                 self._hear(arm, message)
             if ctx.stopping and not stopping:
                 stopping = True
-                if not ctx.link.closed:
+                for message in ctx.messages():  # the daemon's word precedes its signal
+                    self._hear(arm, message)
+                if ctx.told_to_stop and not ctx.link.closed:
                     arm.stop()
             if stopping and (arm.finished or ctx.link.closed):
                 self._beat(arm)
@@ -196,7 +202,7 @@ class Service:
         self._bus = bus
         self._judge(attached)
         self._usb_serial = self._usb_serial or usb_serial_of(port.port_name)
-        port.reply_timeout_ns = round(REPLY_SHARE * period_ns(ctx.config))
+        bus.serve_every(period_ns(ctx.config))
         if side.role == "leader":
             self._arm = Leader(ctx, bus, side, attached, rings=self._rings, cell=self._cell)
         else:
@@ -211,7 +217,7 @@ class Service:
     def _judge(self, attached: Attached) -> None:
         """Refuse a line too slow for the rate; say what else is odd about the arm."""
         ctx, side = self._ctx, self._side
-        patience_ns = round(REPLY_SHARE * period_ns(ctx.config))
+        patience_ns = round(_USUAL_SHARE * period_ns(ctx.config))
         if attached.reply_ns > max(patience_ns, _SLOW_REPLY_NS):
             path = f"/sys/bus/usb-serial/devices/{os.path.basename(os.path.realpath(side.port))}"
             raise DeviceError(

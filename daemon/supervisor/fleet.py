@@ -339,6 +339,8 @@ class Fleet:
         for seat in alive:
             if seat.row.manners.stop == order and not seat.stop_sent_ns:
                 assert seat.child is not None, "only the living are asked to stop"
+                # A signal may come from anybody; an arm lets go only when its daemon says the end.
+                seat.child.link.send("stop")
                 self._terminate(seat, seat.child, now)
 
     def _terminate(self, seat: Seat, child: Child, now: int) -> None:

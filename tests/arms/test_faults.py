@@ -194,6 +194,14 @@ def test_end_of_the_link_ends_the_process_and_leaves_the_torque(rig) -> None:
     assert torque_changes(rig, mark) == []
 
 
+def test_a_signal_to_the_process_leaves_the_torque_and_counts_as_a_failure(rig) -> None:
+    _, follower = rig.teleoperating(torque_on_exit="release")
+    mark = rig.control.mark()
+    follower.process.terminate()
+    assert follower.process.wait(timeout=20) == 1
+    assert torque_changes(rig, mark) == []
+
+
 def test_a_stop_on_purpose_applies_the_torque_policy(rig) -> None:
     mark = rig.control.mark()
     _, follower = rig.teleoperating(torque_on_exit="hold")

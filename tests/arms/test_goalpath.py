@@ -1,6 +1,9 @@
 from itertools import pairwise
 from math import inf, nan
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from recd.config.streams import JointFlag
 from recd.daemon.arms.goalpath import GoalPath, off_rest
 from recd.daemon.arms.limits import JointLimits
@@ -82,3 +85,65 @@ def test_parking_moves_only_the_joints_of_the_pose() -> None:
     assert off_rest([9.0], [2.0])
     assert not off_rest([3.0], [2.0])
     assert not off_rest([90.0], [nan])
+
+
+def full_turn(*, relative: float = inf) -> GoalPath:
+    scale = joint_scale(0, 4095, unit=Unit.DEGREES, inverted=False)
+    rules = JointLimits(scale.low, scale.high, relative, STEP, inf, 0.25)
+    return GoalPath([rules], (scale,), glide_periods=4)
+
+
+def test_a_pause_does_not_turn_a_joint_back_that_waits_beyond_its_seam() -> None:
+    way = full_turn()
+    way.rest_at([4080])
+    way.begin()
+    for reading in (178.0, 179.5, -179.5, -178.0):
+        way.follow([reading], [nan])
+    for _ in range(20):
+        way.follow([-178.0], [nan])
+    waiting = way.steps[0]
+    assert waiting >= 4090
+    way.glide()
+    for _ in range(200):
+        way.follow([-178.0], [nan])
+        assert way.steps[0] == waiting
+    assert max(abs(b - a) for a, b in pairwise(walked(way, 170.0, 40))) <= 13
+
+
+def test_an_arm_that_reads_beyond_its_seam_is_not_leashed_to_the_other_end() -> None:
+    way = full_turn(relative=5.0)
+    way.rest_at([4094])
+    for _ in range(50):
+        way.follow([179.9], [-179.9])
+        assert way.steps[0] > 4000
+
+
+def test_a_request_that_is_no_number_leaves_the_goal_where_it_is() -> None:
+    way = path()
+    way.rest_at([2000])
+    assert set(walked(way, nan, 10)) == {2000}
+
+
+@given(
+    wanted=st.lists(st.floats(-250, 250) | st.just(nan), min_size=1, max_size=40),
+    ends=st.tuples(st.integers(0, 4094), st.integers(1, 4095)).filter(lambda e: e[0] < e[1]),
+    rest=st.integers(-400, 4500),
+    unit=st.sampled_from(list(Unit)),
+    inverted=st.booleans(),
+    pauses=st.sets(st.integers(0, 40)),
+)
+def test_no_calibration_request_or_pause_makes_a_goal_jump(
+    wanted, ends, rest, unit, inverted, pauses
+) -> None:
+    scale = joint_scale(*ends, unit=unit, inverted=inverted)
+    rules = JointLimits(scale.low, scale.high, inf, STEP, inf, 0.25)
+    way = GoalPath([rules], (scale,), glide_periods=4)
+    way.rest_at([rest])
+    way.begin()
+    steps = [way.steps[0]]
+    for at, request in enumerate(wanted):
+        if at in pauses:
+            way.glide()
+        way.follow([request], [nan])
+        steps.append(way.steps[0])
+    assert max(abs(b - a) for a, b in pairwise(steps)) <= STEP / scale.step + 1

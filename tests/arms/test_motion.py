@@ -91,6 +91,13 @@ def test_lost_leader_holds_until_a_person_resumes() -> None:
     assert advance(state, Event.RESUME, 3)[0].phase is Phase.WAITING
 
 
+def test_a_loop_that_stood_still_holds_until_a_person_resumes() -> None:
+    state, effects = walk(Phase.TELEOP, Event.LOOP_STALLED, Event.LEADER_AGREES)
+    assert state == MotionState(Phase.HELD, Cause.LOOP_STALLED, 1)
+    assert effects == [Effect.STOP, Effect.NOTHING]
+    assert advance(state, Event.RESUME, 3)[0].phase is Phase.WAITING
+
+
 def test_parking_ends_released_and_without_a_pose_it_holds() -> None:
     state, effects = walk(Phase.HELD, Event.DISARM_PARK, Event.PARKED)
     assert (state.phase, effects) == (Phase.DISARMED, [Effect.PARK, Effect.RELEASE])

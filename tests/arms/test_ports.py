@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 
+from recd.daemon.arms import ports
 from recd.daemon.arms.ports import find_again, list_ports, port_users, usb_serial_of
 
 
@@ -26,6 +27,24 @@ def test_users_of_a_terminal_are_named_by_pid_and_command() -> None:
 def test_a_pseudo_terminal_has_no_usb_serial_and_is_looked_for_by_its_path(tmp_path) -> None:
     assert usb_serial_of(str(tmp_path / "gone")) == ""
     assert find_again(str(tmp_path / "gone"), "ABC") == str(tmp_path / "gone")
+
+
+def test_a_port_that_came_back_under_another_name_is_found_by_its_serial_number(
+    tmp_path, monkeypatch
+) -> None:
+    for name, serial in (("ttyACM3", "OTHER"), ("ttyACM7", "WANTED")):
+        device = tmp_path / "usb" / serial
+        (device / "interface").mkdir(parents=True)
+        (device / "idVendor").write_text("1a86")
+        (device / "idProduct").write_text("55d3")
+        (device / "serial").write_text(serial)
+        tty = tmp_path / "tty" / name
+        tty.mkdir(parents=True)
+        (tty / "device").symlink_to(device / "interface")
+    monkeypatch.setattr(ports, "_SYS_TTY", tmp_path / "tty")
+    monkeypatch.setattr(ports, "_BY_ID", tmp_path / "none")
+    assert find_again(str(tmp_path / "ttyACM0"), "WANTED") == "/dev/ttyACM7"
+    assert find_again(str(tmp_path / "ttyACM0"), "NOBODY") == str(tmp_path / "ttyACM0")
 
 
 def test_listed_ports_are_usb_ports_that_exist() -> None:

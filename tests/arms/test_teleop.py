@@ -142,6 +142,54 @@ def test_estop_holds_within_one_period_and_twice_applies_the_policy(rig) -> None
     assert {write.value for write in rig.torque_writes()[-6:]} == {0}
 
 
+def lead_pan_away(rig, by: int) -> int:
+    """Lead the leader's first joint `by` steps off; returns where that is."""
+    pan = rig.control.describe()["arms"]["main.leader"]["joints"]["shoulder_pan"]["steps"]
+    rig.control.script(bus="main.leader", frames=[[0.3, {"shoulder_pan": pan + by}]])
+    rig.until(
+        lambda: abs(rig.gather("leader", 1)[-1]["present_raw"][0] - pan - by) < 10,
+        "the leader is led away",
+    )
+    return round(pan + by)
+
+
+def test_max_relative_target_keeps_the_goal_near_an_arm_that_is_in_the_way(rig) -> None:
+    relative = 4.0
+    rig.teleoperating(follower={**rig.config["follower"], "max_relative_target": relative})
+    rig.gather("follower", 60)
+    rig.control.block(bus="main.follower", ident=1)
+    at = rig.control.register(bus="main.follower", ident=1, name="Present_Position")["value"]
+    mark = rig.control.mark()
+    away = lead_pan_away(rig, 500 if at < 2048 else -500)
+    rig.gather("follower", 60)
+    goals = rig.goal_steps(mark)[1]
+    furthest = max(abs(goal - at) for goal in goals)
+    assert furthest <= relative * STEPS_PER_UNIT[1] + 3
+    assert furthest < abs(away - at) - 100
+    assert_no_goal_step_beyond_limits(rig)
+
+
+def test_arming_and_resuming_far_from_the_leader_glide_there(rig) -> None:
+    changes = rig.limits(align_error=400.0, ramp_s=1.0)
+    glide = changes["limits"]["ramp_velocity_per_s"] / rig.config["rate_hz"] * STEPS_PER_UNIT[1] + 2
+    rig.ready("leader")
+    follower = rig.ready("follower", **changes)
+    rig.settled()
+    for command, by in (("arm", 400), ("resume", -400)):
+        if command == "resume":
+            since = follower.command("hold")
+            follower.answer("motion", since=since, state="HOLD")
+        lead_pan_away(rig, by)
+        mark = rig.control.mark()
+        since = follower.command(command)
+        follower.answer("motion", since=since, state="TELEOP")
+        rig.until(lambda: len(rig.goal_steps(mark)[1]) > 110, "more than a second of goals")  # noqa: B023
+        gliding = rig.goal_steps(mark)[1][:90]
+        assert gliding[0] != gliding[-1]
+        assert max(abs(b - a) for a, b in pairwise(gliding)) <= glide
+    assert_no_goal_step_beyond_limits(rig)
+
+
 def test_a_command_the_state_does_not_allow_is_refused_in_words(rig) -> None:
     follower = rig.ready("follower")
     since = follower.command("resume")

@@ -57,6 +57,7 @@ class BusPort(PortHandler):
         self.dropped_bytes = 0
         self.received_bytes = 0
         self.echo = False
+        self._looked_late = False
         self._echo_due = 0
         self._inbox = bytearray()
         self._fd = -1
@@ -116,15 +117,21 @@ class BusPort(PortHandler):
         return len(self._inbox)
 
     def readPort(self, length: int) -> bytes:  # noqa: N802
-        """Up to `length` bytes; waits for them, asleep, until the deadline of the request."""
+        """Up to `length` bytes; waits for them, asleep, until the deadline of the request.
+
+        Bytes that are there when the deadline has passed are taken, once: a process that was woken
+        late must not call the line late.
+        """
         if length <= 0:  # the SDK asks for less than nothing after a damaged length byte
             return b""
         inbox = self._inbox
         while len(inbox) < length:
             left_ns = self.deadline_ns - now_ns()
             if left_ns <= 0:
-                break
-            if select.select(self._fds, (), (), left_ns / NS_PER_S)[0]:
+                if self._looked_late or not self.getBytesAvailable():
+                    break
+                self._looked_late = True
+            elif select.select(self._fds, (), (), left_ns / NS_PER_S)[0]:
                 self._fill()
         taken = bytes(inbox[:length])
         del inbox[:length]
@@ -145,9 +152,11 @@ class BusPort(PortHandler):
 
     def setPacketTimeout(self, packet_length: int) -> None:  # noqa: N802
         """Deadline for replies of `packet_length` bytes in all, from now."""
+        self._looked_late = False
         self.deadline_ns = now_ns() + packet_length * self.byte_ns + self.reply_timeout_ns
 
     def setPacketTimeoutMillis(self, msec: float) -> None:  # noqa: N802
+        self._looked_late = False
         self.deadline_ns = now_ns() + round(msec * NS_PER_MS)
 
     def isPacketTimeout(self) -> bool:  # noqa: N802
@@ -155,6 +164,7 @@ class BusPort(PortHandler):
 
     def extend_deadline(self, for_ns: int) -> None:
         """Wait for input until `for_ns` from now."""
+        self._looked_late = False
         self.deadline_ns = now_ns() + for_ns
 
     def _fill(self) -> int:

@@ -212,9 +212,17 @@ class RecdClient:
         """Put `success`, `fail` or any text on the running episode."""
         return self.call("mark", label=label)
 
-    def arm(self, pair: str | None = None) -> dict[str, Any]:
-        """Torque on and follow, after the pose check."""
-        return self.call("arm", pair=pair)
+    def arm(self, pair: str | None = None, *, timeout_s: float | None = None) -> dict[str, Any]:
+        """Torque on and follow, after the pose check. Arms that are starting are waited for."""
+        wait_s = self._timeout_s if timeout_s is None else timeout_s
+        deadline_ns = now_ns() + int(wait_s * 1e9)
+        while True:
+            try:
+                return self.call("arm", pair=pair)
+            except RecdError as error:
+                if error.code != "starting" or now_ns() >= deadline_ns:
+                    raise
+            self.pause(0.2, "event", "fault")
 
     def disarm(self, policy: str | None = None, *, pair: str | None = None) -> dict[str, Any]:
         """Stop following; `policy` hold, park or release says what the torque does."""

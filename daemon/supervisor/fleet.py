@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+from recd.config.errors import RecdError
 from recd.config.streams import STATUS_STATES
 from recd.daemon import log
 from recd.daemon.supervisor.failures import Absence, Loss
@@ -160,6 +161,26 @@ class Fleet:
             if seat.kill_at_ns:
                 times.append(seat.kill_at_ns)
         return max(now + NS_PER_MS, min(times))
+
+    def unready(self, process: str, now: int) -> RecdError | None:
+        """Why `process` cannot take a command now, with the mend it named itself; None if it can.
+
+        Code `starting`: wait for it; `device`: somebody has to do something first.
+        """
+        seat = self.seats[process]
+        if seat.phase is Phase.RUNNING:
+            return None
+        message, mend = seat.error.get("message", ""), seat.error.get("mend", "")
+        if seat.phase is Phase.STARTING:
+            since_s = (now - seat.started_ns) / NS_PER_S
+            words = f"{process} is starting, for {since_s:.1f} s now"
+            return RecdError(f"{words}, after: {message}" if message else words,
+                             mend=mend or "It takes a few seconds.", code="starting")  # fmt: skip
+        if seat.phase is Phase.WAITING and not message:
+            return RecdError(f"{process} is about to start", mend="It takes a few seconds.",
+                             code="starting")  # fmt: skip
+        words = f"{process} is not running: {message or seat.phase.value}"
+        return RecdError(words, mend=mend or "recctl status tells more.", code="device")
 
     def absences(self) -> list[Absence]:
         """Everything that does not do its duty now, with the reason in words."""

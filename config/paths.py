@@ -1,6 +1,7 @@
 """Where an instance keeps its sockets and its lock. Both sides of the control plane ask here."""
 
 import os
+import re
 import stat
 from pathlib import Path
 
@@ -8,6 +9,9 @@ from recd.config.errors import RecdError
 
 SOCKET_PATH_BYTES = 107
 """Longest path of a unix socket on Linux (sun_path less its final zero)."""
+
+LOCAL_ENDPOINT = re.compile(r"ipc://.+|tcp://(127\.\d+\.\d+\.\d+|localhost|\[::1\]):\d+")
+"""Who can open these is on this computer."""
 
 
 def runtime_base() -> Path:

@@ -35,6 +35,10 @@ AWAY_STATES: Mapping[str, frozenset[str]] = {
 """kind -> state words of the status cell that mean: running, but its device is away."""
 
 
+AWAY_EVENTS = frozenset({"camera.lost", "bus lost", "bus away"})
+"""Events by which a worker tells why its device is away."""
+
+
 class Phase(StrEnum):
     """Where one process is."""
 
@@ -59,7 +63,8 @@ class Happening:
 class Seat:
     """One row of the process table and what sits in it now.
 
-    was_ready: its process said so once; was_there: its device was, too, at least once.
+    was_ready: its process said so once; was_there: its device was, too, at least once. missing: what
+    it said last about a device that is away; means something only while it is.
     """
 
     row: Process
@@ -77,6 +82,7 @@ class Seat:
     restarts: int = 0
     facts: Mapping[str, Any] = field(default_factory=dict)
     error: Mapping[str, str] = field(default_factory=dict)
+    missing: Mapping[str, str] = field(default_factory=dict)
     beat_ns: int = 0
     state_word: str = ""
 
@@ -208,7 +214,7 @@ class Fleet:
             return
         seat.phase, seat.started_ns = Phase.STARTING, now
         seat.killed_for, seat.kill_at_ns, seat.stop_sent_ns = "", 0, 0
-        seat.state_word = ""
+        seat.state_word, seat.missing = "", {}
         self._log.info("worker started", worker=seat.row.name, pid=seat.child.pid)
 
     def configure(self, process: str, config: Mapping[str, Any]) -> None:
@@ -245,6 +251,12 @@ class Fleet:
                 if seat.phase is Phase.STARTING:
                     seat.phase = Phase.RUNNING
                     seat.error = {}
+            case "event" if message.get("event") in AWAY_EVENTS:
+                fields = message.get("fields", {})
+                seat.missing = {
+                    "code": "away", "message": str(fields.get("reason", "")),
+                    "mend": str(fields.get("mend", "")),
+                }  # fmt: skip
             case "refused" | "crashed":
                 seat.error = {
                     "code": str(message.get("code", "crashed")),
@@ -388,6 +400,13 @@ def _is_away(seat: Seat) -> bool:
     return away is not None and (not seat.state_word or seat.state_word in away)
 
 
+def trouble(seat: Seat) -> Mapping[str, str]:
+    """Why a seat does not do its duty: code, message, mend; empty when it does or only starts."""
+    if seat.error:
+        return seat.error
+    return seat.missing if _absence(seat) is not None else {}
+
+
 def _absence(seat: Seat) -> Absence | None:
     def absent(loss: Loss, why: str) -> Absence:
         return Absence(seat.row.name, seat.row.kind, seat.row.required, loss, why)
@@ -397,11 +416,14 @@ def _absence(seat: Seat) -> Absence | None:
         case Phase.RUNNING:
             if not _is_away(seat):
                 return None
-            return absent(Loss.ABSENT if seat.was_there else Loss.STARTING, seat.state_word.lower())
+            why = seat.missing.get("message") or seat.state_word.lower()
+            if seat.state_word == "FAULT":
+                why = "fault"
+            return absent(Loss.ABSENT if seat.was_there else Loss.STARTING, why)
         case Phase.GIVEN_UP:
             return absent(Loss.GIVEN_UP, error or "given up")
         case Phase.ENDED:
             return absent(Loss.GIVEN_UP, error or "has ended")
         case _:
             loss = Loss.ABSENT if seat.was_there or seat.error else Loss.STARTING
-            return absent(loss, error or seat.phase.value)
+            return absent(loss, error or seat.missing.get("message") or seat.phase.value)

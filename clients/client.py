@@ -17,7 +17,13 @@ import zmq
 from recd import __version__
 from recd.config.errors import RecdError, StateError
 from recd.config.messages import Request, decode, new_request_id
-from recd.config.paths import control_endpoint, running_instances, runtime_dir
+from recd.config.paths import (
+    control_endpoint,
+    lock_holder,
+    running_instances,
+    runtime_dir,
+    starting_instances,
+)
 from recd.shm.clock import NS_PER_MS, now_ns, sleep_until_ns
 
 RETRY_AFTER_MS = 2_000
@@ -44,6 +50,8 @@ def find_instance(instance: str | None = None) -> Path:
     if instance is not None:
         return runtime_dir(instance)
     running = running_instances()
+    if not running and (starting := starting_instances()):
+        raise _still_starting(*next(iter(starting.items())))
     if not running:
         raise NotRunningError(
             "no recd daemon is running for this user",
@@ -212,9 +220,17 @@ class RecdClient:
         """Put `success`, `fail` or any text on the running episode."""
         return self.call("mark", label=label)
 
-    def arm(self, pair: str | None = None) -> dict[str, Any]:
-        """Torque on and follow, after the pose check."""
-        return self.call("arm", pair=pair)
+    def arm(self, pair: str | None = None, *, timeout_s: float | None = None) -> dict[str, Any]:
+        """Torque on and follow, after the pose check. Arms that are starting are waited for."""
+        wait_s = self._timeout_s if timeout_s is None else timeout_s
+        deadline_ns = now_ns() + int(wait_s * 1e9)
+        while True:
+            try:
+                return self.call("arm", pair=pair)
+            except RecdError as error:
+                if error.code != "starting" or now_ns() >= deadline_ns:
+                    raise
+            self.pause(0.2, "event", "fault")
 
     def disarm(self, policy: str | None = None, *, pair: str | None = None) -> dict[str, Any]:
         """Stop following; `policy` hold, park or release says what the torque does."""
@@ -277,11 +293,21 @@ class RecdClient:
 def _existing(directory: Path | None) -> Path:
     assert directory is not None, "either an endpoint or a folder is given"
     if not (directory / "ctl.sock").exists():
+        if pid := lock_holder(directory / "recd.lock"):
+            raise _still_starting(directory.name, pid)
         raise NotRunningError(
             f"no recd daemon is running as instance {directory.name!r}",
             mend="Start it: recd run CONFIG",
         )
     return directory
+
+
+def _still_starting(instance: str, pid: int) -> NotRunningError:
+    return NotRunningError(
+        f"the daemon of instance {instance!r} (process {pid}) is starting or ending: it does not "
+        "listen",
+        mend="Try again in a few seconds; its own terminal or log tells what it is doing.",
+    )
 
 
 def _events_beside(endpoint: str) -> str | None:

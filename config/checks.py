@@ -3,8 +3,11 @@
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
+from recd.config.errors import RecdError
 from recd.config.models import ArmPairConfig, CameraConfig, RobotConfig
+from recd.config.paths import LOCAL_ENDPOINT, runtime_dir
 from recd.config.streams import RAW_PAYLOADS, frame_payload
 
 BYTE_US = 10
@@ -16,6 +19,18 @@ ADAPTER_US = 400
 SIM_RATES = (1.0, 240.0)
 SIM_LEAST_PX = 160
 """A simulated camera's stamp takes a corner of 160x48 pixels, and has to fit when turned."""
+
+SCHEMES = {"http": ("http://", "https://"), "rtsp": ("rtsp://", "rtsps://")}
+"""Camera source -> what its address begins with."""
+
+NO_STEP_CLOCK = ("v4l2", "opencv", "pyav", "rtsp")
+
+FIXED_OPTIONS = {"g": "g", "crf": "crf", "preset": "preset", "pix_fmt": "pix_fmt",
+                 "threads": "threads"}  # fmt: skip
+"""Encoder option -> the key that sets it: extra options never override these."""
+
+X264_PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower",
+                "veryslow", "placebo")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +85,10 @@ def available_memory_bytes() -> int:
 
 def check_robot(robot: RobotConfig, *, check_machine: bool = True) -> list[Finding]:
     """All impossible combinations in a valid configuration."""
-    findings = [*_cameras(robot), *_arms(robot)]
+    findings = [*_cameras(robot), *_sources(robot), *_arms(robot), *_encoder(robot),
+                *_endpoint(robot)]  # fmt: skip
     if check_machine:
-        findings += _memory(robot)
+        findings += [*_memory(robot), *_cores(robot), *_folders(robot)]
     return findings
 
 
@@ -94,9 +110,13 @@ def _cameras(robot: RobotConfig) -> Iterator[Finding]:
         )  # fmt: skip
         if camera.source != "file" and identity in seen:
             found = f"{camera.device}, which is also cameras.{seen[identity]}"
-            yield Finding(key, "a device of its own", found, "Give each camera its own device.")
+            yield Finding(key, "a device of its own", found,
+                          "Give each camera its own device; 'recctl devices' lists them.")  # fmt: skip
         seen[identity] = name
-    steps = {name for name, camera in robot.cameras.items() if camera.step}
+    steps = {
+        name for name, camera in robot.cameras.items()
+        if camera.step and camera.source not in NO_STEP_CLOCK
+    }  # fmt: skip
     if steps and steps != set(robot.cameras):
         odd = sorted(set(robot.cameras) - steps)[0]
         yield Finding(("cameras", odd, "step"), "true for every camera when one has a step clock",
@@ -129,9 +149,11 @@ def _arms(robot: RobotConfig) -> Iterator[Finding]:
             identity = os.path.realpath(bus.port)
             if identity in ports:
                 yield Finding(("arms", pair, side, "port"), "a port of its own",
-                              f"{bus.port}, which is also arms.{ports[identity]}")  # fmt: skip
+                              f"{bus.port}, which is also arms.{ports[identity]}",
+                              "Give each bus its own port; 'recctl devices' lists them.")  # fmt: skip
             ports[identity] = f"{pair}.{side}"
         yield from _joint_maps(robot, pair, arm)
+        yield from _temperatures(pair, arm)
 
 
 def _rate(pair: str, arm: ArmPairConfig, side: str, baud: int) -> Iterator[Finding]:
@@ -154,6 +176,91 @@ def _joint_maps(robot: RobotConfig, pair: str, arm: ArmPairConfig) -> Iterator[F
         for joint in values if isinstance(values, dict) else ():
             if joint not in joints:
                 yield Finding(("arms", pair, *path, joint), f"one of {', '.join(joints)}", joint)
+
+
+def _temperatures(pair: str, arm: ArmPairConfig) -> Iterator[Finding]:
+    limits = arm.limits
+    if limits.temperature_warn_c >= limits.temperature_release_c:
+        yield Finding(("arms", pair, "limits", "temperature_warn_c"),
+                      f"less than temperature_release_c ({limits.temperature_release_c})",
+                      f"{limits.temperature_warn_c}", "Warn first, release later.")  # fmt: skip
+
+
+def _sources(robot: RobotConfig) -> Iterator[Finding]:
+    """What a source needs of `device`, and an encoder of the size."""
+    for name, camera in robot.cameras.items():
+        scheme = SCHEMES.get(camera.source, "")
+        if scheme and camera.device and not camera.device.startswith(scheme):
+            yield Finding(("cameras", name, "device"), f"{scheme[0]}HOST[:PORT]/PATH",
+                          camera.device, f"Write the address with {scheme[0]}")  # fmt: skip
+        if camera.step and camera.source in NO_STEP_CLOCK:
+            yield Finding(("cameras", name, "step"),
+                          f"false: a {camera.source} camera has no step clock", "true",
+                          "Remove step.")  # fmt: skip
+        for side in ("width", "height"):
+            size = getattr(camera, side)
+            if robot.dataset.video and size % 2:
+                yield Finding(("cameras", name, side), "an even number (video is yuv420p)",
+                              f"{size}", f"Set {side}: {size - 1}.")  # fmt: skip
+
+
+def _encoder(robot: RobotConfig) -> Iterator[Finding]:
+    encoder = robot.dataset.encoder
+    key = ("dataset", "encoder")
+    for option in encoder.extra_options:
+        if option in FIXED_OPTIONS:
+            yield Finding((*key, "extra_options", option), "options that have no key of their own",
+                          option, f"Set dataset.encoder.{FIXED_OPTIONS[option]} instead.")  # fmt: skip
+    if encoder.vcodec in ("h264", "hevc") and encoder.preset not in (None, *X264_PRESETS):
+        yield Finding((*key, "preset"), f"one of {', '.join(X264_PRESETS)} for {encoder.vcodec}",
+                      f"{encoder.preset}", "Remove it for veryfast.")  # fmt: skip
+
+
+def _endpoint(robot: RobotConfig) -> Iterator[Finding]:
+    endpoint = robot.control.endpoint
+    if endpoint and not LOCAL_ENDPOINT.fullmatch(endpoint):
+        yield Finding(("control", "endpoint"), "ipc:// or tcp:// on this computer", endpoint,
+                      "Leave it out; reach another computer through an ssh tunnel.")  # fmt: skip
+
+
+def _cores(robot: RobotConfig) -> Iterator[Finding]:
+    present = os.sched_getaffinity(0)
+    for i, core in enumerate(robot.realtime.arm_cpus):
+        if core not in present:
+            yield Finding(("realtime", "arm_cpus", i), f"cores of {sorted(present)}", f"{core}",
+                          "Remove it, or leave arm_cpus out.")  # fmt: skip
+
+
+def _folders(robot: RobotConfig) -> Iterator[Finding]:
+    """Paths of this computer: the dataset's, the control sockets', video files as sources."""
+    root = robot.dataset_root
+    try:
+        if (trouble := _unusable(root)) is not None:
+            yield Finding(("dataset", "root"), "a folder that can be written", trouble,
+                          "Choose another dataset.root, or give this user the right to it.")  # fmt: skip
+    except OSError as error:
+        yield Finding(("dataset", "root"), "a folder that can be written",
+                      f"{root}: {error.strerror}", "Choose another dataset.root.")  # fmt: skip
+    try:
+        runtime_dir(robot.instance_name, robot.control.runtime_dir)
+    except RecdError as error:
+        yield Finding(("control", "runtime_dir"), "a short path", error.message, error.mend)
+    for name, camera in robot.cameras.items():
+        if camera.source == "file" and camera.device and not os.path.isfile(camera.device):
+            yield Finding(("cameras", name, "device"), "a video file", f"no file {camera.device}",
+                          "Correct the path.")  # fmt: skip
+
+
+def _unusable(folder: Path) -> str | None:
+    """Why nothing can be created at `folder`; None when it, or its first parent, can be written."""
+    parent = folder
+    while not parent.exists():
+        parent = parent.parent
+    if not parent.is_dir():
+        return f"{parent}, which is a file"
+    if not os.access(parent, os.W_OK | os.X_OK):
+        return f"{parent}, which this user may not write to"
+    return None
 
 
 def _memory(robot: RobotConfig) -> Iterator[Finding]:

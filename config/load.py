@@ -3,7 +3,7 @@
 import difflib
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,37 @@ from pydantic_core import ErrorDetails
 
 from recd.config.checks import check_robot
 from recd.config.errors import ConfigError, ConfigProblem
-from recd.config.models import RobotConfig, Section
+from recd.config.models import NAME_PATTERN, REPO_ID_PATTERN, RobotConfig, Section
 
 Key = tuple[str | int, ...]
+
+YAML_SLIPS = (
+    ("\\t", "Indent with spaces, not with tabs."),
+    ("mapping values are not allowed", "Put a space after every colon, and quote text with colons."),
+    ("expected ',' or", "Close the bracket that is open on this line or above."),
+    ("another document", "Remove the line '---' in the middle."),
+    ("constructor for the tag", "Remove the tag (!...); plain values only."),
+)
+"""What the parser says -> what a person most likely did."""
+
+ANY_NAME = "a name of small letters, digits and _, beginning with a letter"
+
+NAMES_OF_PATTERN = {NAME_PATTERN: ANY_NAME, REPO_ID_PATTERN: "USER/NAME, as local/my_dataset"}
+
+WORDS_OF_ERROR: Mapping[str, tuple[str, str]] = {
+    "model_type": ("a section (key: value)", ""),
+    "dict_type": ("a section (key: value)", ""),
+    "list_type": ("a list, as [a, b]", ""),
+    "string_type": ("text", 'Put it in quotes: "..."'),
+    "int_type": ("a whole number", ""),
+    "int_from_float": ("a whole number", ""),
+    "float_type": ("a number", ""),
+    "bool_type": ("true or false", ""),
+    "finite_number": ("a finite number", ""),
+    "too_short": ("at least one", ""),
+    "string_too_short": ("text that is not empty", ""),
+}
+"""Type of a pydantic error -> expected, mend: what a person reads instead of its own words."""
 
 
 @dataclass(slots=True)
@@ -34,6 +62,10 @@ class Source:
             head = key[:length]
             if head in self.overridden:
                 return f"--set {self.overridden[head]}"
+            if head and head not in self.lines:
+                for path, override in self.overridden.items():
+                    if path[:length] == head:
+                        return f"--set {override}"
             if head in self.lines:
                 return f"{self.name}:{self.lines[head]}"
         return self.name
@@ -60,13 +92,13 @@ def read_source(config: str | Path) -> Source:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+        reason = getattr(error, "strerror", None) or "a file that is not UTF-8 text"
         close = difflib.get_close_matches(text_name, preset_names(), n=1)
         mend = f"Did you mean the preset {close[0]!r}?" if close else (
             f"Give a YAML file or one of the presets {', '.join(preset_names())}."
         )  # fmt: skip
         raise ConfigError(
-            [ConfigProblem(text_name, "", "a readable file or a preset", reason, mend)]
+            [ConfigProblem(text_name or "''", "", "a readable file or a preset", reason, mend)]
         ) from error
     return parse(text, name=str(path))
 
@@ -76,19 +108,40 @@ def parse(text: str, *, name: str) -> Source:
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{name}:{mark.line + 1}" if mark else name
-        problem = getattr(error, "problem", None) or str(error)
-        raise ConfigError([ConfigProblem("(file)", where, "YAML", problem)]) from error
+        raise ConfigError([_not_yaml(error, name)]) from error
     if not isinstance(node, yaml.MappingNode):
-        raise ConfigError([ConfigProblem("(file)", name, "a map of sections", "something else")])
+        found = "nothing" if node is None else "a list" if isinstance(
+            node, yaml.SequenceNode) else "plain text"  # fmt: skip
+        raise ConfigError(
+            [ConfigProblem("(file)", name, "sections (key: value)", found,
+                           "Begin with: recctl config preset so101 > my_robot.yaml")]
+        )  # fmt: skip
     lines: dict[Key, int] = {}
     problems: list[ConfigProblem] = []
-    _note_lines(node, (), name, lines, problems)
-    if problems:
-        raise ConfigError(problems)
-    data = yaml.safe_load(text)
+    try:
+        _note_lines(node, (), name, lines, problems)
+        if problems:
+            raise ConfigError(problems)
+        data = yaml.safe_load(text)
+    except RecursionError as error:
+        raise ConfigError(
+            [ConfigProblem("(file)", name, "sections of finite depth", "an alias within itself",
+                           "Write the values out instead of &name and *name.")]
+        ) from error  # fmt: skip
+    except yaml.MarkedYAMLError as error:
+        raise ConfigError([_not_yaml(error, name)]) from error
     return Source(name=name, data=data, lines=lines)
+
+
+def _not_yaml(error: yaml.YAMLError, name: str) -> ConfigProblem:
+    """A problem of the parser, with a mend for the slips that people make."""
+    mark = getattr(error, "problem_mark", None)
+    where = f"{name}:{mark.line + 1}" if mark else name
+    problem = str(getattr(error, "problem", None) or error).removeprefix("but ").removeprefix("found ")
+    mend = next(
+        (mend for sign, mend in YAML_SLIPS if sign in problem), "Look at this line and the one above."
+    )
+    return ConfigProblem("(file)", where, "YAML", problem, mend)
 
 
 def _note_lines(
@@ -100,7 +153,9 @@ def _note_lines(
             line = key_node.start_mark.line + 1
             if child in lines:
                 found = f"it again (first on line {lines[child]})"
-                problems.append(ConfigProblem(dotted(child), f"{name}:{line}", "one entry", found))
+                problems.append(ConfigProblem(dotted(child), f"{name}:{line}", "one entry", found,
+                                              "Remove or rename one of the two."))  # fmt: skip
+                continue
             lines[child] = line
             _note_lines(value_node, child, name, lines, problems)
     elif isinstance(node, yaml.SequenceNode):
@@ -161,7 +216,7 @@ def validate(source: Source, *, check_machine: bool = True) -> RobotConfig:
     try:
         robot = RobotConfig.model_validate(source.data)
     except ValidationError as error:
-        raise ConfigError([_problem(source, item) for item in error.errors()]) from error
+        raise ConfigError(_problems(source, error.errors())) from error
     problems = [
         ConfigProblem(dotted(p.key), source.where(p.key), p.expected, p.found, p.mend)
         for p in check_robot(robot, check_machine=check_machine)
@@ -176,11 +231,27 @@ def dotted(key: Key) -> str:
     return ".".join(str(part) for part in key)
 
 
-def _problem(source: Source, item: ErrorDetails) -> ConfigProblem:
-    key = tuple(part for part in item["loc"] if not _is_union_tag(part))
-    where = source.where(key)
-    found = _short(item["input"])
-    match item["type"]:
+def _problems(source: Source, items: Iterable[ErrorDetails]) -> list[ConfigProblem]:
+    """One problem per key: pydantic reports every branch of a union on its own."""
+    told: dict[Key, ConfigProblem] = {}
+    for item in items:
+        key = tuple(part for part in item["loc"] if not _is_union_tag(part))
+        problem = _problem(source, key, item)
+        if key in told:
+            either = f"{told[key].expected} or {problem.expected}"
+            problem = replace(told[key], expected=either, mend="")
+        told[key] = problem
+    return [
+        problem
+        for key, problem in told.items()
+        if not any(other != key and other[: len(key)] == key for other in told)
+    ]
+
+
+def _problem(source: Source, key: Key, item: ErrorDetails) -> ConfigProblem:
+    where, value, kind = source.where(key), item["input"], item["type"]
+    found = _short(value)
+    match kind:
         case "extra_forbidden":
             known = _known_keys(key[:-1])
             close = difflib.get_close_matches(str(key[-1]), known, n=1)
@@ -192,11 +263,29 @@ def _problem(source: Source, item: ErrorDetails) -> ConfigProblem:
             expected, _, rest = str(item["msg"]).removeprefix("Value error, ").partition(", found ")
             return ConfigProblem(dotted(key), where, expected, rest or found)
         case "string_pattern_mismatch":
-            expected = f"a name like {item['ctx']['pattern']}"
+            expected = NAMES_OF_PATTERN.get(item["ctx"]["pattern"], "other text")
             return ConfigProblem(dotted(key), where, expected, found)
-        case _:
-            message = re.sub(r"^Input should be ", "", str(item["msg"]))
-            return ConfigProblem(dotted(key), where, message, found)
+        case "string_type" if "[key]" in item["loc"]:
+            mend = "YAML reads on, off, yes, no and numbers as values: use another name."
+            return ConfigProblem(dotted(key[:-1]), where, ANY_NAME, found, mend)
+    expected, mend = WORDS_OF_ERROR.get(
+        kind, (re.sub(r"^Input should be (a valid )?", "", str(item["msg"])), "")
+    )
+    if isinstance(value, str) and kind in ("int_type", "float_type") and _is_number(value):
+        mend = "Remove the quotes."
+    if isinstance(value, str) and ":" in value and kind in ("model_type", "dict_type"):
+        mend = "Put a space after every colon."
+    if value is None:
+        found, mend = "nothing", "Give a value, or remove the key."
+    return ConfigProblem(dotted(key), where, expected, found, mend)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_union_tag(part: str | int) -> bool:

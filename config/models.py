@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 NAME_PATTERN = r"^[a-z][a-z0-9_]{0,30}$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+Positive = Annotated[float, Field(gt=0)]
+REPO_ID_PATTERN = r"^[\w.-]+/[\w.-]+$"
 
 SO_JOINTS = (
     "shoulder_pan",
@@ -27,8 +29,9 @@ class Section(BaseModel):
     """Base of every section: no unknown keys, no silent conversions, no change after loading."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
-    )
+        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True,
+        allow_inf_nan=False,
+    )  # fmt: skip
 
 
 class CameraConfig(Section):
@@ -38,6 +41,12 @@ class CameraConfig(Section):
     """What delivers the frames. `sim` is the built-in simulated camera."""
     device: str = ""
     """V4L2 index, path or by-id link; URL; file name. Not used for `sim`."""
+
+    @field_validator("device", mode="before")
+    @classmethod
+    def _index_is_a_device(cls, device: object) -> object:
+        return str(device) if type(device) is int and device >= 0 else device
+
     width: int = Field(default=640, ge=16, le=8192)
     """Picture width in pixels, as delivered by the device (before rotation)."""
     height: int = Field(default=480, ge=16, le=8192)
@@ -85,7 +94,7 @@ class ArmSideConfig(Section):
     """LeRobot's id of this arm: names its calibration file."""
     calibration: str | None = None
     """Calibration file; none: LeRobot's default place for `id`."""
-    baud: int = 1_000_000
+    baud: int = Field(default=1_000_000, ge=38_400, le=1_000_000)
     """Line rate in baud."""
 
 
@@ -96,7 +105,7 @@ class LeaderConfig(ArmSideConfig):
 class FollowerConfig(ArmSideConfig):
     """The arm that follows."""
 
-    max_relative_target: float | dict[str, float] | None = None
+    max_relative_target: Positive | dict[str, Positive] | None = None
     """LeRobot's limit: largest distance of a goal from the present position, per tick."""
     p_coefficient: int = Field(default=16, ge=0, le=254)
     """Position P gain written at attach where it differs."""
@@ -181,9 +190,9 @@ class EncoderConfig(Section):
 class DatasetConfig(Section):
     """Where and how episodes are stored."""
 
-    root: str
+    root: str = Field(min_length=1)
     """The dataset folder itself. `~` is expanded."""
-    repo_id: str = Field(default="local/recd", pattern=r"^[\w.-]+/[\w.-]+$")
+    repo_id: str = Field(default="local/recd", pattern=REPO_ID_PATTERN)
     """LeRobot's name of the dataset."""
     fps: int = Field(default=30, ge=1, le=240)
     """Rows per second."""

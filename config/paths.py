@@ -1,6 +1,7 @@
 """Where an instance keeps its sockets and its lock. Both sides of the control plane ask here."""
 
 import os
+import re
 import stat
 from pathlib import Path
 
@@ -8,6 +9,9 @@ from recd.config.errors import RecdError
 
 SOCKET_PATH_BYTES = 107
 """Longest path of a unix socket on Linux (sun_path less its final zero)."""
+
+LOCAL_ENDPOINT = re.compile(r"ipc://.+|tcp://(127\.\d+\.\d+\.\d+|localhost|\[::1\]):\d+")
+"""Who can open these is on this computer."""
 
 
 def runtime_base() -> Path:
@@ -67,15 +71,40 @@ def event_endpoint(directory: Path) -> str:
 
 def running_instances() -> list[str]:
     """Names of instances whose control socket exists below the default runtime folders."""
+    return sorted({path.parent.name for path in _in_runtime_folders("ctl.sock")})
+
+
+def starting_instances() -> dict[str, int]:
+    """Instances that a process holds already, but whose control socket is not open yet, by pid."""
+    starting = {}
+    for path in _in_runtime_folders("recd.lock"):
+        pid = 0 if (path.parent / "ctl.sock").exists() else lock_holder(path)
+        if pid:
+            starting[path.parent.name] = pid
+    return starting
+
+
+def lock_holder(path: Path) -> int:
+    """Process that holds the lock of an instance, 0 when none does. Never takes the lock itself."""
+    try:
+        inode = path.stat().st_ino
+        rows = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+    except OSError:
+        return 0
+    held = [int(row[4]) for row in rows if row[1] == "FLOCK" and row[5].endswith(f":{inode}")]
+    return held[0] if held else 0
+
+
+def _in_runtime_folders(name: str) -> set[Path]:
     bases = {runtime_base()}
     if "RECD_RUNTIME_DIR" not in os.environ:
         bases.add(Path("/run/recd"))
         if session := os.environ.get("XDG_RUNTIME_DIR"):
             bases.add(Path(session) / "recd")
-    found = set()
+    found: set[Path] = set()
     for base in bases:
         try:
-            found |= {entry.parent.name for entry in base.glob("*/ctl.sock")}
+            found |= set(base.glob(f"*/{name}"))
         except OSError:
             continue
-    return sorted(found)
+    return found

@@ -74,8 +74,9 @@ def range_words(info: FieldInfo) -> str:
               if hasattr(m, name)}  # fmt: skip
     if not bounds:
         return ""
-    low = f"{bounds['ge']:g}" if "ge" in bounds else f">{bounds['gt']:g}" if "gt" in bounds else ""
-    high = f"{bounds['le']:g}" if "le" in bounds else ""
+    low = f"{bounds['ge']:.7g}" if "ge" in bounds else ""
+    low = f">{bounds['gt']:.7g}" if "gt" in bounds else low
+    high = f"{bounds['le']:.7g}" if "le" in bounds else ""
     return f" ({low}..{high})"
 
 

@@ -17,8 +17,13 @@ POLICY = click.option("--policy", type=click.Choice(["hold", "park", "release"])
 @PAIR
 @click.pass_obj
 def arm(output: Output, pair: str | None) -> None:
-    """Torque on, glide to the leader and follow it. Waits while their poses differ too much."""
-    output.show(output.call("arm", pair=pair), show.motion)
+    """Torque on, glide to the leader and follow it. Waits while their poses differ too much.
+
+    An arm whose process is still starting is waited for, as long as --timeout allows.
+    """
+    with output.client() as client:
+        told = client.arm(pair)
+    output.show(told, show.motion)
 
 
 @click.command()

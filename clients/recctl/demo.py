@@ -4,6 +4,8 @@ Starts a daemon of its own, records three short episodes by a plan (one of them 
 was kept, verifies the dataset and leaves nothing behind but the dataset.
 """
 
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -159,11 +161,19 @@ def _in_second_take(told: dict[str, Any], episodes: int) -> bool:
     )
 
 
+def _activate() -> list[str]:
+    """How the commands below are found, where the shell does not know them yet."""
+    if shutil.which("recctl") or sys.prefix == sys.base_prefix:
+        return []
+    return [f"  . {os.path.relpath(sys.prefix)}/bin/activate"]
+
+
 def _what_next(root: Path, report: dict[str, Any]) -> list[str]:
     return [
         "",
         *show_verified(report),
         "try next:",
+        *_activate(),
         "  recd run demo                 the same daemon, for your own hands",
         "  recctl record -n 2 --episode-time 10 --reset-time 5 --arm",
         "  recctl config preset so101 > my_robot.yaml   then edit ports and cameras",

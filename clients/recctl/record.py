@@ -222,7 +222,7 @@ def _do(client: RecdClient, action: str, say: Callable[[str], None]) -> None:
                 client.mark(action)
                 say(f"marked: {action}")
             case "arm":
-                client.arm()
+                client.arm(timeout_s=0)  # the keys, estop among them, do not wait for an arm
             case "estop":
                 client.estop()
             case _ if action in PLAN_KEYS:

@@ -176,11 +176,13 @@ def _refused(processes: Told) -> Iterable[str]:
 
 def _troubles(processes: Told) -> Iterable[str]:
     for name, process in processes.items():
-        if process.get("restarts") or process.get("error"):
-            reason = process.get("error", {}).get("message") or process.get("error", {}).get(
-                "reason"
-            )
-            yield f"{name}: {process['phase']}, {process['restarts']} restarts: {reason or 'ended'}"
+        error, restarts = process.get("error") or {}, process.get("restarts")
+        if not restarts and not error:
+            continue
+        again = f", {restarts} restart{'s' if restarts > 1 else ''}" if restarts else ""
+        yield f"{name}: {process['phase']}{again}: {error.get('message') or 'ended'}"
+        if error.get("mend"):
+            yield f"  {error['mend']}"
 
 
 def plan_line(plan: Told, now: Told | None = None) -> str:

@@ -4,6 +4,7 @@ Opening refuses, with the mend, everything that recording into it would spoil; a
 folder as it was.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -25,6 +26,13 @@ from recd.daemon.dataset.videos import CodecPins, pins_of_feature
 FORMAT_VERSION = 1
 OWN_PREFIX = "recd."
 NEW_FOLDER_MEND = "Record into a new folder (dataset.root), or change the configuration to match."
+MENDS = {
+    errno.EACCES: "Give this user the right to write there, or choose another dataset.root.",
+    errno.EPERM: "Give this user the right to write there, or choose another dataset.root.",
+    errno.EROFS: "The file system is mounted read-only: choose another dataset.root.",
+    errno.ENOSPC: "The disk is full: make room, or choose another dataset.root.",
+}
+"""Why a folder cannot be made -> what to do."""
 
 
 @dataclass(slots=True)
@@ -188,8 +196,15 @@ def open_handle(
     info = read_info(layout.info) if layout.info.exists() else None
     if schema is not None:
         effective_schema(schema, info)
-    changed = [*make_folders(layout.own / "staging"), *make_folders(layout.own / "episodes")]
-    sync_all(changed)
+    try:
+        changed = [*make_folders(layout.own / "staging"), *make_folders(layout.own / "episodes")]
+        sync_all(changed)
+    except OSError as error:
+        raise DatasetError(
+            f"{layout.root}: the folder cannot be made or written: {error.strerror} "
+            f"({error.filename or layout.own})",
+            mend=MENDS.get(error.errno or 0, "Choose another folder (dataset.root)."),
+        ) from error
     lock_fd = lock(layout)
     try:
         return _opened(layout, schema, identity, lock_fd, repo_id=repo_id, set_aside=set_aside)

@@ -39,6 +39,12 @@ def _container_options(lead: int) -> dict[str, str]:
     }
 
 
+def _reason(error: Exception) -> str:
+    """What the codec itself said last, without FFmpeg's call and all its options."""
+    log = getattr(error, "log", None)
+    return str(log[2]) if log else str(getattr(error, "strerror", "") or error)
+
+
 class Mp4Sink:
     """PictureSink that writes video. Opening costs tens of milliseconds: do it ahead."""
 
@@ -68,7 +74,7 @@ class Mp4Sink:
             self._container.start_encoding()
         except (av.FFmpegError, OSError, ValueError) as error:
             raise RecdError(
-                f"encoder {settings.vcodec} does not open at {size[0]}x{size[1]}: {error}",
+                f"encoder {settings.vcodec} does not open at {size[0]}x{size[1]}: {_reason(error)}",
                 mend="set dataset.encoder.vcodec to h264, or check preset and extra_options",
                 code="codec",
             ) from error

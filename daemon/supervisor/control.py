@@ -5,7 +5,6 @@ never done twice. Nothing a peer sends or fails to read holds the daemon up: sen
 messages are limited in size before they are looked at.
 """
 
-import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -28,7 +27,7 @@ from recd.config.messages import (
     reply_ok,
     request_id_of,
 )
-from recd.config.paths import control_endpoint, event_endpoint
+from recd.config.paths import LOCAL_ENDPOINT, control_endpoint, event_endpoint
 from recd.daemon import log
 from recd.shm.clock import NS_PER_MS, now_ns
 
@@ -44,9 +43,6 @@ BATCH = 64
 """Requests served in one turn, so that a flood does not starve the workers' links."""
 
 DEFECT_MEND = "this is a defect of recd: please report it with the daemon's log"
-
-LOCAL_ENDPOINT = re.compile(r"ipc://.+|tcp://(127\.\d+\.\d+\.\d+|localhost|\[::1\]):\d+")
-"""Who can open these is on this computer."""
 
 FRAMES_MAX = 2
 """Parts of a request: the sender's identity (added by the socket) and the message."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+from recd.config.errors import RecdError
 from recd.config.streams import STATUS_STATES
 from recd.daemon import log
 from recd.daemon.supervisor.failures import Absence, Loss
@@ -37,6 +38,9 @@ AWAY_STATES: Mapping[str, frozenset[str]] = {
 FILM_ENDED = "its film is at its end; restart recd to play it again"
 """Why a camera in the state `ended` is away."""
 
+AWAY_EVENTS = frozenset({"camera.lost", "bus lost", "bus away"})
+"""Events by which a worker tells why its device is away."""
+
 
 class Phase(StrEnum):
     """Where one process is."""
@@ -62,7 +66,8 @@ class Happening:
 class Seat:
     """One row of the process table and what sits in it now.
 
-    was_ready: its process said so once; was_there: its device was, too, at least once.
+    was_ready: its process said so once; was_there: its device was, too, at least once. missing: what
+    it said last about a device that is away; means something only while it is.
     """
 
     row: Process
@@ -80,6 +85,7 @@ class Seat:
     restarts: int = 0
     facts: Mapping[str, Any] = field(default_factory=dict)
     error: Mapping[str, str] = field(default_factory=dict)
+    missing: Mapping[str, str] = field(default_factory=dict)
     beat_ns: int = 0
     state_word: str = ""
 
@@ -165,6 +171,26 @@ class Fleet:
                 times.append(seat.kill_at_ns)
         return max(now + NS_PER_MS, min(times))
 
+    def unready(self, process: str, now: int) -> RecdError | None:
+        """Why `process` cannot take a command now, with the mend it named itself; None if it can.
+
+        Code `starting`: wait for it; `device`: somebody has to do something first.
+        """
+        seat = self.seats[process]
+        if seat.phase is Phase.RUNNING:
+            return None
+        message, mend = seat.error.get("message", ""), seat.error.get("mend", "")
+        if seat.phase is Phase.STARTING:
+            since_s = (now - seat.started_ns) / NS_PER_S
+            words = f"{process} is starting, for {since_s:.1f} s now"
+            return RecdError(f"{words}, after: {message}" if message else words,
+                             mend=mend or "It takes a few seconds.", code="starting")  # fmt: skip
+        if seat.phase is Phase.WAITING and not message:
+            return RecdError(f"{process} is about to start", mend="It takes a few seconds.",
+                             code="starting")  # fmt: skip
+        words = f"{process} is not running: {message or seat.phase.value}"
+        return RecdError(words, mend=mend or "recctl status tells more.", code="device")
+
     def absences(self) -> list[Absence]:
         """Everything that does not do its duty now, with the reason in words."""
         return [absence for seat in self.seats.values() if (absence := _absence(seat)) is not None]
@@ -191,7 +217,7 @@ class Fleet:
             return
         seat.phase, seat.started_ns = Phase.STARTING, now
         seat.killed_for, seat.kill_at_ns, seat.stop_sent_ns = "", 0, 0
-        seat.state_word = ""
+        seat.state_word, seat.missing = "", {}
         self._log.info("worker started", worker=seat.row.name, pid=seat.child.pid)
 
     def configure(self, process: str, config: Mapping[str, Any]) -> None:
@@ -228,6 +254,12 @@ class Fleet:
                 if seat.phase is Phase.STARTING:
                     seat.phase = Phase.RUNNING
                     seat.error = {}
+            case "event" if message.get("event") in AWAY_EVENTS:
+                fields = message.get("fields", {})
+                seat.missing = {
+                    "code": "away", "message": str(fields.get("reason", "")),
+                    "mend": str(fields.get("mend", "")),
+                }  # fmt: skip
             case "refused" | "crashed":
                 seat.error = {
                     "code": str(message.get("code", "crashed")),
@@ -373,6 +405,13 @@ def _is_away(seat: Seat) -> bool:
     return away is not None and (not seat.state_word or seat.state_word in away)
 
 
+def trouble(seat: Seat) -> Mapping[str, str]:
+    """Why a seat does not do its duty: code, message, mend; empty when it does or only starts."""
+    if seat.error:
+        return seat.error
+    return seat.missing if _absence(seat) is not None else {}
+
+
 def _absence(seat: Seat) -> Absence | None:
     def absent(loss: Loss, why: str) -> Absence:
         return Absence(seat.row.name, seat.row.kind, seat.row.required, loss, why)
@@ -386,11 +425,14 @@ def _absence(seat: Seat) -> Absence | None:
                 return absent(
                     Loss.SPENT if seat.row.config.get("step") else Loss.ABSENT, FILM_ENDED
                 )
-            return absent(Loss.ABSENT if seat.was_there else Loss.STARTING, seat.state_word.lower())
+            why = seat.missing.get("message") or seat.state_word.lower()
+            if seat.state_word == "FAULT":
+                why = "fault"
+            return absent(Loss.ABSENT if seat.was_there else Loss.STARTING, why)
         case Phase.GIVEN_UP:
             return absent(Loss.GIVEN_UP, error or "given up")
         case Phase.ENDED:
             return absent(Loss.GIVEN_UP, error or "has ended")
         case _:
             loss = Loss.ABSENT if seat.was_there or seat.error else Loss.STARTING
-            return absent(loss, error or seat.phase.value)
+            return absent(loss, error or seat.missing.get("message") or seat.phase.value)

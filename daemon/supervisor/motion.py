@@ -13,21 +13,27 @@ from recd.shm.clock import NS_PER_MS
 REPLY_AFTER_NS = 500 * NS_PER_MS
 """A command is answered with the state known then, when the arm has not spoken before."""
 
+MOVING = ("arm", "teleop", "resume")
+"""Commands that set an arm in motion. Those that stop one are sent at once, whatever it is at."""
+
 
 class Motion:
     """Sends commands to followers, keeps their last `motion` message.
 
-    arms: names of all arm processes. resolve: answers the requests that wait under a key.
+    arms: names of all arm processes. unready: why a process cannot take a command, None if it can.
+    resolve: answers the requests that wait under a key.
     """
 
     def __init__(
         self,
         arms: Iterable[str],
         post: Post,
+        unready: Callable[[str, int], RecdError | None],
         resolve: Callable[[str, Mapping[str, Any] | RecdError], None],
     ) -> None:
         self._followers = {_pair_of(arm): arm for arm in arms if arm.endswith(".follower")}
         self._post = post
+        self._unready = unready
         self._resolve = resolve
         self._said: dict[str, Mapping[str, Any]] = {}
         self._waiting: dict[str, tuple[set[str], int]] = {}
@@ -36,7 +42,8 @@ class Motion:
     def command(self, ty: str, now: int, *, pair: str | None = None, **fields: Any) -> str:
         """Send `ty` to one follower or all. Returns the key under which the outcome is told.
 
-        Raises RecdError for an unknown pair and for one whose process is not there.
+        Raises RecdError for an unknown pair, when no arm is there to do it, and for a command that
+        moves an arm which is still starting: it must not move later, when nobody expects it.
         """
         pairs = [pair] if pair else list(self._followers)
         unknown = [name for name in pairs if name not in self._followers]
@@ -46,13 +53,18 @@ class Motion:
                 mend=f"pairs of this robot: {', '.join(self._followers)}",
                 code="argument",
             )
+        unready = {
+            name: why for name in pairs if (why := self._unready(self._followers[name], now))
+        }
+        starting = [name for name, why in unready.items() if why.code == "starting"]
+        if unready and (len(unready) == len(pairs) or (starting and ty in MOVING)):
+            why = unready[(starting or list(unready))[0]]
+            if ty in MOVING or why.code != "starting":
+                raise RecdError(f"{ty}: {why.message}", mend=why.mend, code=why.code)
         away = [name for name in pairs if not self._post.send(self._followers[name], ty, **fields)]
-        if away and len(away) == len(pairs):
-            raise RecdError(
-                f"{ty}: the arm process of {', '.join(away)} is not running",
-                mend="recctl status tells why",
-                code="device",
-            )
+        if len(away) == len(pairs):
+            raise RecdError(f"{ty}: {', '.join(away)} did not take the command",
+                            mend="Try again; recctl status tells more.", code="device")  # fmt: skip
         self._commands += 1
         key = f"motion:{self._commands}"
         self._waiting[key] = (set(pairs) - set(away), now + REPLY_AFTER_NS)

@@ -12,7 +12,7 @@ import numpy as np
 
 from recd.config.models import RobotConfig
 from recd.config.streams import STATUS_COUNTER_NAMES
-from recd.daemon.supervisor.fleet import Fleet, Seat
+from recd.daemon.supervisor.fleet import Fleet, Seat, trouble
 from recd.shm.clock import NS_PER_MS, NS_PER_S
 
 SAMPLE_NS = NS_PER_S
@@ -121,7 +121,7 @@ def _describe_seat(seat: Seat, now: int) -> dict[str, Any]:
         "uptime_s": (now - seat.started_ns) / NS_PER_S if pid else None,
         "restarts": seat.restarts,
         "beat_age_ms": (now - seat.beat_ns) / NS_PER_MS if pid and seat.beat_ns else None,
-        "error": dict(seat.error),
+        "error": dict(trouble(seat)),
         "realtime": dict(seat.facts.get("realtime", {})),
         **cost,
     }

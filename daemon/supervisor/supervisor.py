@@ -87,7 +87,9 @@ class Supervisor:
             client_lost=robot.control.client_lost,
         )
         self.recording.watchers.append(self._on_take)
-        self.motion = Motion(self.fleet.of_kind("arm"), self.fleet, self.news.resolve)
+        self.motion = Motion(
+            self.fleet.of_kind("arm"), self.fleet, self.fleet.unready, self.news.resolve
+        )
         self.disk = disk.Disk(reserve_bytes=robot.dataset.reserve_mb * 1_000_000)
         wanted = robot.realtime
         self.serial = SerialDelivery(wanted.serial_priority if wanted.enabled else 0)

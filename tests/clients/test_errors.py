@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from recd.clients.client import NotRunningError, RecdClient
+from recd.daemon.supervisor.instance import InstanceLock
 
 
 @pytest.fixture(autouse=True)
@@ -61,6 +62,18 @@ def test_a_socket_file_that_a_killed_daemon_left_is_no_daemon(recctl, tmp_path):
     said = recctl("stop")
     assert said.code == 4
     assert "ctl.sock" in said.err
+
+
+def test_a_daemon_that_does_not_listen_yet_is_told_as_starting_with_its_pid(recctl, tmp_path):
+    lock = InstanceLock(tmp_path / "run" / "robo", "robo")
+    try:
+        for arguments in (("status",), ("-i", "robo", "arm")):
+            said = recctl(*arguments)
+            assert said.code == 4
+            assert f"'robo' (process {os.getpid()}) is starting" in said.err
+    finally:
+        lock.release()
+    assert "no recd daemon" in recctl("status").err
 
 
 def test_a_daemon_that_dies_while_a_reply_is_waited_for_ends_the_wait(tmp_path):

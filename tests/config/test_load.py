@@ -48,7 +48,10 @@ def test_every_problem_is_told_at_once():
 
 def test_a_key_given_twice_is_refused_with_both_lines():
     told = problems_of(MINIMAL + "name: other\n")
-    assert told == ["name: expected one entry, found it again (first on line 1) (lab.yaml:11)"]
+    assert told == [
+        "name: expected one entry, found it again (first on line 1) (lab.yaml:11). "
+        "Remove or rename one of the two."
+    ]
 
 
 def test_two_cameras_on_one_device_are_refused_by_resolved_path(tmp_path):

@@ -3,8 +3,13 @@
 import os
 import signal
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+
+from recd.clients.client import RecdClient
+from recd.config.errors import RecdError
 from recd.config.messages import new_request_id
 
 from .conftest import Daemon, gone, until
@@ -198,3 +203,31 @@ def test_hooks_run_on_events_with_their_values_and_a_hanging_one_hurts_nobody(
     workers = daemon.workers()
     assert daemon.end() == 0
     assert gone(workers)
+
+
+def test_arming_an_arm_that_is_starting_is_refused_as_such_and_a_client_waits_for_it(
+    start_daemon: Start, tmp_path: Path
+) -> None:
+    go = tmp_path / "go"
+    daemon = start_daemon(arm__main_follower={"ready_when": str(go)})
+    until(lambda: daemon.status()["processes"]["arm:main.follower"]["pid"], "started")
+    refusal = daemon.refused("arm")
+    assert refusal["code"] == "starting"
+    assert "arm:main.follower is starting, for" in refusal["message"]
+    with RecdClient(endpoint=f"ipc://{daemon.runtime / 'ctl.sock'}") as client:
+        with pytest.raises(RecdError, match="is starting"):
+            client.arm(timeout_s=0.1)
+        with ThreadPoolExecutor() as pool:
+            armed = pool.submit(client.arm, timeout_s=30)
+            go.touch()
+            assert armed.result()["motion"]["main"]["state"] == "TELEOP"
+
+
+def test_arming_an_arm_that_cannot_start_tells_what_stops_it_and_its_mend(
+    start_daemon: Start,
+) -> None:
+    daemon = start_daemon(arm__main_follower={"refuse": True})
+    daemon.wait_state("FAULT")
+    refusal = daemon.refused("arm")
+    assert "camera 7 is not there" in refusal["message"]
+    assert refusal["mend"] == "plug it in"

@@ -208,6 +208,12 @@ def _ask_low_latency(port: Any) -> None:
         return  # not every driver has it; attaching measures the reply time and speaks up
 
 
+def _no_tty(error: Exception) -> bool:
+    """pyserial hides the number of a failed termios call in the error behind its own."""
+    behind = error.__context__
+    return isinstance(behind, termios.error) and behind.args[0] == errno.ENOTTY
+
+
 def open_error(error: Exception, path: str, bus: str, baud: int) -> DeviceError:
     """What stands between us and the port at `path`, in words and with the mend."""
     key = f"arms.{bus}.port"
@@ -230,7 +236,7 @@ def open_error(error: Exception, path: str, bus: str, baud: int) -> DeviceError:
             mend=f"sudo usermod -aG {group} $USER, then log in again.",
             code="permission",
         )
-    if not stat.S_ISCHR(os.stat(path).st_mode):
+    if not stat.S_ISCHR(os.stat(path).st_mode) or _no_tty(error):
         return DeviceError(
             f"{key}: {path} is not a serial port",
             mend="Give a serial port; recctl devices lists them.",

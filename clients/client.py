@@ -30,6 +30,10 @@ RETRY_AFTER_MS = 2_000
 """Ask again on a fresh connection after this long without a reply; the id makes it harmless."""
 
 
+REPLY_GRACE_MS = 500
+"""The daemon answers at the deadline at the latest; its answer may travel for so long."""
+
+
 class NotRunningError(RecdError):
     """No daemon answers at the endpoint."""
 
@@ -119,7 +123,7 @@ class RecdClient:
         raise _error_of(reply.get("error", {}))
 
     def _exchange(self, request: Request, timeout_ms: int) -> dict[str, Any]:
-        deadline_ns = now_ns() + timeout_ms * NS_PER_MS
+        deadline_ns = now_ns() + (timeout_ms + REPLY_GRACE_MS) * NS_PER_MS
         packed = request.pack()
         while True:
             socket = self._connected()

@@ -246,12 +246,12 @@ class ControlConfig(Section):
 
 
 class HooksConfig(Section):
-    """A shell command per event; it gets RECD_EVENT and RECD_* variables and 10 s to finish."""
+    """A shell command per event; RECD_EVENT, RECD_NAME, RECD_UID, ... say more. 10 s to finish."""
 
     start: str = ""
     """When an episode starts."""
     stop: str = ""
-    """When an episode is durable."""
+    """When an episode is durable; RECD_VERDICT is good, check or bad."""
     reset: str = ""
     """When a reset phase begins."""
     fault: str = ""

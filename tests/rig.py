@@ -30,21 +30,27 @@ def until(found: Callable[[], Any], what: str, timeout_s: float = 60.0) -> Any:
 class Robot:
     """A real daemon with the simulated robot, in folders of its own."""
 
-    def __init__(self, folder: Path, *overrides: str, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, folder: Path, *overrides: str, environment: Mapping[str, str] | None = None
+    ) -> None:
         self.folder = folder
         self.root = folder / "dataset"
         # Unix socket paths are short; pytest's folders are not.
         self.runtime = Path(tempfile.mkdtemp(prefix="recd-e2e-"))
         self.overrides = overrides
-        self._more_environment = dict(env or {})
+        self._extra = dict(environment or {})
         self.log = folder / "recd.log"
         self.process: subprocess.Popen[bytes] | None = None
         self.client: RecdClient | None = None
 
     @property
     def environment(self) -> dict[str, str]:
-        return {**os.environ, "RECD_RUNTIME_DIR": str(self.runtime), "RECD_LOG": "json",
-                **self._more_environment}  # fmt: skip
+        return {
+            **os.environ,
+            "RECD_RUNTIME_DIR": str(self.runtime),
+            "RECD_LOG": "json",
+            **self._extra,
+        }
 
     def start(self) -> None:
         command = [sys.executable, "-m", "recd.daemon.cli", "run", "demo"]
@@ -121,9 +127,11 @@ class Robot:
 
 
 @contextmanager
-def running(folder: Path, *overrides: str, env: Mapping[str, str] | None = None) -> Iterator[Robot]:
+def running(
+    folder: Path, *overrides: str, environment: Mapping[str, str] | None = None
+) -> Iterator[Robot]:
     folder.mkdir(parents=True, exist_ok=True)
-    robot = Robot(folder, *overrides, env=env)
+    robot = Robot(folder, *overrides, environment=environment)
     try:
         robot.start()
         yield robot

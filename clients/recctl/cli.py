@@ -55,7 +55,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "resume": ("arms", "Go on after hold."),
     "estop": ("arms", "Stand still at once; a second time: apply the torque policy."),
     "release": ("arms", "Apply a torque policy without any daemon."),
-    "top": ("watch", "Processes: CPU, lateness, ring lag, losses."),
+    "top": ("watch", "Processes: CPU, memory, lateness, losses."),
     "shm": ("watch", "Rings in shared memory: fill, readers, losses."),
     "snapshot": ("watch", "What every camera sees now, as pictures."),
     "devices": ("watch", "Cameras and serial ports of this computer."),
@@ -122,18 +122,38 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+EXIT_CODE_HELP = """\b
+Exit codes:
+  0    done
+  1    refused or failed; the message says why and what helps
+  2    wrong usage
+  3    something was lost: an episode was not saved, a torn one put aside
+  4    no daemon, or none that answers
+  130  Ctrl-C
+"""
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=EXIT_CODE_HELP,
+)
 @click.option("-i", "--instance", metavar="NAME", envvar="RECD_INSTANCE",
               help="Which daemon, where several run.")  # fmt: skip
 @click.option("--endpoint", metavar="ADDRESS", envvar="RECD_ENDPOINT",
               help="ZeroMQ address of the daemon instead of an instance.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
-@click.option("--timeout", "timeout_s", type=click.FloatRange(min=0.1), default=10.0, metavar="S",
-              show_default=True, help="How long to wait for the daemon.")  # fmt: skip
+@click.option("--timeout", "timeout_s", type=click.FloatRange(min=0.1), metavar="S",
+              help="How long to wait for a reply: else 10 s, and 120 s for an episode to be "
+              "durable.")  # fmt: skip
 @click.version_option(__version__, prog_name="recctl")
 @click.pass_context
 def recctl(
-    ctx: click.Context, instance: str | None, endpoint: str | None, as_json: bool, timeout_s: float
+    ctx: click.Context,
+    instance: str | None,
+    endpoint: str | None,
+    as_json: bool,
+    timeout_s: float | None,
 ) -> None:
     """Remote control of the recd recording daemon, and tools for its datasets."""
     ctx.obj = Output(instance=instance, endpoint=endpoint, as_json=as_json, timeout_s=timeout_s)

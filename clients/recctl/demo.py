@@ -32,11 +32,12 @@ REDO_AFTER_S = 1.5
 
 
 @click.command()
-@click.option("-n", "--episodes", type=click.IntRange(1, 100), default=3, show_default=True)
+@click.option("-n", "--episodes", type=click.IntRange(1, 100), default=3, show_default=True,
+              help="How many.")  # fmt: skip
 @click.option("--episode-time", "episode_s", type=click.FloatRange(2.0, 600), default=5.0,
-              show_default=True, metavar="S")  # fmt: skip
+              show_default=True, metavar="S", help="Length of an episode in seconds.")  # fmt: skip
 @click.option("--reset-time", "reset_s", type=click.FloatRange(0, 60), default=1.0,
-              show_default=True, metavar="S")  # fmt: skip
+              show_default=True, metavar="S", help="Time between episodes.")  # fmt: skip
 @click.option("-d", "--directory", type=click.Path(path_type=Path, file_okay=False),
               default=Path("demo-data"), show_default=True,
               help="Where dataset and log go.")  # fmt: skip
@@ -145,10 +146,10 @@ def _record(
             line.say("  key ←: this take is thrown away and recorded again")
             redone = True
         for episode in told.finished(plan):
-            line.end()
+            line.clear()
             if not output.as_json:
                 output.show(episode, show.episode)
-    line.end()
+    line.clear()
     takes = client.call("episodes", limit=200)["episodes"]
     return [take for take in takes if take["state"] == "saved"]
 

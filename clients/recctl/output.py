@@ -14,6 +14,11 @@ from recd.config.errors import RecdError, StateError
 EXIT_REFUSED, EXIT_USAGE, EXIT_LOST, EXIT_NO_DAEMON, EXIT_INTERRUPTED = 1, 2, 3, 4, 130
 
 
+REPLY_S, DURABLE_S = 10.0, 120.0
+"""How long to wait for a reply, and for an episode to be durable (a slow disk may need it), where
+--timeout does not say."""
+
+
 @dataclass(frozen=True, slots=True)
 class Output:
     """Options of one call of recctl and where its results go."""
@@ -21,7 +26,7 @@ class Output:
     instance: str | None = None
     endpoint: str | None = None
     as_json: bool = False
-    timeout_s: float = 10.0
+    timeout_s: float | None = None
 
     @classmethod
     def from_argv(cls, argv: Sequence[str]) -> Self:
@@ -30,7 +35,13 @@ class Output:
 
     def client(self) -> RecdClient:
         """A connection by the options given."""
-        return RecdClient(self.instance, endpoint=self.endpoint, timeout_s=self.timeout_s)
+        timeout_s = self.timeout_s or REPLY_S
+        return RecdClient(self.instance, endpoint=self.endpoint, timeout_s=timeout_s)
+
+    @property
+    def durable_s(self) -> float:
+        """How long to wait for what ends with an episode on the disk."""
+        return self.timeout_s or DURABLE_S
 
     def call(self, cmd: str, *, timeout_s: float | None = None, **args: Any) -> dict[str, Any]:
         """One command on a connection of its own."""
@@ -100,6 +111,14 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def long_time(seconds: float) -> str:
+    """45 s, 12 min, 88 h, 20 d: how long something will do, in one figure."""
+    for unit, length_s, upto in (("s", 1, 60), ("min", 60, 3600), ("h", 3600, 4 * 86400)):
+        if seconds < upto:
+            return f"{seconds / length_s:.0f} {unit}"
+    return f"{seconds / 86400:.0f} d"
 
 
 def size(nbytes: float) -> str:

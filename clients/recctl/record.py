@@ -26,12 +26,14 @@ PLAN_KEYS = ("next", "rerecord", "stop", "hold")
 READY_TIMEOUT_S = 60.0
 
 KEY_HELP = (
-    "keys: →/n next  ←/r redo  Esc/q stop  space hold  s/f success/fail  a arm  e estop  d detach"
+    "keys: →/n next  ←/r redo  Esc/q stop  space hold\n"
+    "      s/f success/fail  a arm  e estop  d detach"
 )
 
 
 @click.command()
-@click.option("-n", "--episodes", type=click.IntRange(1), default=50, show_default=True)
+@click.option("-n", "--episodes", type=click.IntRange(1), default=50, show_default=True,
+              help="How many.")  # fmt: skip
 @click.option("--episode-time", "episode_s", type=click.FloatRange(0, min_open=True), default=60.0,
               show_default=True, metavar="S", help="Length of an episode in seconds.")  # fmt: skip
 @click.option("--reset-time", "reset_s", type=click.FloatRange(0), default=60.0, show_default=True,
@@ -143,7 +145,7 @@ def follow(
             line.say("left: the plan does what --client-lost says; recctl attach comes back to it")
             return EXIT_INTERRUPTED
         finally:
-            line.end()
+            line.clear()
 
 
 def _follow(
@@ -153,11 +155,11 @@ def _follow(
     while True:
         plan, now = told.look(name)
         for episode in told.finished(plan):
-            line.end()
+            line.clear()
             output.show(episode, show.episode)
         line.update(plan, now)
         if plan["phase"] == "done":
-            line.end()
+            line.clear()
             output.show(plan, show.plan_end)
             return EXIT_LOST if told.failed else 0
         try:
@@ -247,10 +249,7 @@ class LiveLine:
         if changed and self._bell and self._live and plan["phase"] in ("recording", "reset"):
             click.echo("\a", nl=False)
         if self._live:
-            text = show.plan_line(plan, now)
-            columns = shutil.get_terminal_size().columns - 1
-            if len(plain := click.unstyle(text)) > columns:
-                text = plain[:columns]  # a line that wraps cannot be rewritten in place
+            text = fitting(show.plan_parts(plan, now), shutil.get_terminal_size().columns - 1)
             click.echo(f"\r\x1b[2K{text}", nl=False)
             self._open = True
         elif changed:
@@ -258,11 +257,26 @@ class LiveLine:
 
     def say(self, text: str) -> None:
         """A line of its own, above the live one."""
-        self.end()
+        self.clear()
         click.echo(text, err=True)
 
-    def end(self) -> None:
-        """Leave the live line as it stands."""
+    def clear(self) -> None:
+        """Take the live line away: something that stays is printed in its place."""
         if self._open:
-            click.echo()
+            click.echo("\r\x1b[2K", nl=False)
             self._open = False
+
+
+def fitting(parts: list[str], columns: int) -> str:
+    """As many whole parts, from the first one on, as fit in `columns`.
+
+    A line that wraps cannot be rewritten in place, and half a number is a wrong one.
+    """
+    text = click.unstyle(parts[0])[:columns]
+    text = parts[0] if text == click.unstyle(parts[0]) else text
+    for part in parts[1:]:
+        longer = f"{text}  {part}"
+        if len(click.unstyle(longer)) > columns:
+            break
+        text = longer
+    return text

@@ -10,9 +10,6 @@ from recd.clients.recctl import show
 from recd.clients.recctl.output import Output
 from recd.config.errors import RecdError
 
-DURABLE_TIMEOUT_S = 120.0
-"""How long to wait for an episode to be durable; a slow disk may need it."""
-
 UID_DIGITS, EPISODES_MAX = 32, 1000
 
 
@@ -31,7 +28,7 @@ def start(output: Output, task: str | None, operator: str | None) -> None:
 @click.pass_obj
 def stop(output: Output, no_wait: bool) -> None:
     """End the episode and keep it; returns when it is durable."""
-    result = output.call("stop", wait=not no_wait, timeout_s=DURABLE_TIMEOUT_S)
+    result = output.call("stop", wait=not no_wait, timeout_s=output.durable_s)
     output.show(result, show.episode)
 
 
@@ -40,7 +37,7 @@ def stop(output: Output, no_wait: bool) -> None:
 @click.pass_obj
 def rerecord(output: Output, uid: str | None) -> None:
     """Throw the running episode away and start again; while idle, undo the last one saved."""
-    result = output.call("rerecord", uid=uid, timeout_s=DURABLE_TIMEOUT_S)
+    result = output.call("rerecord", uid=uid, timeout_s=output.durable_s)
     output.show(result, show.undone)
 
 
@@ -48,7 +45,7 @@ def rerecord(output: Output, uid: str | None) -> None:
 @click.pass_obj
 def discard(output: Output) -> None:
     """End the running episode and put it in the trash (recctl undelete brings it back)."""
-    output.show(output.call("discard", timeout_s=DURABLE_TIMEOUT_S), show.undone)
+    output.show(output.call("discard", timeout_s=output.durable_s), show.undone)
 
 
 @click.command()
@@ -61,7 +58,7 @@ def undelete(output: Output, uid: str) -> None:
     """
     with output.client() as client:
         whole = _whole_uid(client, uid)
-        result = client.call("undelete", uid=whole, timeout_s=DURABLE_TIMEOUT_S)
+        result = client.call("undelete", uid=whole, timeout_s=output.durable_s)
     output.show(result, lambda told: f"episode {told.get('episode_index', '?')} is back: {whole}")
 
 
@@ -124,7 +121,8 @@ def _statuses(client: RecdClient) -> Iterator[dict[str, Any]]:
 
 
 @click.command()
-@click.option("-n", "--limit", type=click.IntRange(min=1), default=20, show_default=True)
+@click.option("-n", "--limit", type=click.IntRange(min=1), default=20, show_default=True,
+              help="At most so many.")  # fmt: skip
 @click.pass_obj
 def episodes(output: Output, limit: int) -> None:
     """Episodes of this session, newest last."""
@@ -144,7 +142,7 @@ def shutdown(output: Output) -> None:
     """Finish the running episode and end the daemon."""
     with output.client() as client:
         try:
-            told = client.call("shutdown", timeout_s=DURABLE_TIMEOUT_S)
+            told = client.call("shutdown", timeout_s=output.durable_s)
         except NotRunningError:
             told = {}  # it ended faster than its reply travelled
     output.show(told, lambda _: "recd has ended")

@@ -67,7 +67,8 @@ def preset(output: Output, preset: str | None) -> None:
 
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-def completion(shell: str) -> None:
+@click.pass_obj
+def completion(output: Output, shell: str) -> None:
     """Print the completion script of SHELL.
 
     \b
@@ -81,4 +82,5 @@ def completion(shell: str) -> None:
 
     completer = get_completion_class(shell)
     assert completer is not None, "click knows all three shells"
-    click.echo(completer(recctl, {}, "recctl", "_RECCTL_COMPLETE").source())
+    script = completer(recctl, {}, "recctl", "_RECCTL_COMPLETE").source()
+    output.show({"shell": shell, "script": script}, lambda told: told["script"])

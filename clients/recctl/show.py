@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from recd.clients.recctl.output import duration, size, table
+from recd.clients.recctl.output import duration, long_time, size, table
 
 Told = Mapping[str, Any]
 
@@ -46,7 +46,7 @@ def _streams(summary: Told) -> list[str]:
     lines = []
     if cameras:
         head = ("camera", "kept", "repeated", "expected", "missing", "late", "lost",
-                "p99 off (periods)", "fps")  # fmt: skip
+                "p99 off", "fps")  # fmt: skip
         lines += table(head, cameras)
     if buses:
         arm_head = ("arm", "ticks", "overruns", "invalid rows", "late replies", "clipped rows",
@@ -77,12 +77,19 @@ def episodes(told: Told) -> list[str]:
     rows = [
         (e.get("episode_index"), e["uid"][:8], e["state"], _verdict(e), e.get("rows") or "",
          duration(e["duration_s"]) if e.get("duration_s") else "",
-         " ".join(m["label"] for m in e.get("marks", [])), e.get("task", ""))
+         " ".join(m["label"] for m in e.get("marks", [])), _short(e.get("task", "")))
         for e in told["episodes"]
     ]  # fmt: skip
     if not rows:
         return ["no episodes in this session yet"]
     return table(("episode", "uid", "state", "verdict", "rows", "length", "marks", "task"), rows)
+
+
+TASK_SHOWN = 48
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= TASK_SHOWN else f"{text[: TASK_SHOWN - 1]}…"
 
 
 def _verdict(told: Told) -> str:
@@ -186,39 +193,62 @@ def _troubles(processes: Told) -> Iterable[str]:
 
 
 def plan_line(plan: Told, now: Told | None = None) -> str:
-    """One line: where the plan is, time left, rows, rates, losses, room on the disk.
+    """One line: where the plan is, time left, losses, slowest rates, room on the disk, rows.
 
     now: the daemon's status (or its brief part); without it only the plan itself is told.
     """
-    parts = [f"episode {plan['episode']}/{plan['episodes']}", plan["phase"]]
+    return "  ".join(plan_parts(plan, now))
+
+
+def plan_parts(plan: Told, now: Told | None = None) -> list[str]:
+    """The parts of `plan_line`, what must be seen first: a narrow terminal drops the last ones."""
+    parts = [f"{plan['phase']} {plan['episode']}/{plan['episodes']}"]
     if plan.get("held"):
-        parts.append("HELD")
+        parts.append(click.style("HELD", fg="yellow"))
     if plan.get("phase_s"):
-        parts.append(f"{plan['left_s']:.1f} s left")
+        parts.append(f"{duration(plan['left_s'])} left")
     now = now or {}
-    if take := now.get("episode"):
-        parts.append(f"{take['rows']} rows")
-    # What must be seen comes first: a narrow terminal cuts the end.
-    lost = now.get("frames_lost", 0)
-    parts += [click.style(f"{lost} frames lost", fg="red")] if lost else []
+    if (lost := now.get("frames_lost")) is not None:
+        parts.append(click.style(f"{lost} lost", fg="red" if lost else None))
+    parts += _slowest(now)
     if disk := now.get("disk"):
         left = disk.get("seconds_left")
-        parts.append(f"disk {duration(left) if left is not None else size(disk['free_bytes'])}")
+        parts.append(f"disk {long_time(left) if left is not None else size(disk['free_bytes'])}")
+    if take := now.get("episode"):
+        parts.append(f"{take['rows']} rows")
     if plan.get("rerecorded"):
         parts.append(f"{plan['rerecorded']} re-recorded")
-    rates = [f"{name} {c['fps'] or 0:.1f}" for name, c in now.get("cameras", {}).items()]
-    parts += [f"fps {' '.join(rates)}"] if rates else []
-    hz = [f"{arm[side]['hz'] or 0:.0f}" for arm in now.get("arms", {}).values()
-          for side in ("leader", "follower") if side in arm]  # fmt: skip
-    parts += [f"arms {'/'.join(hz)} Hz"] if hz else []
-    return "  ".join(parts)
+    return parts
+
+
+SLOW = 0.95
+"""Share of its nominal rate below which a device is named."""
+
+
+def _slowest(now: Told) -> list[str]:
+    """The rate of the slowest camera and of the slowest bus; named when it is too slow."""
+    cameras = [(name, c["fps"], c["nominal_fps"]) for name, c in now.get("cameras", {}).items()]
+    buses = [
+        (f"{pair}.{side}", arm[side]["hz"], arm[side]["nominal_hz"])
+        for pair, arm in now.get("arms", {}).items()
+        for side in ("leader", "follower") if side in arm
+    ]  # fmt: skip
+    told = []
+    for unit, digits, devices in (("fps", 1, cameras), ("Hz", 0, buses)):
+        shares = [((rate or 0) / nominal, name, rate or 0) for name, rate, nominal in devices]
+        if shares:
+            share, name, rate = min(shares)
+            text = f"{rate:.{digits}f} {unit}"
+            told.append(text if share >= SLOW else click.style(f"{name} {text}", fg="red"))
+    return told
 
 
 def frames_lost(now: Told) -> int:
-    """Frames lost or damaged at all cameras since their processes started."""
+    """Frames lost or damaged on the way from all cameras into the videos, since the start."""
     return sum(
-        camera.get(name, 0) for camera in now["cameras"].values()
-        for name in ("device_lost", "corrupt")
+        camera.get("device_lost", 0) + camera.get("corrupt", 0)
+        + camera.get("encoder", {}).get("ring_lost", 0)
+        for camera in now["cameras"].values()
     )  # fmt: skip
 
 
@@ -250,17 +280,31 @@ def rings(told: Told) -> list[str]:
 
 
 def costs(before: Told, now: Told) -> dict[str, dict[str, Any]]:
-    """Processes of the status `now`, each with `cpu_percent` since the status `before`."""
+    """Processes of the status `now`, each with `cpu_percent` since the status `before`, and what it
+    `lost` since its start: frames (cameras, encoders), control ticks (arms); None for others."""
     passed_s = max(1e-9, (now["t_ns"] - before["t_ns"]) / 1e9)
-    told = {}
+    told, lost = {}, _lost_by_process(now)
     for name, process in now["processes"].items():
         was = before["processes"].get(name, {})
         percent = None
         if process["pid"] is not None and process["pid"] == was.get("pid"):
             used_s = process.get("cpu_s", 0) - was.get("cpu_s", 0)
             percent = 100 * used_s / passed_s
-        told[name] = {**process, "cpu_percent": percent}
+        told[name] = {**process, "cpu_percent": percent, "lost": lost.get(name)}
     return told
+
+
+def _lost_by_process(now: Told) -> dict[str, int]:
+    lost = {}
+    for name, camera in now["cameras"].items():
+        lost[f"camera:{name}"] = camera.get("device_lost", 0) + camera.get("corrupt", 0)
+        lost[f"encoder:{name}"] = camera["encoder"].get("ring_lost", 0)
+    for pair, arm in now["arms"].items():
+        lost |= {
+            f"arm:{pair}.{side}": arm[side].get("overruns", 0)
+            for side in ("leader", "follower") if side in arm
+        }  # fmt: skip
+    return lost
 
 
 SHARES = ("p50_ns", "p99_ns", "p999_ns")
@@ -271,11 +315,19 @@ def top(processes: Told) -> list[str]:
     rows = [
         (name, process["pid"], process["state"] or process["phase"],
          _fixed(process["cpu_percent"], 0), size(process.get("rss_bytes", 0)),
-         _us(process.get("lateness")), _us(process.get("work")), process["restarts"])
+         _us(process.get("lateness")), _us(process.get("work")), _figure(process["lost"]),
+         process["restarts"])
         for name, process in processes.items()
     ]  # fmt: skip
-    head = ("process", "pid", "state", "CPU %", "memory", "late us", "work us", "restarts")
-    return [*table(head, rows), "late, work: p50 / p99 / p99.9 in microseconds, since start"]
+    head = ("process", "pid", "state", "CPU %", "memory", "late us", "work us", "lost", "restarts")
+    return [
+        *table(head, rows),
+        "since start; late, work: p50 / p99 / p99.9 in microseconds; lost: frames, of arms ticks",
+    ]
+
+
+def _figure(count: int | None) -> str:
+    return "" if count is None else str(count)
 
 
 def _us(histogram: Told | None) -> str:

@@ -49,7 +49,7 @@ def shm(output: Output) -> None:
 @click.command()
 @click.argument("camera", required=False)
 @click.option("-o", "--output-dir", type=click.Path(path_type=Path, file_okay=False),
-              default=Path("snapshots"), show_default=True)  # fmt: skip
+              default=Path("snapshots"), show_default=True, help="Where they go.")  # fmt: skip
 @click.pass_obj
 def snapshot(output: Output, camera: str | None, output_dir: Path) -> None:
     """What every camera sees now: one JPEG each and a contact sheet."""

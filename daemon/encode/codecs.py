@@ -251,6 +251,19 @@ def info_block(
     }
 
 
+def set_aside(wanted: CodecSettings, used: CodecSettings) -> dict[str, list[Any]]:
+    """What was asked for and is not used: option -> [asked for, used]. Defaults ask for nothing."""
+    pairs = {name: [getattr(wanted, name), getattr(used, name)] for name in ("g", "crf", "preset")}
+    default = CodecSettings()
+    aside = {
+        name: pair for name, pair in pairs.items()
+        if pair[0] != pair[1] and pair[0] != getattr(default, name)
+    }  # fmt: skip
+    if wanted.vcodec != "auto" and wanted.row.canonical != used.row.canonical:
+        aside["vcodec"] = [wanted.vcodec, used.vcodec]
+    return aside
+
+
 def pinned_settings(info: Mapping[str, Any], wanted: CodecSettings) -> CodecSettings:
     """Settings for a dataset that already has video: `info` rules, `wanted` fills the rest.
 

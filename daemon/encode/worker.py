@@ -21,7 +21,7 @@ from recd.config.errors import RecdError
 from recd.config.streams import TICK_DTYPE, TickFlag
 from recd.daemon.encode.choice import CodecPolicy
 from recd.daemon.encode.closing import Closed, Closing, failure
-from recd.daemon.encode.codecs import CodecSettings
+from recd.daemon.encode.codecs import CodecSettings, set_aside
 from recd.daemon.encode.colour import Converter, PictureFormat
 from recd.daemon.encode.images import ImageSink
 from recd.daemon.encode.mp4 import Mp4Sink
@@ -94,7 +94,10 @@ class EncoderWorker:
         """Prepare an encoder, then serve until asked to end."""
         facts: dict[str, Any] = {"camera": self._camera, "key": self._key}
         if self._policy.makes_video:
-            self._settings, choice = self._policy.choose(self._settings)
+            wanted = self._settings
+            self._settings, choice = self._policy.choose(wanted)
+            if wanted.vcodec != "auto" and (aside := set_aside(wanted, self._settings)):
+                self._ctx.event("encoder.pinned", camera=self._camera, asked_and_used=aside)
             facts["codec"] = self._settings.plain()
             facts["probe"] = choice.plain() if choice else {}
         self._open_spare()

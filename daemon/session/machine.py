@@ -310,7 +310,7 @@ def undo(session: Session, uid: str | None = None) -> tuple[Session, str]:
         raise _refused(
             session,
             "rerecord: this session has saved no episode that could still be undone",
-            "recctl episodes lists them; recctl dataset delete removes older ones",
+            "recctl episodes lists them",
         )
     if uid is not None and uid != latest:
         raise _refused(

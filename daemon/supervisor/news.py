@@ -40,7 +40,9 @@ class News:
             self.control.publish(topic, event, fields)
         hook = "fault" if topic == "fault" else HOOK_OF.get((topic, event))
         if hook is not None:
-            self._hooks.run(hook, now_ns(), {**fields, "name": event})
+            verdict = fields.get("verdict")
+            level = {"verdict": verdict["level"]} if isinstance(verdict, Mapping) else {}
+            self._hooks.run(hook, now_ns(), {**fields, **level, "name": event})
 
     def resolve(self, key: str, outcome: Mapping[str, Any] | RecdError) -> None:
         """Answer the requests that wait under `key`."""

@@ -355,6 +355,8 @@ class Recording:
             return
         if take is not None:
             take.fate = Fate.UNDONE if ty == "undone" else Fate.SAVED
+            numberless = {k: v for k, v in take.outcome.items() if k != "episode_index"}
+            take.outcome = {**numberless, **_number_of(fields)}
         told = {"uid": uid, **{k: v for k, v in fields.items() if k != "uid"}}
         self._listener.announce("episode", ty, **told)
         self._listener.resolve(f"{ty}:{uid}", told)
@@ -405,6 +407,11 @@ class Recording:
         for uid in list(self.takes)[:-KEPT_EPISODES]:
             if self.takes[uid].ended_ns:
                 del self.takes[uid]
+
+
+def _number_of(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The number that an episode has now, if it has one."""
+    return {"episode_index": fields["episode_index"]} if "episode_index" in fields else {}
 
 
 def _camera_of(process: str) -> str:

@@ -2,17 +2,22 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import termios
+from pathlib import Path
 
 import av
+import click
+import pytest
 
-from recd.clients.client import RecdClient
 from tests.rig import until
 
-RECORD = [sys.executable, "-m", "recd.clients.recctl.cli", "record", "--resume", "--reset-time",
-          "0.5"]  # fmt: skip
+RECCTL = [sys.executable, "-m", "recd.clients.recctl.cli"]
+RECORD = [*RECCTL, "record", "--resume", "--reset-time", "0.5"]
+ATTACH = [*RECCTL, "attach"]
 
 
 def test_every_look_at_the_daemon_has_lines_and_one_json_document(robot, recctl, tmp_path):
@@ -39,6 +44,15 @@ def test_top_has_three_percentiles_of_the_control_loops(robot, recctl):
         shares = [follower[name][share] for share in ("p50_ns", "p99_ns", "p999_ns", "max_ns")]
         assert shares == sorted(shares)
         assert shares[0] > 0
+
+
+def test_top_names_what_each_process_lost(robot, recctl):
+    before = recctl("top", "--json").json["camera:wrist"]["lost"]
+    assert recctl("sim", "fault", "wrist", "skip", "frames=3").code == 0
+    until(
+        lambda: recctl("top", "--json").json["camera:wrist"]["lost"] >= before + 3, "three losses"
+    )
+    assert "lost" in recctl("top").out.splitlines()[0]
 
 
 def test_a_refusal_names_the_state_and_what_is_legal_in_words_and_in_json(robot, recctl):
@@ -95,19 +109,23 @@ def test_without_a_terminal_record_prints_one_json_document_per_line(robot):
 
 
 class Keyboard:
-    """A `recctl record` on a pseudo-terminal of its own."""
+    """A `recctl record` (or another `command`) on a pseudo-terminal of its own, 80 columns wide.
 
-    def __init__(self, robot, *arguments):
+    whole: everything it ever showed.
+    """
+
+    def __init__(self, robot, *arguments, command=RECORD):
         self.robot = robot
         self.ours, theirs = os.openpty()
+        termios.tcsetwinsize(theirs, (24, 80))
         self.process = subprocess.Popen(
-            [*RECORD, *arguments],
+            [*command, *arguments],
             stdin=theirs, stdout=theirs, stderr=theirs, env=robot.environment,
             start_new_session=True,
         )  # fmt: skip
         os.close(theirs)
         os.set_blocking(self.ours, False)
-        self.shown = b""
+        self.shown = self.whole = b""
 
     def __enter__(self):
         return self
@@ -122,7 +140,9 @@ class Keyboard:
 
     def read(self):
         try:
-            self.shown += os.read(self.ours, 65536)
+            said = os.read(self.ours, 65536)
+            self.shown += said
+            self.whole += said
         except (BlockingIOError, OSError):
             return self.shown
         return self.shown
@@ -139,15 +159,16 @@ def test_keys_on_a_terminal_do_what_lerobots_do_and_hold_and_mark(robot):
     before = len(robot.client.call("episodes")["episodes"])
     with Keyboard(robot, "-n", "3", "--episode-time", "60") as terminal:
         terminal.sees(b"\a")
+        terminal.sees(b"recording 1/3")
         terminal.sees(b"s left")
         until(lambda: robot.rows() > 5, "rows")
-        assert b"fps front" in terminal.read()
-        assert b"disk" in terminal.read()
+        terminal.sees(b"fps")
+        terminal.sees(b"Hz")
+        terminal.sees(b"disk")
         terminal.press(b"s")
         terminal.sees(b"marked: success")
         terminal.press(b"\x1b[C")
-        terminal.sees(b"episode 2/3")
-        terminal.sees(b"recording")
+        terminal.sees(b"recording 2/3")
         until(lambda: robot.rows() > 5, "rows")
         terminal.press(b"\x1b[D")
         terminal.sees(b"1 re-recorded")
@@ -164,20 +185,31 @@ def test_keys_on_a_terminal_do_what_lerobots_do_and_hold_and_mark(robot):
     assert [mark["label"] for mark in takes[0]["marks"]] == ["success"]
 
 
-def test_a_client_that_is_killed_stops_the_plan_when_it_said_so_and_keeps_the_rows(robot):
+@pytest.mark.parametrize(
+    ("policy", "kept", "whole", "outcome"),
+    [("stop", 1, False, "client lost"), ("finish", 1, True, "client lost"),
+     ("continue", 2, True, "complete")],
+)  # fmt: skip
+def test_a_terminal_that_is_killed_leaves_the_plan_to_do_what_was_asked(
+    robot, policy, kept, whole, outcome
+):
     robot.client.wait_until("READY")
-    with Keyboard(robot, "-n", "5", "--episode-time", "600", "--client-lost", "stop") as terminal:
+    before = len(robot.client.call("episodes")["episodes"])
+    seconds = 9 if whole else 600
+    asked = ("-n", "2", "--episode-time", str(seconds), "--client-lost", policy)
+    with Keyboard(robot, *asked) as terminal:
         terminal.sees(b"recording")
         until(lambda: robot.rows() > 5, "rows")
         terminal.process.send_signal(signal.SIGKILL)
         until(lambda: not robot.client.status()["plan"]["active"], "the plan to end")
-    take = robot.client.call("episodes")["episodes"][-1]
-    until(lambda: robot.client.call("episodes")["episodes"][-1]["state"] == "saved", "the episode")
-    assert take["rows"] > 5
-    assert robot.client.status()["plan"]["outcome"] == "client lost"
+    takes = robot.client.call("episodes")["episodes"][before:]
+    assert [take["state"] for take in takes] == ["saved"] * kept
+    assert robot.client.status()["plan"]["outcome"] == outcome
+    for take in takes:
+        assert take["rows"] == 30 * seconds if whole else take["rows"] > 5
 
 
-def test_a_plan_that_is_left_goes_on_and_another_client_ends_it(robot, recctl):
+def test_a_plan_that_is_left_goes_on_and_two_remotes_that_come_back_share_it(robot):
     robot.client.wait_until("READY")
     with Keyboard(robot, "-n", "2", "--episode-time", "600") as terminal:
         terminal.sees(b"recording")
@@ -185,12 +217,55 @@ def test_a_plan_that_is_left_goes_on_and_another_client_ends_it(robot, recctl):
         terminal.press(b"d")
         terminal.sees(b"the plan goes on")
         assert terminal.process.wait(30) == 0
-    with RecdClient("demo") as second:
-        until(lambda: robot.rows() > 40, "more rows after the client left")
-        second.call("plan.key", key="stop")
-    ended = recctl("attach", "--json")
-    assert ended.code == 0
-    assert json.loads(ended.out.splitlines()[-1])["outcome"] == "stopped"
+    until(lambda: robot.rows() > 40, "more rows after the client left")
+    with Keyboard(robot, command=ATTACH) as back, Keyboard(robot, command=ATTACH) as second:
+        for remote in (back, second):
+            remote.sees(b"recording 1/2")
+        second.press(b"q")
+        for remote in (back, second):
+            remote.sees(b"1 of 2 episodes: stopped")
+            assert remote.process.wait(30) == 0
+
+
+def test_the_live_line_of_a_running_plan_fits_80_columns(robot):
+    robot.client.wait_until("READY")
+    with Keyboard(robot, "-n", "1", "--episode-time", "600") as terminal:
+        terminal.sees(b"recording")
+        until(lambda: robot.rows() > 40, "rows")
+        terminal.press(b"q")
+        terminal.sees(b"1 of 1 episodes")
+        shown = terminal.whole.decode()
+    lines = [click.unstyle(line) for line in re.split(r"\r\x1b\[2K|\r\n", shown)]
+    live = [line for line in lines if line.startswith("recording 1/1")]
+    assert max(map(len, live)) < 80
+    assert re.search(r" left  .*\d+ lost  .*fps  .*Hz  disk \d", live[-1]), live[-1]
+
+
+def test_a_watched_status_is_one_document_a_line_until_ctrl_c(robot):
+    watch = subprocess.Popen(
+        [*RECCTL, "status", "--watch", "--json"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=robot.environment,
+    )  # fmt: skip
+    told = [json.loads(watch.stdout.readline()) for _ in range(3)]
+    watch.send_signal(signal.SIGINT)
+    rest, complaint = watch.communicate(timeout=30)
+    assert all(json.loads(line)["state"] for line in rest.splitlines())
+    assert {status["instance"] for status in told} == {"demo"}
+    assert (watch.returncode, complaint.strip()) == (130, "")
+
+
+def test_the_example_for_scripts_in_the_documentation_runs(robot):
+    robot.client.wait_until("READY")
+    page = (Path(__file__).parents[2] / "docs" / "recctl.md").read_text()
+    example = re.search(r"```python\n(.*?)```", page, re.DOTALL).group(1)
+    done = subprocess.run(
+        [sys.executable, "-c", example],
+        capture_output=True, text=True, env=robot.environment, timeout=100,
+    )  # fmt: skip
+    assert done.stderr == ""
+    take = robot.client.call("episodes")["episodes"][-1]
+    assert done.stdout.split() == [take["uid"][:8], str(take["rows"]), take["verdict"]["level"]]
+    assert (take["task"], take["marks"][0]["label"]) == ("Stack the cups", "success")
 
 
 def test_shutdown_ends_the_daemon_and_later_commands_say_that_none_runs(robot, recctl):

@@ -56,7 +56,7 @@ def test_a_webcam_on_its_side_at_25_hz_gives_its_pictures_expected_repeats_and_s
     asked = {"source": "v4l2", "device": link, "width": WIDTH, "height": HEIGHT, "fps": HZ,
              "rotation": 90, **CONTROLS}  # fmt: skip
     overrides = [f"cameras.front.{key}={value}" for key, value in asked.items()]
-    with running(tmp_path, "cameras.wrist=null", *overrides, env=cam.environment) as robot:
+    with running(tmp_path, "cameras.wrist=null", *overrides, environment=cam.environment) as robot:
         saved = robot.record(60)
         (shown,) = robot.client.call("snapshot")["pictures"]
         own = robot.own(saved["uid"])

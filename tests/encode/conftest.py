@@ -6,7 +6,6 @@ import select
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from fractions import Fraction
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -30,66 +29,9 @@ from recd.shm import (
     create_ring,
 )
 from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns, sleep_until_ns
+from tests.payloads import PAYLOADS, Rgb, jpeg_of
 
 av.logging.set_level(av.logging.PANIC)
-
-Rgb = np.ndarray[Any, np.dtype[np.uint8]]
-
-
-def _yuv(rgb: Rgb, *, full: bool) -> list[Rgb]:
-    r, g, b = (rgb[..., i].astype(float) for i in range(3))
-    y = 0.299 * r + 0.587 * g + 0.114 * b
-    cb, cr = (b - y) / 1.772, (r - y) / 1.402
-    low, span, chroma = (0, 1.0, 1.0) if full else (16, 219 / 255, 224 / 255)
-    planes = (low + y * span, 128 + cb * chroma, 128 + cr * chroma)
-    return [np.rint(plane).clip(0, 255).astype(np.uint8) for plane in planes]
-
-
-def _jpeg(rgb: Rgb, fmt: str) -> bytes:
-    height, width = rgb.shape[:2]
-    frame = av.VideoFrame(width, height, fmt)
-    for plane, values in zip(frame.planes, _yuv(rgb, full=True), strict=True):
-        view = plane_view(plane)
-        view[:] = values[:: height // view.shape[0], :: width // view.shape[1]]
-    frame.pts = 0
-    encoder = av.CodecContext.create("mjpeg", "w")
-    encoder.width, encoder.height, encoder.pix_fmt = width, height, fmt
-    encoder.time_base = Fraction(1, 30)
-    encoder.qmin = encoder.qmax = 2
-    return bytes([*encoder.encode(frame), *encoder.encode(None)][0])
-
-
-def _yuyv(rgb: Rgb, *, full: bool) -> bytes:
-    y, u, v = _yuv(rgb, full=full)
-    out = np.empty((*y.shape, 2), np.uint8)
-    out[..., 0] = y
-    out[:, 0::2, 1], out[:, 1::2, 1] = u[:, ::2], v[:, ::2]
-    return out.tobytes()
-
-
-def _nv12(rgb: Rgb) -> bytes:
-    y, u, v = _yuv(rgb, full=False)
-    chroma = np.stack([u[::2, ::2], v[::2, ::2]], axis=-1)
-    return y.tobytes() + chroma.tobytes()
-
-
-def _planar(rgb: Rgb) -> bytes:
-    y, u, v = _yuv(rgb, full=False)
-    return y.tobytes() + u[::2, ::2].tobytes() + v[::2, ::2].tobytes()
-
-
-PAYLOADS: dict[str, tuple[str, bool, Callable[[Rgb], bytes]]] = {
-    "jpeg 4:2:0": ("mjpeg", True, lambda rgb: _jpeg(rgb, "yuvj420p")),
-    "jpeg 4:2:2": ("mjpeg", True, lambda rgb: _jpeg(rgb, "yuvj422p")),
-    "jpeg 4:4:4": ("mjpeg", True, lambda rgb: _jpeg(rgb, "yuvj444p")),
-    "yuyv limited": ("yuyv", False, lambda rgb: _yuyv(rgb, full=False)),
-    "yuyv full": ("yuyv", True, lambda rgb: _yuyv(rgb, full=True)),
-    "nv12": ("nv12", False, _nv12),
-    "yuv420p": ("yuv420p", False, _planar),
-    "rgb24": ("rgb24", True, lambda rgb: rgb.tobytes()),
-    "bgr24": ("bgr24", True, lambda rgb: rgb[..., ::-1].tobytes()),
-}
-"""Name -> (ring payload kind, full range, maker from RGB)."""
 
 
 @pytest.fixture(scope="session")
@@ -142,7 +84,7 @@ def numbered_jpeg(number: int) -> bytes:
     for bit in range(8):
         level = 220 if number >> bit & 1 else 40
         image[:, bit * WIDTH // 8 : (bit + 1) * WIDTH // 8] = level
-    return _jpeg(image, "yuvj422p")
+    return jpeg_of(image, "yuvj422p")
 
 
 def number_of(rgb: Rgb) -> int:

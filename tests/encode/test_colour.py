@@ -8,35 +8,7 @@ from recd.config.errors import RecdError
 from recd.daemon.encode.codecs import CodecSettings
 from recd.daemon.encode.colour import Converter, PictureError, PictureFormat, plane_view
 from recd.daemon.encode.mp4 import Mp4Sink
-
-WIDTH, HEIGHT = 640, 480
-BAR, ROW = 80, 240
-
-BARS = [
-    tuple(level * on for on in bar)
-    for level in (191, 255)
-    for bar in ((1, 1, 1), (1, 1, 0), (0, 1, 1), (0, 1, 0), (1, 0, 1), (1, 0, 0), (0, 0, 1))
-]
-GREYS = [(0, 0, 0), (16, 16, 16)]
-COLOURS = BARS[:7] + GREYS[:1] + BARS[7:] + GREYS[1:]
-
-
-def bars():
-    image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
-    for i, colour in enumerate(COLOURS):
-        row, bar = divmod(i, 8)
-        image[row * ROW : (row + 1) * ROW, bar * BAR : (bar + 1) * BAR] = colour
-    return image
-
-
-def worst_on_flat_areas(image):
-    worst = 0
-    for i, colour in enumerate(COLOURS):
-        row, bar = divmod(i, 8)
-        flat = image[row * ROW + 12 : row * ROW + 228, bar * BAR + 12 : bar * BAR + 68]
-        worst = max(worst, int(np.abs(flat.astype(int) - colour).max()))
-    return worst
-
+from tests.payloads import HEIGHT, WIDTH, bars, worst_on_flat_areas
 
 CODECS = [CodecSettings("h264"), CodecSettings("h264", preset="ultrafast"), CodecSettings("av1")]
 CASES = [

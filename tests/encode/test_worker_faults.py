@@ -130,11 +130,14 @@ def test_a_pinned_dataset_is_continued_with_its_codec_whatever_is_configured(mak
     (meta / "info.json").write_text(json.dumps({"features": features}))
 
     rig = make_rig()
+    told = rig.answer("event")
     ready = rig.ready()
     uid, t0 = rig.begin()
     rig.feed(range(8), t0)
     closed = rig.end(uid, 6)
 
+    assert told["event"] == "encoder.pinned"
+    assert told["fields"]["asked_and_used"]["vcodec"] == ["h264", "libsvtav1"]
     assert (ready["codec"]["vcodec"], ready["codec"]["g"]) == ("libsvtav1", 4)
     with av.open(closed["path"]) as container:
         assert container.streams.video[0].codec.canonical_name == "av1"

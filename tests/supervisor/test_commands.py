@@ -2,12 +2,16 @@
 
 import os
 import random
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgpack
 import pytest
 
+from recd.clients.client import RecdClient
+from recd.config.errors import RecdError
 from recd.config.messages import COMMANDS, MAX_MESSAGE_BYTES, decode, new_request_id
 from recd.shm.clock import NS_PER_S
 
@@ -114,11 +118,21 @@ def test_a_deadline_that_passes_is_told_and_the_command_goes_on(slow: Daemon) ->
     until(lambda: slow.ok("episodes")["episodes"][-1]["state"] == "saved", "saved all the same")
 
 
+def test_a_client_that_waits_no_longer_is_told_that_the_command_goes_on(slow: Daemon) -> None:
+    with RecdClient(endpoint=f"ipc://{slow.runtime / 'ctl.sock'}") as client:
+        client.start()
+        with pytest.raises(RecdError, match="it goes on") as told:
+            client.stop(timeout_s=0.1)
+    assert told.value.code == "deadline"
+    until(lambda: slow.ok("episodes")["episodes"][-1]["state"] == "saved", "saved all the same")
+
+
 def test_discard_puts_the_take_in_the_trash_and_undelete_brings_it_back(shared: Daemon) -> None:
     uid = shared.ok("start")["uid"]
     assert shared.ok("discard")["state"] == "discarded"
-    shared.ok("undelete", uid=uid)
-    assert shared.ok("episodes")["episodes"][-1]["state"] == "saved"
+    number = shared.ok("undelete", uid=uid)["episode_index"]
+    take = shared.ok("episodes")["episodes"][-1]
+    assert (take["state"], take["episode_index"]) == ("saved", number)
     assert "trash" in shared.refused("undelete", uid=uid)["message"]
 
 
@@ -140,8 +154,9 @@ def test_rerecord_while_idle_undoes_the_last_episode_once(shared: Daemon) -> Non
     assert "no longer the latest" in shared.refused("rerecord", uid=older)["message"]
     assert shared.ok("rerecord", uid=newer)["uid"] == newer
     assert "no episode" in shared.refused("rerecord")["message"]
-    states = {take["uid"]: take["state"] for take in shared.ok("episodes")["episodes"]}
-    assert (states[older], states[newer]) == ("saved", "undone")
+    takes = {take["uid"]: take for take in shared.ok("episodes")["episodes"]}
+    assert (takes[older]["state"], takes[newer]["state"]) == ("saved", "undone")
+    assert "episode_index" not in takes[newer]  # the next episode gets its number
 
 
 def test_rerecord_while_the_last_episode_is_still_being_saved_undoes_it_then(slow: Daemon) -> None:
@@ -161,6 +176,17 @@ def test_a_commit_that_fails_says_where_everything_is_kept(start_daemon: Start) 
     assert "disk full" in refusal["message"]
     assert "/somewhere" in refusal["mend"]
     assert daemon.status()["state"] == "READY"
+
+
+def test_an_episode_that_is_lost_ends_recctl_with_code_3(start_daemon: Start) -> None:
+    daemon = start_daemon(writer={"fail_commit": True})
+    daemon.wait_state("READY")
+    recctl = [sys.executable, "-m", "recd.clients.recctl.cli", "--endpoint",
+              f"ipc://{daemon.runtime / 'ctl.sock'}"]  # fmt: skip
+    daemon.ok("start")
+    stopped = subprocess.run([*recctl, "stop"], capture_output=True, text=True, timeout=60)
+    assert stopped.returncode == 3
+    assert "could not be saved: disk full" in stopped.stderr
 
 
 def test_task_and_operator_are_kept_for_the_next_episodes(shared: Daemon) -> None:

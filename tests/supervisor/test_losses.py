@@ -231,3 +231,28 @@ def test_arming_an_arm_that_cannot_start_tells_what_stops_it_and_its_mend(
     refusal = daemon.refused("arm")
     assert "camera 7 is not there" in refusal["message"]
     assert refusal["mend"] == "plug it in"
+
+
+def test_every_event_has_its_hook_with_the_values_of_what_happened(
+    start_daemon: Start, tmp_path: Path
+) -> None:
+    told = tmp_path / "told"
+    words = {
+        "start": "$RECD_NAME $RECD_INSTANCE $RECD_TASK", "stop": "$RECD_NAME $RECD_VERDICT",
+        "reset": "$RECD_NAME $RECD_PHASE", "fault": "$RECD_NAME $RECD_PROCESS",
+    }  # fmt: skip
+    hooks = [f'hooks.{event}="echo {event}: {said} >> {told}"' for event, said in words.items()]
+    daemon = start_daemon(set=hooks)
+    daemon.wait_state("READY")
+    daemon.ok("plan.start", episodes=2, episode_s=0.2, reset_s=0.1, task="cups")
+    until(lambda: not daemon.ok("plan.status")["plan"]["active"], "the plan to end")
+    os.kill(daemon.status()["processes"]["camera:front"]["pid"], signal.SIGKILL)
+    wanted = {
+        "start: started testrobot cups", "stop: saved good", "reset: reset reset",
+        "fault: worker_lost camera:front",
+    }  # fmt: skip
+    until(
+        lambda: told.exists() and wanted <= set(told.read_text().splitlines()),
+        f"all of {wanted}",
+    )
+    assert told.read_text().count("start: ") == 2

@@ -57,17 +57,21 @@ def show_verified(told: dict[str, Any]) -> list[str]:
 
 @click.command()
 @ROOT
+@click.option("--set-aside", is_flag=True,
+              help="Where another program has written since the crash: take the unfinished episode "
+              "out of its way and save it behind theirs.")  # fmt: skip
 @click.pass_obj
-def recover(output: Output, root: Path) -> int:
+def recover(output: Output, root: Path, set_aside: bool) -> int:
     """Save what can be saved of episodes that a crash left behind.
 
     Exit code 0: nothing was lost; 3: something was lost; 1: nothing could be recovered.
     """
     from recd.daemon.dataset import DatasetStore
 
-    with DatasetStore.open(root) as store:
+    with DatasetStore.open(root, set_aside=set_aside) as store:
         report = store.recover()
     told = {
+        "rolled": asdict(report.rolled) if report.rolled else None,
         "recovered": [asdict(episode) for episode in report.recovered],
         "quarantined": [asdict(episode) for episode in report.quarantined],
         "waiting": [asdict(episode) for episode in report.waiting],
@@ -77,8 +81,20 @@ def recover(output: Output, root: Path) -> int:
     return int(report.exit_code)
 
 
+ROLLED = {
+    "forward": "the interrupted {kind} was finished",
+    "back": "the interrupted {kind} was taken back ({detail})",
+    "aside": "the interrupted {kind} was taken out of the way of what another program wrote",
+}
+"""Outcome of `recd.daemon.dataset.transaction.Rolled` -> what an operator reads."""
+
+
 def _recovered(told: dict[str, Any]) -> list[str]:
-    lines = [
+    lines = []
+    if rolled := told["rolled"]:
+        where = f" ({rolled['uid'][:8]})" if rolled["uid"] else ""
+        lines.append(ROLLED[rolled["outcome"]].format_map(rolled) + where)
+    lines += [
         f"episode {e['episode_index']} ({e['uid'][:8]}): {e['rows']} rows recovered"
         for e in told["recovered"]
     ]

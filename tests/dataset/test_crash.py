@@ -244,6 +244,25 @@ def test_setting_aside_takes_ours_back_and_publishes_it_after_theirs(crash, data
     assert verify_dataset(root).good
 
 
+def test_recctl_names_the_mend_for_a_foreign_write_and_the_mend_saves_everything(
+    crash, dataset, recctl
+):
+    root, uids = dataset
+    crash(root, "commit", uids[-1], NEXT, fault="commit.moved.data:kill")
+    info = root / "meta/info.json"
+    info.write_text(json.dumps(json.loads(info.read_text()) | {"theirs": True}))
+    refused = recctl("recover", root)
+    assert refused.code == 1
+    assert f"recctl recover --set-aside {root}" in refused.err
+    said = recctl("recover", "--set-aside", root)
+    assert said.code == 0
+    assert "taken out of the way" in said.out
+    assert f"episode 2 ({uids[-1][:8]}): {NEXT} rows recovered" in said.out
+    assert json.loads(info.read_text())["theirs"] is True
+    assert dict(verify_dataset(root).attached) == {uid: number for number, uid in enumerate(uids)}
+    assert recctl("recover", root).out == "nothing to recover\n"
+
+
 def test_staged_file_lost_after_the_crash_rolls_the_commit_back(crash, dataset):
     root, uids = dataset
     before = lerobot_files(root)

@@ -10,6 +10,13 @@ from types import TracebackType
 from typing import Any, Self
 
 from recd.config.errors import RecdError
+from recd.daemon.dataset.calibrations import (
+    Used,
+    differing,
+    keep_calibrations,
+    known_calibrations,
+    refuse_unless_accepted,
+)
 from recd.daemon.dataset.commit import CommitResult, commit
 from recd.daemon.dataset.draft import OWN_FOLDER
 from recd.daemon.dataset.durable import make_folders, sync_all
@@ -39,6 +46,7 @@ class DatasetStore:
 
     def __init__(self, handle: Handle) -> None:
         self._handle = handle
+        self._kept: Mapping[str, Used] = {}
 
     @classmethod
     def open_or_create(cls, root: Path, schema: DatasetSchema, *, repo_id: str) -> Self:
@@ -185,9 +193,41 @@ class DatasetStore:
         last = self._handle.state.episodes - 1
         return entry.uid if entry and entry.episode_index == last else None
 
+    def calibration_changes(
+        self, present: Mapping[str, Used], *, accept: bool
+    ) -> Mapping[str, list[str]]:
+        """arm -> sha256 of earlier calibrations, for each arm that has another one now.
+
+        Without `accept`, DatasetError for any. An arm (or a dataset) without earlier episodes of
+        recd has nothing to differ from.
+        """
+        if not self._handle.ledger.published:
+            return {}
+        known = known_calibrations(self._handle.layout)
+        refuse_unless_accepted(differing(known, present), accept=accept)
+        return {
+            arm: list(known[arm])
+            for arm, used in present.items()
+            if known.get(arm) and used.sha256 not in known[arm]
+        }
+
+    def known_calibrations(self) -> dict[str, list[str]]:
+        """arm -> sha256 of every calibration that earlier episodes had; {} without any."""
+        if not self._handle.ledger.published:
+            return {}
+        known = known_calibrations(self._handle.layout)
+        return {arm: list(each) for arm, each in known.items()}
+
+    def keep_calibrations(self, present: Mapping[str, Used]) -> None:
+        """Count `present` among the dataset's calibrations, durably. Cheap when nothing is new."""
+        layout, first = self._handle.layout, not self._handle.ledger.published
+        if present != self._kept:
+            keep_calibrations(layout, {} if first else known_calibrations(layout), present)
+            self._kept = dict(present)
+
     def last_manifest(self) -> Mapping[str, Any]:
         """Story of the newest episode recd recorded here, {} for none: what to compare the present
-        calibration or configuration with."""
+        configuration with."""
         uid = self._handle.ledger.last_uid
         return read_manifest(self._handle.layout.episode(uid)) if uid else {}
 

@@ -235,12 +235,20 @@ class Recording:
             case "writer", "discarded":
                 self._settle(take, Fate.DISCARDED, fields, now)
             case "writer", "failed":
-                self._settle(take, Fate.FAILED, fields, now)
+                self._writer_failed(take, fields, now)
 
     def _encoder_failed(self, take: Take, process: str, now: int) -> None:
         if self.current is take and self.session.state is State.RECORDING:
             self.abort(now, f"{process}: {take.failed[_camera_of(process)]}")
         self._close_when_ready(take, now)
+
+    def _writer_failed(self, take: Take, fields: Mapping[str, Any], now: int) -> None:
+        """The writer gave a take up; one that still runs ends, and is settled once it is closed."""
+        if take is not self.current:
+            self._settle(take, Fate.FAILED, fields, now)
+            return
+        take.lost = fields
+        self.abort(now, f"writer: {fields.get('reason', 'failed')}")
 
     def _close_when_ready(self, take: Take, now: int) -> None:
         if take is not self.current or self.session.state is not State.FINALIZING:
@@ -252,11 +260,14 @@ class Recording:
         restart = self.session.restart
         self.session = machine.closed(self.session)
         take.fate = Fate.COMMITTING if facts.keep else Fate.DISCARDING
-        take.seal = self._seal(take, facts)
-        for process in self.spec.writers:
-            self._post.send(process, "seal", **take.seal)
         self._tell("ended", take.uid)
-        self._listener.announce("episode", "closed", **take.describe())
+        if take.lost:
+            self._settle(take, Fate.FAILED, take.lost, now)
+        else:
+            take.seal = self._seal(take, facts)
+            for process in self.spec.writers:
+                self._post.send(process, "seal", **take.seal)
+            self._listener.announce("episode", "closed", **take.describe())
         if restart:
             self._restart(take, now)
 

@@ -53,7 +53,8 @@ class Take:
 
     closed: camera -> its `closed` message; failed: camera -> why it has none; ticks: number of
     rows, None while it runs. stop_ns: when its end was asked for (CLOCK_MONOTONIC). decode: what
-    the decoding after its save found, empty before; warned: its end at the limit was announced.
+    the decoding after its save found, empty before; warned: its end at the limit was announced;
+    lost: what the writer said when it gave the take up while it was still running.
     """
 
     uid: str
@@ -74,6 +75,7 @@ class Take:
     ended_ns: int = 0
     decode: Mapping[str, Any] = field(default_factory=dict)
     warned: bool = False
+    lost: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def all_closed(self) -> bool:

@@ -125,7 +125,7 @@ class Choreography(RuleBasedStateMachine):
     @rule(ty=st.sampled_from(["durable", "failed"]))
     def writer_answers(self, ty: str) -> None:
         for take in self.open_takes():
-            if take.seal is None:
+            if take.seal is None and ty != "failed":  # a full disk may end it at any time
                 continue
             said = "discarded" if ty == "durable" and not take.seal["keep"] else ty
             self.writer_says(said, uid=take.uid, rows=3, reason="r")
@@ -285,3 +285,27 @@ def test_an_arm_that_came_back_with_another_calibration_is_not_recorded(tmp_path
     recording.stop(2 * NS_PER_S)
     assert take.seal is not None
     assert take.seal["arms"]["main.follower"]["calibration_sha256"] == "aa"
+
+
+def test_a_writer_that_gives_the_running_take_up_ends_it_and_nothing_waits_for_ever(
+    tmp_path: Path,
+) -> None:
+    workers = Announced()
+    spec = RecordingSpec(
+        name="main", root=tmp_path, grid=Grid(30), encoders={"front": "encoder:front"},
+        writers=("writer",), codec={}, task="t", operator="",
+    )  # fmt: skip
+    recording = Recording(spec, workers, workers)
+    recording.session = machine.advance(recording.session, Event.AVAILABLE)
+    take = recording.start(NS_PER_S)
+    said = {"uid": take.uid, "reason": "no space left on device", "kept_at": "/d/.recd/staging/x"}
+    recording.hear("writer", "writer", "failed", said, 2 * NS_PER_S)
+    assert recording.session.state is State.FINALIZING
+    recording.hear("encoder:front", "encoder", "closed", {"uid": take.uid}, 3 * NS_PER_S)
+    assert take.fate is Fate.FAILED
+    assert recording.settled
+    assert recording.session.state is State.READY
+    outcome = workers.outcomes[f"saved:{take.uid}"]
+    assert isinstance(outcome, RecdError)
+    assert "no space left" in outcome.message
+    assert workers.count("seal") == {}

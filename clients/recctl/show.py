@@ -29,10 +29,11 @@ def episode(told: Told) -> list[str]:
         head += f", durable {told['durable_s'] * 1000:.0f} ms after stop"
     lines = [head]
     lines += [f"  {reason['words']}" for reason in told["verdict"].get("reasons", [])]
-    return lines + _streams(told.get("summary") or {})
+    return lines + streams(told.get("summary") or {})
 
 
-def _streams(summary: Told) -> list[str]:
+def streams(summary: Told) -> list[str]:
+    """Cameras and arms of an episode's summary as two tables."""
     cameras = [
         (name, c["fresh"], c["repeated"], c["expected"], c["missing"], c["late"], c["lost"],
          _fixed(c["error_p99_periods"], 2), _fixed(c["measured_fps"], 2))

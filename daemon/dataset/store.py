@@ -20,6 +20,7 @@ from recd.daemon.dataset.calibrations import (
 from recd.daemon.dataset.commit import CommitResult, commit
 from recd.daemon.dataset.draft import OWN_FOLDER
 from recd.daemon.dataset.durable import make_folders, sync_all
+from recd.daemon.dataset.edit import delete, relabel
 from recd.daemon.dataset.handle import Handle, open_handle
 from recd.daemon.dataset.ledger import BEGIN
 from recd.daemon.dataset.manifest import note, read_manifest
@@ -138,6 +139,15 @@ class DatasetStore:
         DatasetError when it is not the last one, or others have written since.
         """
         return undo_last(self._handle, uid)
+
+    def delete(self, uids: Sequence[str]) -> list[TrashEntry]:
+        """Take any published episodes out, whole, into the trash; see `recd.daemon.dataset.edit`.
+        No episode may be running."""
+        return delete(self._handle, uids)
+
+    def relabel(self, uid: str, task: str) -> int:
+        """Give all rows of a published episode another task; returns its number."""
+        return relabel(self._handle, uid, task)
 
     def undelete(self, uid: str) -> CommitResult:
         """Bring an undone or discarded episode back from the trash, durably.

@@ -221,6 +221,18 @@ def test_what_cannot_be_proven_is_put_aside_whole_with_the_reason(dataset, damag
     assert (report.good, report.episodes) == (True, 2)
 
 
+def test_rows_of_a_newer_recd_stay_in_staging_untouched(dataset, monkeypatch):
+    root, uids = dataset
+    staging = root / ".recd/staging" / uids[-1]
+    before = {path: path.read_bytes() for path in staging.rglob("*") if path.is_file()}
+    monkeypatch.setattr("recd.daemon.dataset.sides.ROWS_VERSION", 0)
+    with DatasetStore.open(root) as store:
+        report = store.recover()
+    assert (report.quarantined, report.exit_code) == ([], ExitCode.NOTHING_RECOVERABLE)
+    assert "newer recd" in report.waiting[0].reason
+    assert {path: path.read_bytes() for path in staging.rglob("*") if path.is_file()} == before
+
+
 def test_a_foreign_write_after_the_crash_is_noticed_and_nothing_rolled_over(crash, dataset):
     root, uids = dataset
     crash(root, "commit", uids[-1], NEXT, fault="commit.moved.data:kill")

@@ -86,7 +86,8 @@ def test_pictures_that_turn_out_broken_reach_the_operator_and_wait_for_the_episo
     broken = client.start()["uid"]
     until(lambda: robot.rows() >= 20, "rows")
     client.stop(wait=False)
-    client.start()
+    client.wait_until("READY")
+    client.start()  # before a decoder of the one just ended has come far
     until(lambda: (robot.own(broken) / "manifest.json").exists(), "the episode to be saved")
     until(lambda: robot.rows() >= 20, "rows of the next one")
     path = newest_video(robot, "front")

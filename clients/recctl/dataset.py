@@ -13,6 +13,9 @@ import click
 from recd.clients.recctl.output import Output, size, table
 from recd.clients.recctl.show_dataset import dataset_episode, dataset_info
 from recd.config.errors import DatasetError
+from recd.shm.clock import NS_PER_S, clock_pair
+
+DAY_NS = 86_400 * NS_PER_S
 
 ROOT = click.argument("root", type=click.Path(path_type=Path, file_okay=False))
 
@@ -251,13 +254,22 @@ def undelete(output: Output, root: Path, uid: str) -> None:
 
 @dataset.command()
 @ROOT
-@click.argument("uid")
+@click.argument("uids", metavar="[UID]...", nargs=-1)
+@click.option("--older-than", "days", type=click.FloatRange(min=0), metavar="DAYS",
+              help="Everything that has been in the trash for longer.")  # fmt: skip
 @click.pass_obj
-def purge(output: Output, root: Path, uid: str) -> None:
-    """Remove episode UID from the trash for good."""
+def purge(output: Output, root: Path, uids: tuple[str, ...], days: float | None) -> None:
+    """Remove episodes from the trash for good."""
     from recd.daemon.dataset import DatasetStore
 
+    if bool(uids) == (days is not None):
+        raise click.UsageError("give the uids of episodes in the trash, or --older-than DAYS")
     with DatasetStore.open(root) as store:
-        whole = _one(uid, {entry.uid: entry for entry in store.trash()}).uid
-        freed = store.purge(whole)
-    output.show({"uid": whole, "freed_bytes": freed}, lambda t: f"{size(t['freed_bytes'])} freed")
+        entries = {entry.uid: entry for entry in store.trash()}
+        wanted = [_one(uid, entries) for uid in uids]
+        if days is not None:
+            before_ns = clock_pair().real_ns - int(days * DAY_NS)
+            wanted = [entry for entry in entries.values() if entry.real_ns <= before_ns]
+        freed = {entry.uid: store.purge(entry.uid) for entry in wanted}
+    told = {"purged": list(freed), "freed_bytes": sum(freed.values())}
+    output.show(told, lambda t: f"{len(freed)} episodes removed, {size(t['freed_bytes'])} freed")

@@ -37,7 +37,7 @@ from recd.daemon.dataset.layout import INFO, OWN, STATS, TASKS, Layout, episodes
 from recd.daemon.dataset.ledger import LedgerEntry, Move, Transaction
 from recd.daemon.dataset.manifest import MANIFEST, read_manifest
 from recd.daemon.dataset.parquet import tasks_table, write_table
-from recd.daemon.dataset.rules import Findings
+from recd.daemon.dataset.rules import Finding, Findings
 from recd.daemon.dataset.state import files_of_kind, read_episodes, stats_of_episodes
 from recd.daemon.dataset.stats import stats_to_json
 from recd.daemon.dataset.transaction import FOLDER, digest_of, run, tree_digest
@@ -252,7 +252,8 @@ def _keep(handle: Handle, edit: _Edit, entry: LedgerEntry) -> None:
 
 
 def _verify(handle: Handle, edit: _Edit, entries: Sequence[LedgerEntry]) -> None:
-    """The rows that stay are the same rows; those set aside are the episodes meant; all is well."""
+    """The rows that stay are the same rows, those set aside are the episodes meant, and nothing is
+    worse than before."""
     before, gone = fingerprints(handle.root), edit.change.gone
     for entry in entries:
         aside = handle.layout.trash(entry.uid) / "files/data.parquet"
@@ -265,18 +266,25 @@ def _verify(handle: Handle, edit: _Edit, entries: Sequence[LedgerEntry]) -> None
                 mend="Run `recctl verify`; lerobot's delete_episodes can still take it out.",
             )
     staying = [digest for number, digest in enumerate(before) if number not in gone]
-    ds = Dataset(edit.work, Findings())
+    known = {finding.rule.name for finding in _findings(handle.root)}
+    worse = [str(found) for found in _findings(edit.work) if found.rule.name not in known]
+    if fingerprints(edit.work) != staying or worse:
+        found = worse[0] if worse else "its rows would differ"
+        raise DatasetError(
+            f"{handle.root}: {found}; nothing was touched", mend="Run `recctl verify` on it."
+        )
+    fault_point(f"{edit.kind}.verified")
+
+
+def _findings(root: Path) -> list[Finding]:
+    """What is wrong with `data` and `meta` below `root`; videos are looked at elsewhere."""
+    ds = Dataset(root, Findings())
     if check_info(ds):
         check_tasks(ds)
         check_statistics(ds)
         if check_episodes(ds):
             check_rows(ds)
-    if fingerprints(edit.work) != staying or ds.found.bad:
-        found = ds.found.listed[0] if ds.found.listed else "its rows would differ"
-        raise DatasetError(
-            f"{handle.root}: {found}; nothing was touched", mend="Run `recctl verify` on it."
-        )
-    fault_point(f"{edit.kind}.verified")
+    return ds.found.listed
 
 
 def _exchanges(handle: Handle, edit: _Edit) -> list[Move]:

@@ -55,14 +55,15 @@ FAULT_POINTS = (
 
 @dataclass(frozen=True, slots=True)
 class TrashEntry:
-    """One episode in the trash. kind: undone, deleted or discarded; at: wall time (ISO); nbytes:
-    on disk."""
+    """One episode in the trash. kind: undone, deleted or discarded; at: wall time (ISO),
+    also as real_ns (Unix time); nbytes: on disk."""
 
     uid: str
     kind: str
     at: str
     nbytes: int
     rows: int
+    real_ns: int = 0
 
 
 def undo_last(handle: Handle, uid: str) -> TrashEntry:
@@ -354,7 +355,9 @@ def entry_of(layout: Layout, uid: str) -> TrashEntry:
     folder = layout.trash(uid)
     note = json.loads((folder / TRASH_NOTE).read_text(encoding="utf-8"))
     nbytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    return TrashEntry(uid, note["kind"], note["at"], nbytes, int(note["rows"]))
+    return TrashEntry(
+        uid, note["kind"], note["at"], nbytes, int(note["rows"]), int(note["real_ns"])
+    )
 
 
 def list_trash(layout: Layout) -> list[TrashEntry]:

@@ -290,3 +290,41 @@ def test_recctl_refuses_in_words_with_exit_code_one(copy_of, recctl):
             assert "in use" in said.err
         assert recctl("dataset", "info", root).code == 0
     assert lerobot_files(root) == before
+
+
+def test_the_trash_is_emptied_by_uid_or_by_age_and_by_nothing_else(copy_of, recctl):
+    root, uids = copy_of("fresh")
+    recctl("dataset", "delete", root, *uids[:3])
+    assert recctl("dataset", "purge", root).code == 2
+    assert "0 episodes removed" in recctl("dataset", "purge", root, "--older-than", 1).out
+    told = recctl("dataset", "purge", root, uids[0][:9], "--json").json
+    assert told["purged"] == [uids[0]]
+    assert told["freed_bytes"] > 1000
+    note = root / ".recd/trash" / uids[1] / "trash.json"
+    content = json.loads(note.read_text())
+    content["real_ns"] -= 31 * 86_400_000_000_000
+    note.write_text(json.dumps(content))
+    told = recctl("dataset", "purge", root, "--older-than", 30, "--json").json
+    assert told["purged"] == [uids[1]]
+    left = recctl("dataset", "trash", root, "--json").json["trash"]
+    assert [entry["uid"] for entry in left] == [uids[2]]
+    assert verify_dataset(root).findings == ()
+
+
+def test_a_dataset_that_had_a_fault_before_can_be_edited_and_has_no_other_afterwards(copy_of):
+    root, uids = copy_of("fresh")
+    stats = root / "meta/stats.json"
+    content = json.loads(stats.read_text())
+    files = sorted((root / "meta/episodes").glob("*/*.parquet"))
+    for file in files:  # as lerobot's first releases wrote them: without quantiles
+        table = pq.read_table(file)
+        pq.write_table(table.drop_columns([n for n in table.column_names if "/q" in n]), file)
+    for feature in content.values():
+        for name in [name for name in feature if name.startswith("q")]:
+            del feature[name]
+    stats.write_text(json.dumps(content))
+    before = set(verify_dataset(root).counts)
+    with DatasetStore.open(root) as store:
+        store.delete([uids[1]])
+    assert set(verify_dataset(root).counts) <= before | {"own.elsewhere"}
+    assert verify_dataset(root).episodes == 3

@@ -62,7 +62,8 @@ loss, ask `status` again), `t_ns` (CLOCK_MONOTONIC) and `sid`.
 | `plan` | `changed`, `reset`, `finished`, `client_lost`, `not_undone` |
 | `event` | what workers report: `worker_ready`, `recovered`, `motion`, and their own words |
 | `fault` | `degraded`, `worker_lost`, `worker_refused`, `worker_crashed`, `fault`, `failed`, \
-`encoder failed`, `disk_low`, `longest_episode`, `plan_ended`, `hold_failed`, and errors of workers |
+`encoder failed`, `disk_low`, `longest_episode`, `plan_ended`, `hold_failed`, \
+and errors of workers |
 """
 
 STATUS = """## Status

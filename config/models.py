@@ -208,6 +208,8 @@ class DatasetConfig(Section):
     """Video encoding."""
     reserve_mb: int = Field(default=500, ge=0)
     """Free space that is never used; recording is refused or ended before."""
+    accept_calibration: bool = False
+    """True: record although an arm's calibration is not that of the dataset's earlier episodes."""
     durability: Literal["resilient", "fast"] = "resilient"
     """`resilient`: fdatasync every second while recording. `fast`: only at stop."""
 

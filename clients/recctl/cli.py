@@ -64,7 +64,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "sim": ("sim", "Faults of the simulated robot, on demand."),
     "demo": ("demo", "Record three episodes with the simulated robot."),
     "verify": ("dataset", "Check a dataset."),
-    "dataset": ("dataset", "Offline work on a dataset: info, pack, trash, undelete, purge."),
+    "dataset": (
+        "dataset",
+        "A dataset folder: look at it, edit it, pack it, its trash.",
+    ),
     "recover": ("dataset", "Save what can be saved of a torn dataset."),
 }
 """Command -> module of recctl and one line of help. Modules load when their command runs."""

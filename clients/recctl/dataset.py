@@ -1,8 +1,9 @@
-"""recctl verify, recover, dataset: offline work on a dataset folder. No daemon is needed.
+"""recctl verify, recover, dataset ...: offline work on a dataset folder. No daemon is needed.
 
 A dataset that a daemon records into is locked: these commands then say so and touch nothing.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,11 @@ from typing import Any
 import click
 
 from recd.clients.recctl.output import Output, size, table
+from recd.clients.recctl.show_dataset import dataset_episode, dataset_info
+from recd.config.errors import DatasetError
+from recd.shm.clock import NS_PER_S, clock_pair
+
+DAY_NS = 86_400 * NS_PER_S
 
 ROOT = click.argument("root", type=click.Path(path_type=Path, file_okay=False))
 
@@ -57,17 +63,21 @@ def show_verified(told: dict[str, Any]) -> list[str]:
 
 @click.command()
 @ROOT
+@click.option("--set-aside", is_flag=True,
+              help="Where another program has written since the crash: take the unfinished episode "
+              "out of its way and save it behind theirs.")  # fmt: skip
 @click.pass_obj
-def recover(output: Output, root: Path) -> int:
+def recover(output: Output, root: Path, set_aside: bool) -> int:
     """Save what can be saved of episodes that a crash left behind.
 
     Exit code 0: nothing was lost; 3: something was lost; 1: nothing could be recovered.
     """
     from recd.daemon.dataset import DatasetStore
 
-    with DatasetStore.open(root) as store:
+    with DatasetStore.open(root, set_aside=set_aside) as store:
         report = store.recover()
     told = {
+        "rolled": asdict(report.rolled) if report.rolled else None,
         "recovered": [asdict(episode) for episode in report.recovered],
         "quarantined": [asdict(episode) for episode in report.quarantined],
         "waiting": [asdict(episode) for episode in report.waiting],
@@ -77,8 +87,20 @@ def recover(output: Output, root: Path) -> int:
     return int(report.exit_code)
 
 
+ROLLED = {
+    "forward": "the interrupted {kind} was finished",
+    "back": "the interrupted {kind} was taken back ({detail})",
+    "aside": "the interrupted {kind} was taken out of the way of what another program wrote",
+}
+"""Outcome of `recd.daemon.dataset.transaction.Rolled` -> what an operator reads."""
+
+
 def _recovered(told: dict[str, Any]) -> list[str]:
-    lines = [
+    lines = []
+    if rolled := told["rolled"]:
+        where = f" ({rolled['uid'][:8]})" if rolled["uid"] else ""
+        lines.append(ROLLED[rolled["outcome"]].format_map(rolled) + where)
+    lines += [
         f"episode {e['episode_index']} ({e['uid'][:8]}): {e['rows']} rows recovered"
         for e in told["recovered"]
     ]
@@ -89,32 +111,94 @@ def _recovered(told: dict[str, Any]) -> list[str]:
 
 @click.group()
 def dataset() -> None:
-    """Offline work on a dataset: info, pack, trash, undelete, purge."""
+    """Offline work on a dataset folder: look at it, edit it, pack it.
+
+    UID: the first digits of an episode's uid are enough (recctl dataset info).
+    """
+
+
+dataset.add_command(verify)
 
 
 @dataset.command()
 @ROOT
 @click.pass_obj
 def info(output: Output, root: Path) -> None:
-    """List the episodes at ROOT with their verdicts and marks."""
-    from recd.daemon.dataset.survey import survey
+    """What the dataset at ROOT is, and its episodes with their verdicts and marks."""
+    from recd.daemon.dataset.survey import survey, survey_dataset
 
-    episodes = [asdict(episode) for episode in survey(root)]
-    output.show({"episodes": episodes}, _listed)
-
-
-def _listed(told: dict[str, Any]) -> list[str]:
-    rows = [
-        (e.get("episode_index"), str(e.get("uid", ""))[:8], e.get("length", e.get("rows", "")),
-         _level(e), ", ".join(e.get("tasks", [])))
-        for e in told["episodes"]
-    ]  # fmt: skip
-    return table(("episode", "uid", "rows", "verdict", "tasks"), rows) if rows else ["no episodes"]
+    told = {"dataset": asdict(survey_dataset(root)), "episodes": [asdict(e) for e in survey(root)]}
+    output.show(told, dataset_info)
 
 
-def _level(episode: dict[str, Any]) -> str:
-    verdict = episode.get("verdict") or (episode.get("manifest") or {}).get("verdict") or {}
-    return verdict.get("level", "") if isinstance(verdict, dict) else str(verdict)
+@dataset.command("show")
+@ROOT
+@click.argument("uid")
+@click.pass_obj
+def show_one(output: Output, root: Path, uid: str) -> None:
+    """Everything known of episode UID: who, with what, verdict, streams, files."""
+    from recd.daemon.dataset.survey import files_of_episode, survey
+
+    episode = _one(uid, {e.uid: e for e in survey(root)})
+    told = {**asdict(episode), "files": files_of_episode(root, episode.uid)}
+    output.show(told, dataset_episode)
+
+
+def _one(uid: str, known: Mapping[str, Any]) -> Any:
+    """The entry whose uid begins with `uid`; DatasetError for none or several."""
+    found = [whole for whole in known if whole and whole.startswith(uid.lower())]
+    if uid and len(found) == 1:
+        return known[found[0]]
+    what = f"several episodes begin with {uid}: {', '.join(found)}" if found and uid else (
+        f"no episode {uid!r}"
+    )  # fmt: skip
+    raise DatasetError(
+        what, mend="recctl dataset info (or trash) lists them; lerobot's own have no uid."
+    )
+
+
+@dataset.command()
+@ROOT
+@click.argument("uids", metavar="UID...", nargs=-1, required=True)
+@click.pass_obj
+def delete(output: Output, root: Path, uids: tuple[str, ...]) -> None:
+    """Take episodes out, whole, into the trash; the others are numbered anew.
+
+    `recctl dataset undelete` brings them back, as the newest.
+    """
+    from recd.daemon.dataset import DatasetStore
+
+    with DatasetStore.open(root) as store:
+        known = {e.uid: e for e in store.episodes()}
+        gone = store.delete([_one(uid, known).uid for uid in uids])
+        left = store.totals
+    told = {
+        "deleted": [asdict(entry) for entry in gone], "episodes": left.episodes, "rows": left.rows
+    }  # fmt: skip
+    output.show(told, _deleted)
+
+
+def _deleted(told: dict[str, Any]) -> list[str]:
+    lines = [f"{e['uid']}: in the trash ({e['rows']} rows, {size(e['nbytes'])})"
+             for e in told["deleted"]]  # fmt: skip
+    return [*lines, f"{told['episodes']} episodes, {told['rows']} rows are left"]
+
+
+@dataset.command()
+@ROOT
+@click.argument("uid")
+@click.option("--task", required=True, help="The task in words.")
+@click.pass_obj
+def relabel(output: Output, root: Path, uid: str, task: str) -> None:
+    """Give all rows of episode UID another task; its manifest keeps the earlier one."""
+    from recd.daemon.dataset import DatasetStore
+
+    with DatasetStore.open(root) as store:
+        episode = _one(uid, {e.uid: e for e in store.episodes()})
+        number = store.relabel(episode.uid, task)
+    told = {"uid": episode.uid, "episode_index": number, "from": episode.tasks, "task": task}
+    output.show(told, lambda t: f"episode {number} ({episode.uid[:8]}): {', '.join(t['from'])} -> "
+                f"{task}")  # fmt: skip
 
 
 @dataset.command()
@@ -143,11 +227,9 @@ def _packed(told: dict[str, Any]) -> str:
 @click.pass_obj
 def trash(output: Output, root: Path) -> None:
     """What was discarded, undone or deleted and can be brought back."""
-    from recd.daemon.dataset import DatasetStore
+    from recd.daemon.dataset.survey import survey_trash
 
-    with DatasetStore.open(root) as store:
-        entries = [asdict(entry) for entry in store.trash()]
-    output.show({"trash": entries}, _trash)
+    output.show({"trash": [asdict(entry) for entry in survey_trash(root)]}, _trash)
 
 
 def _trash(told: dict[str, Any]) -> list[str]:
@@ -164,19 +246,30 @@ def undelete(output: Output, root: Path, uid: str) -> None:
     from recd.daemon.dataset import DatasetStore
 
     with DatasetStore.open(root) as store:
-        result = store.undelete(uid)
-    told = {"uid": uid, "episode_index": result.episode_index, "rows": result.rows}
+        whole = _one(uid, {entry.uid: entry for entry in store.trash()}).uid
+        result = store.undelete(whole)
+    told = {"uid": whole, "episode_index": result.episode_index, "rows": result.rows}
     output.show(told, lambda t: f"episode {t['episode_index']} is back: {t['rows']} rows")
 
 
 @dataset.command()
 @ROOT
-@click.argument("uid")
+@click.argument("uids", metavar="[UID]...", nargs=-1)
+@click.option("--older-than", "days", type=click.FloatRange(min=0), metavar="DAYS",
+              help="Everything that has been in the trash for longer.")  # fmt: skip
 @click.pass_obj
-def purge(output: Output, root: Path, uid: str) -> None:
-    """Remove episode UID from the trash for good."""
+def purge(output: Output, root: Path, uids: tuple[str, ...], days: float | None) -> None:
+    """Remove episodes from the trash for good."""
     from recd.daemon.dataset import DatasetStore
 
+    if bool(uids) == (days is not None):
+        raise click.UsageError("give the uids of episodes in the trash, or --older-than DAYS")
     with DatasetStore.open(root) as store:
-        freed = store.purge(uid)
-    output.show({"uid": uid, "freed_bytes": freed}, lambda t: f"{size(t['freed_bytes'])} freed")
+        entries = {entry.uid: entry for entry in store.trash()}
+        wanted = [_one(uid, entries) for uid in uids]
+        if days is not None:
+            before_ns = clock_pair().real_ns - int(days * DAY_NS)
+            wanted = [entry for entry in entries.values() if entry.real_ns <= before_ns]
+        freed = {entry.uid: store.purge(entry.uid) for entry in wanted}
+    told = {"purged": list(freed), "freed_bytes": sum(freed.values())}
+    output.show(told, lambda t: f"{len(freed)} episodes removed, {size(t['freed_bytes'])} freed")

@@ -157,6 +157,8 @@ def _follow(
         for episode in told.finished(plan):
             line.clear()
             output.show(episode, show.episode)
+        for broken in told.broken(now):
+            line.say(show.undecodable(broken))
         line.update(plan, now)
         if plan["phase"] == "done":
             line.clear()
@@ -183,6 +185,7 @@ class Told:
         self._now: dict[str, Any] = {}
         self._asked_ns = 0
         self._shown: set[str] = set()
+        self._broken: set[str] = set()
         self._lost_before: int | None = None
         self.failed = False
 
@@ -197,12 +200,18 @@ class Told:
                 self._lost_before = lost
             # A camera process that was started again counts from zero.
             self._lost_before = min(lost, self._lost_before)
-            told = {key: status[key] for key in ("cameras", "arms", "disk")}
+            told = {key: status[key] for key in ("cameras", "arms", "disk", "undecodable")}
             self._now = {**told, "frames_lost": lost - self._lost_before}
         plan = reply["plan"]
         if plan is None:
             raise RecdError("no plan is running", mend="recctl record starts one", code="state")
         return plan, {**reply, **self._now}
+
+    def broken(self, now: dict[str, Any]) -> list[dict[str, Any]]:
+        """Saved episodes of which the decoding afterwards turned out badly since the last call."""
+        found = [e for e in now.get("undecodable", ()) if e["uid"] not in self._broken]
+        self._broken |= {e["uid"] for e in found}
+        return found
 
     def finished(self, plan: dict[str, Any]) -> list[dict[str, Any]]:
         """Episodes of the plan that were saved since the last call."""

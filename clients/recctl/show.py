@@ -29,10 +29,11 @@ def episode(told: Told) -> list[str]:
         head += f", durable {told['durable_s'] * 1000:.0f} ms after stop"
     lines = [head]
     lines += [f"  {reason['words']}" for reason in told["verdict"].get("reasons", [])]
-    return lines + _streams(told.get("summary") or {})
+    return lines + streams(told.get("summary") or {})
 
 
-def _streams(summary: Told) -> list[str]:
+def streams(summary: Told) -> list[str]:
+    """Cameras and arms of an episode's summary as two tables."""
     cameras = [
         (name, c["fresh"], c["repeated"], c["expected"], c["missing"], c["late"], c["lost"],
          _fixed(c["error_p99_periods"], 2), _fixed(c["measured_fps"], 2))
@@ -75,14 +76,29 @@ def _way_back(uid: str) -> str:
 def episodes(told: Told) -> list[str]:
     """Takes of this session, one line each."""
     rows = [
-        (e.get("episode_index"), e["uid"][:8], e["state"], _verdict(e), e.get("rows") or "",
+        (e.get("episode_index"), e["uid"][:8], e["state"], _verdict(e), decoded(e.get("decode")),
+         e.get("rows") or "",
          duration(e["duration_s"]) if e.get("duration_s") else "",
          " ".join(m["label"] for m in e.get("marks", [])), _short(e.get("task", "")))
         for e in told["episodes"]
     ]  # fmt: skip
     if not rows:
         return ["no episodes in this session yet"]
-    return table(("episode", "uid", "state", "verdict", "rows", "length", "marks", "task"), rows)
+    head = ("episode", "uid", "state", "verdict", "pictures", "rows", "length", "marks", "task")
+    return table(head, rows)
+
+
+def decoded(told: Told | None) -> str:
+    """What the decoding after an episode's save found, in one word; "" before it has ended."""
+    good = (told or {}).get("good")
+    return "" if good is None else "whole" if good else "BROKEN"
+
+
+def undecodable(told: Told) -> str:
+    """One saved episode whose pictures turned out broken, with what to do."""
+    where = told["findings"][0] if told.get("findings") else ""
+    who = f"episode {told['episode_index']} ({told['uid'][:8]})"
+    return f"{who} is saved, but does not decode: {where}: record it again, then recctl verify"
 
 
 TASK_SHOWN = 48
@@ -123,9 +139,14 @@ def status(told: Told) -> list[str]:
         lines.append(f"  waiting for: {', '.join(told['waiting_for'])}")
     if take := told.get("episode"):
         lines.append(f"  recording {take['uid'][:8]}: {take['rows']} rows, task: {take['task']}")
+        if take.get("closes_in_s") is not None:
+            lines.append(
+                f"  it closes in {duration(take['closes_in_s'])}: no episode may be longer"
+            )
     if (plan := told.get("plan")) and plan.get("active"):
         lines.append(f"  plan: {plan_line(plan)}")
     lines += [f"  {line}" for line in _dataset(told)]
+    lines += [f"  {click.style(undecodable(e), fg='red')}" for e in told.get("undecodable", ())]
     lines += [f"  {line}" for line in _arms(told.get("arms", {}))]
     lines += [f"  {line}" for line in _cameras(told.get("cameras", {}))]
     lines += [f"  {line}" for line in _troubles(told.get("processes", {}))]

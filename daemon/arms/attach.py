@@ -86,6 +86,7 @@ class Attached:
         return {
             "calibration": str(self.calibration.path),
             "calibration_values": self.calibration.as_dict(),
+            "calibration_sha256": self.calibration.sha256,
             "torque": list(self.torque),
             "firmware": sorted(set(self.firmware)),
             "changed": list(self.changed),

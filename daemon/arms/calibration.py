@@ -3,6 +3,7 @@
 Nothing here writes to a servo or asks anybody; a mismatch is an error that says whose it is.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -57,6 +58,11 @@ class Calibration:
             name: {field: int(getattr(joint, field)) for field in _FIELDS}
             for name, joint in zip(self.names, self.joints, strict=True)
         }
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the content, however the file is laid out."""
+        return hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True).encode()).hexdigest()
 
 
 def calibration_home(environ: Mapping[str, str] | None = None) -> Path:

@@ -212,6 +212,8 @@ class Service:
             )  # fmt: skip
             follower.report()
             self._arm = follower
+        ctx.link.send("attached", **attached.facts(), port=port.port_name,
+                      usb_serial=self._usb_serial)  # fmt: skip
         return attached
 
     def _judge(self, attached: Attached) -> None:

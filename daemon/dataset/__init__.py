@@ -3,7 +3,9 @@
 Everything public is named here; the files behind may change.
 """
 
+from recd.daemon.dataset.calibrations import Used as CalibrationUsed
 from recd.daemon.dataset.commit import CommitResult
+from recd.daemon.dataset.decode import decode_episode
 from recd.daemon.dataset.manifest import new_uid
 from recd.daemon.dataset.pack import PackReport
 from recd.daemon.dataset.parquet import EpisodeRows, Pictures
@@ -17,13 +19,13 @@ from recd.daemon.dataset.trash import TrashEntry
 from recd.daemon.dataset.verify import (
     VerifyReport,
     check_format,
-    decode_episode,
     verify_dataset,
 )
 from recd.daemon.dataset.videos import CodecPins, VideoFile
 
 __all__ = [
     "ROWS_FILE",
+    "CalibrationUsed",
     "Camera",
     "CameraHistogram",
     "CodecPins",

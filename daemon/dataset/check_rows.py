@@ -41,7 +41,7 @@ def check_rows(ds: Dataset, *, decode: bool = False) -> int:
         _note_holders(name, table, holders, tasks_seen)
         position += table.num_rows
         for key in ds.of_kind("image") if decode else ():
-            decoded += _decode_images(ds, name, key, table[key])
+            decoded += decode_images(ds, name, key, table[key])
     ds.rows = position
     if position != ds.info.get("total_frames"):
         found.add("data.rows", "data", f"{position} rows, {ds.info.get('total_frames')} announced")
@@ -129,7 +129,8 @@ def _check_images(
             )
 
 
-def _decode_images(ds: Dataset, name: str, key: str, column: pa.ChunkedArray) -> int:
+def decode_images(ds: Dataset, name: str, key: str, column: pa.ChunkedArray) -> int:
+    """Decode every picture of an image column of the data file `name`; returns how many did."""
     import av
 
     count = 0

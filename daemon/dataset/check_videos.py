@@ -42,6 +42,48 @@ def check_videos(ds: Dataset, *, decode: bool, strays: bool = True) -> int:
     return decoded
 
 
+def check_one_episode(ds: Dataset, row: dict[str, Any]) -> int:
+    """Check and decode the pictures of one episode, also where its mp4s hold others beside it.
+
+    row: of the episodes table. Returns the pictures decoded.
+    """
+    decoded = 0
+    for key in ds.of_kind("video"):
+        name = _named(ds, key, row)
+        track = _track(ds, key, name)
+        if track is None:
+            continue
+        where = f"{key}, episode {row['episode_index']}"
+        start, length = row[f"videos/{key}/from_timestamp"], row["length"]
+        shown = np.sort(track.pts)[: track.whole] / track.timescale
+        _check_pictures(ds, where, start, length, shown, track)
+        decoded += _decode_span(ds, name, start, length)
+    return decoded
+
+
+def _decode_span(ds: Dataset, name: str, start: float, length: int) -> int:
+    """Decode the `length` pictures of an mp4 that are shown from `start` (s) on."""
+    import av
+
+    count, half = 0, 0.5 / ds.fps
+    try:
+        with av.open(str(ds.root / name)) as container:
+            stream = container.streams.video[0]
+            if start > 0 and stream.time_base:
+                container.seek(round((start - half) / stream.time_base), stream=stream)
+            for frame in container.decode(stream):
+                shown = frame.time or 0.0
+                if shown > start + (length - 1) / ds.fps + half:
+                    break
+                count += shown > start - half
+    except (av.FFmpegError, OSError, IndexError) as broken:
+        ds.found.add("video.decode", name, f"after {count} pictures: {broken}")
+        return count
+    if count != length:
+        ds.found.add("video.decode", name, f"{count} of {length} pictures decode")
+    return count
+
+
 def _named(ds: Dataset, key: str, row: dict[str, Any]) -> str:
     template = ds.info.get("video_path") or VIDEO_TEMPLATE
     chunk, file = row[f"videos/{key}/chunk_index"], row[f"videos/{key}/file_index"]

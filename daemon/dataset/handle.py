@@ -252,7 +252,8 @@ def refuse_foreign(layout: Layout, rolled: Rolled | None) -> None:
     raise DatasetError(
         f"{layout.root}: a crash interrupted the {rolled.kind} of episode {rolled.uid}, and since "
         f"then another program has written {rolled.detail}; nothing was touched",
-        mend="`recctl recover --set-aside` moves the unfinished episode out of the way, whole.",
+        mend=f"`recctl recover --set-aside {layout.root}` takes the unfinished episode out of the "
+        "way, whole, and saves it behind theirs.",
         code="dataset_foreign",
     )
 

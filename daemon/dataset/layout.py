@@ -91,6 +91,11 @@ class Layout:
         return self.own / "dataset.json"
 
     @property
+    def calibrations(self) -> Path:
+        """Calibrations of the arms that episodes were recorded with."""
+        return self.own / "calibrations.json"
+
+    @property
     def journal(self) -> Path:
         return self.own / "journal"
 

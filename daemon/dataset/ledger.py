@@ -42,9 +42,10 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
-    """A set of renames that happens wholly. kind: commit, undo, undelete, pack.
+    """A set of renames that happens wholly. kind: commit, undo, undelete, pack, delete, relabel.
 
-    after: sha256 by name of the metadata files once it is done; entry: the episode concerned.
+    after: sha256 by name of the metadata files once it is done; entry: the episode concerned, for
+    delete `published` and `trashed` afterwards.
     """
 
     kind: str
@@ -133,6 +134,9 @@ class Ledger:
                 self.published[done.uid] = LedgerEntry(**done.entry)
                 self.begun.pop(done.uid, None)
                 self.trashed.pop(done.uid, None)
+            case "delete":
+                self.published = {e["uid"]: LedgerEntry(**e) for e in done.entry["published"]}
+                self.trashed |= {e["uid"]: LedgerEntry(**e) for e in done.entry["trashed"]}
             case "undo":
                 self.trashed[done.uid] = self.published.pop(done.uid, None)
 

@@ -26,7 +26,9 @@ RECORDING_FACTS: Mapping[str, str] = {
     "robot": "name and type of the robot",
     "devices": "serial numbers of arms and cameras, by stream",
     "config_sha256": "of the resolved configuration",
-    "calibration_sha256": "of each calibration file, by arm",
+    "arm_config_sha256": "of the configuration of each pair of arms",
+    "calibration_sha256": "of each calibration file's content, by arm",
+    "calibration_accepted": "arms whose calibration differs from earlier episodes, with those",
     "streams": "kept, lost, repeated, missing, late, by stream",
     "restarts": "restarts of workers during the episode, by process",
     "codec": "encoder and its options, by camera",
@@ -37,6 +39,9 @@ RECORDING_FACTS: Mapping[str, str] = {
     "clock": "monotonic and wall time at start and end",
 }
 """Facts a recording gives; all are optional, others are kept as they come."""
+
+NOT_DECODED: Mapping[str, Any] = {"good": None, "pictures": 0, "findings": []}
+"""`decode` of an episode until it was decoded after its save; good is then true or false."""
 
 
 def new_uid() -> str:
@@ -75,6 +80,7 @@ def build_manifest(
         "rows_sha256": digest,
         "tasks": list(dict.fromkeys(rows.task)),
         "videos": {key: dict(video) for key, video in videos.items()},
+        "decode": dict(NOT_DECODED),
         **{key: value for key, value in facts.items() if value is not None},
     }
     try:

@@ -191,7 +191,7 @@ def _write_videos(handle: Handle, plan: _Plan, own: Path) -> None:
                 raise DatasetError(f"{key}: {broken}", mend="Run `recctl verify` on it.") from None
 
 
-def _episode_tables(paths: Sequence[Path], schema: pa.Schema) -> Iterator[pa.Table]:
+def episode_tables(paths: Sequence[Path], schema: pa.Schema) -> Iterator[pa.Table]:
     """The rows of each episode in order, one table an episode."""
     held: list[pa.Table] = []
     number: int | None = None
@@ -224,7 +224,7 @@ def _write_data(handle: Handle, own: Path) -> list[FileIndex]:
         schema = pq.read_schema(paths[0])
     places: list[FileIndex] = []
     index, writer = FIRST, None
-    for table in _episode_tables(paths, schema):
+    for table in episode_tables(paths, schema):
         path = own / data_name(index)
         if writer is not None and path.stat().st_size + table.nbytes >= limit:
             writer.close()

@@ -95,7 +95,7 @@ def sources_of(root: Path, key: str, rows: Sequence[dict[str, Any]], *, fps: int
 
 
 def _unfit(key: str, text: str) -> DatasetError:
-    return DatasetError(f"{key}: {text}; nothing was packed", mend="Run `recctl verify` on it.")
+    return DatasetError(f"{key}: {text}; nothing was changed", mend="Run `recctl verify` on it.")
 
 
 def plan_targets(sources: Sequence[Source], *, fps: int, limit_mb: int) -> list[Target]:

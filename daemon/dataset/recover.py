@@ -17,13 +17,15 @@ from recd.config.errors import DatasetError, RecdError
 from recd.daemon.dataset.commit import commit
 from recd.daemon.dataset.draft import OWN_FOLDER
 from recd.daemon.dataset.durable import make_folders, remove_tree, sha256_of, sync_all, write_json
+from recd.daemon.dataset.edit import EDITING
+from recd.daemon.dataset.edit import clean as clean_edit
 from recd.daemon.dataset.handle import Handle
 from recd.daemon.dataset.layout import Layout
 from recd.daemon.dataset.ledger import QUARANTINE
 from recd.daemon.dataset.pack import PACKING, clean
 from recd.daemon.dataset.parquet import EpisodeRows, Pictures
 from recd.daemon.dataset.schema import DatasetSchema, Feature
-from recd.daemon.dataset.sides import ROWS_FILE, cut_rows, read_rows
+from recd.daemon.dataset.sides import NEWER, ROWS_FILE, cut_rows, read_rows
 from recd.daemon.dataset.stats import CameraHistogram, picture_stride
 from recd.daemon.dataset.transaction import Rolled
 from recd.daemon.dataset.trash import finish_discard
@@ -69,8 +71,8 @@ class Quarantined:
 
 @dataclass(slots=True)
 class RecoveryReport:
-    """rolled: what opening did with an interrupted commit; waiting: uids that a full disk keeps in
-    staging; cleaned: leftovers of finished work that were removed."""
+    """rolled: what opening did with an interrupted commit; waiting: uids that a full disk or a
+    newer format keeps in staging; cleaned: leftovers of finished work that were removed."""
 
     rolled: Rolled | None = None
     recovered: list[Recovered] = field(default_factory=list)
@@ -108,6 +110,9 @@ def recover(handle: Handle, *, min_rows: int = 1) -> RecoveryReport:
     if (layout.own / PACKING).exists():
         clean(handle)
         report.cleaned.append(PACKING)
+    if (layout.own / EDITING).exists():
+        clean_edit(handle)
+        report.cleaned.append(EDITING)
     return report
 
 
@@ -136,6 +141,9 @@ def _salvage_or_put_aside(
     try:
         report.recovered.append(salvage_episode(handle, uid, min_rows=min_rows))
     except RecdError as broken:
+        if broken.code == NEWER:
+            report.waiting.append(Quarantined(uid, broken.message))
+            return
         quarantine(handle, uid, broken.message)
         report.quarantined.append(Quarantined(uid, broken.message))
     except OSError as broken:

@@ -16,17 +16,22 @@ and lerobot then refuses to join it: such files are made plain."""
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """The first `pictures` pictures of the mp4 `path`."""
+    """`pictures` pictures of the mp4 `path` from picture `first` on, which is a key frame."""
 
     path: Path
     pictures: int
+    first: int = 0
 
 
-def _packets(container: Any, stream: Any, wanted: int) -> Iterator[Any]:
+def _packets(container: Any, stream: Any, clip: Clip) -> Iterator[Any]:
+    """In the order they are stored; episodes that were joined lie behind each other there."""
     for number, packet in enumerate(packet for packet in container.demux(stream) if packet.size):
-        if number == wanted:
+        if number == clip.first + clip.pictures:
             return
-        yield packet
+        if number == clip.first and not packet.is_keyframe:
+            raise ValueError(f"picture {number} of {clip.path.name} is no key frame")
+        if number >= clip.first:
+            yield packet
 
 
 def join(clips: Sequence[Clip], target: Path, *, fps: int, delay_frames: int = 0) -> int:
@@ -50,9 +55,9 @@ def join(clips: Sequence[Clip], target: Path, *, fps: int, delay_frames: int = 0
                     stream = output.add_stream_from_template(video, opaque=True)
                     stream.time_base = video.time_base
                 frame = Fraction(1, fps) / stream.time_base
-                start, early = round(written * frame), round(delay_frames * frame)
+                start, early = round((written - clip.first) * frame), round(delay_frames * frame)
                 before = written
-                for packet in _packets(source, video, clip.pictures):
+                for packet in _packets(source, video, clip):
                     packet.stream = stream
                     packet.pts += start
                     packet.dts += start - early

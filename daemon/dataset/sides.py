@@ -29,6 +29,8 @@ ROWS_FILE = "rows.arrows"
 """Name of the row stream in an episode's own folder."""
 
 ROWS_VERSION = 1
+NEWER = "newer_format"
+"""Code of the error that a stream of a later version gets."""
 
 
 def _width(column: OwnColumn, schema: DatasetSchema) -> int:
@@ -188,7 +190,11 @@ def read_rows(path: Path, schema: DatasetSchema) -> LoggedRows:
         raise DatasetError(f"{path.name}: holds no whole row")
     metadata = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
     if int(metadata.get("recd.rows_version", "0")) > ROWS_VERSION:
-        raise DatasetError(f"{path.name}: written by a newer recd", mend="Update recd.")
+        raise DatasetError(
+            f"{path.name}: written by a newer recd; nothing was touched",
+            mend="Update recd.",
+            code=NEWER,
+        )
     uid = metadata.get("recd.uid", "")
     if not table.schema.remove_metadata().equals(rows_schema(schema, uid).remove_metadata()):
         raise DatasetError(f"{path.name}: its columns are not those of this dataset")

@@ -219,7 +219,7 @@ def _read_stats(layout: Layout, state: DatasetState) -> Stats | None:
     DatasetError for shapes that aggregating would spread silently.
     """
     if not layout.stats.exists():
-        return _stats_of_episodes(layout) if state.episodes else None
+        return stats_of_episodes(layout) if state.episodes else None
     try:
         stats = stats_from_json(json.loads(layout.stats.read_text(encoding="utf-8")))
     except (ValueError, AttributeError) as broken:
@@ -235,7 +235,8 @@ def _read_stats(layout: Layout, state: DatasetState) -> Stats | None:
     return stats
 
 
-def _stats_of_episodes(layout: Layout) -> Stats | None:
+def stats_of_episodes(layout: Layout) -> Stats | None:
+    """The whole dataset's statistics from its episodes' own; None where one has none."""
     table = read_episodes(layout.root)
     parts: list[Stats] = []
     for row in table.to_pylist() if table is not None else ():

@@ -10,9 +10,17 @@ from types import TracebackType
 from typing import Any, Self
 
 from recd.config.errors import RecdError
+from recd.daemon.dataset.calibrations import (
+    Used,
+    differing,
+    keep_calibrations,
+    known_calibrations,
+    refuse_unless_accepted,
+)
 from recd.daemon.dataset.commit import CommitResult, commit
 from recd.daemon.dataset.draft import OWN_FOLDER
 from recd.daemon.dataset.durable import make_folders, sync_all
+from recd.daemon.dataset.edit import delete, relabel
 from recd.daemon.dataset.handle import Handle, open_handle
 from recd.daemon.dataset.ledger import BEGIN
 from recd.daemon.dataset.manifest import note, read_manifest
@@ -39,6 +47,7 @@ class DatasetStore:
 
     def __init__(self, handle: Handle) -> None:
         self._handle = handle
+        self._kept: Mapping[str, Used] = {}
 
     @classmethod
     def open_or_create(cls, root: Path, schema: DatasetSchema, *, repo_id: str) -> Self:
@@ -131,6 +140,15 @@ class DatasetStore:
         """
         return undo_last(self._handle, uid)
 
+    def delete(self, uids: Sequence[str]) -> list[TrashEntry]:
+        """Take any published episodes out, whole, into the trash; see `recd.daemon.dataset.edit`.
+        No episode may be running."""
+        return delete(self._handle, uids)
+
+    def relabel(self, uid: str, task: str) -> int:
+        """Give all rows of a published episode another task; returns its number."""
+        return relabel(self._handle, uid, task)
+
     def undelete(self, uid: str) -> CommitResult:
         """Bring an undone or discarded episode back from the trash, durably.
 
@@ -185,9 +203,41 @@ class DatasetStore:
         last = self._handle.state.episodes - 1
         return entry.uid if entry and entry.episode_index == last else None
 
+    def calibration_changes(
+        self, present: Mapping[str, Used], *, accept: bool
+    ) -> Mapping[str, list[str]]:
+        """arm -> sha256 of earlier calibrations, for each arm that has another one now.
+
+        Without `accept`, DatasetError for any. An arm (or a dataset) without earlier episodes of
+        recd has nothing to differ from.
+        """
+        if not self._handle.ledger.published:
+            return {}
+        known = known_calibrations(self._handle.layout)
+        refuse_unless_accepted(differing(known, present), accept=accept)
+        return {
+            arm: list(known[arm])
+            for arm, used in present.items()
+            if known.get(arm) and used.sha256 not in known[arm]
+        }
+
+    def known_calibrations(self) -> dict[str, list[str]]:
+        """arm -> sha256 of every calibration that earlier episodes had; {} without any."""
+        if not self._handle.ledger.published:
+            return {}
+        known = known_calibrations(self._handle.layout)
+        return {arm: list(each) for arm, each in known.items()}
+
+    def keep_calibrations(self, present: Mapping[str, Used]) -> None:
+        """Count `present` among the dataset's calibrations, durably. Cheap when nothing is new."""
+        layout, first = self._handle.layout, not self._handle.ledger.published
+        if present != self._kept:
+            keep_calibrations(layout, {} if first else known_calibrations(layout), present)
+            self._kept = dict(present)
+
     def last_manifest(self) -> Mapping[str, Any]:
         """Story of the newest episode recd recorded here, {} for none: what to compare the present
-        calibration or configuration with."""
+        configuration with."""
         uid = self._handle.ledger.last_uid
         return read_manifest(self._handle.layout.episode(uid)) if uid else {}
 

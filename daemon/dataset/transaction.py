@@ -231,7 +231,7 @@ def take_back(
         if move.before and not (move.keep and digest_of(root / move.keep) == move.before):
             raise DatasetError(
                 f"unfinished {pending.kind} of {pending.uid}: the earlier {move.dst} was not kept",
-                mend="Restore the folder from a copy, or ask `recctl recover` to set it aside.",
+                mend="Nothing was touched; restore the folder from a copy.",
             )
     for move in reversed(done):
         source, target = root / move.src, root / move.dst

@@ -1,7 +1,8 @@
 """Taking episodes back, and bringing them back. Nothing is destroyed here.
 
 An undone episode lies whole below `.recd/trash/<uid>`, invisible to LeRobot; the dataset's metadata
-is then byte for byte what it was before it. Only the last episode can be undone.
+is then byte for byte what it was before it. Only the last episode can be undone; `edit` deletes
+others.
 """
 
 import json
@@ -54,13 +55,15 @@ FAULT_POINTS = (
 
 @dataclass(frozen=True, slots=True)
 class TrashEntry:
-    """One episode in the trash. kind: undone or discarded; at: wall time (ISO); nbytes: on disk."""
+    """One episode in the trash. kind: undone, deleted or discarded; at: wall time (ISO),
+    also as real_ns (Unix time); nbytes: on disk."""
 
     uid: str
     kind: str
     at: str
     nbytes: int
     rows: int
+    real_ns: int = 0
 
 
 def undo_last(handle: Handle, uid: str) -> TrashEntry:
@@ -87,7 +90,8 @@ def undo_last(handle: Handle, uid: str) -> TrashEntry:
     back.append(
         Move(layout.relative(kept), layout.relative(trash / "undo"), digest=FOLDER, label="undo")
     )
-    _note(trash, uid, kind="undone", rows=int(record.entry["length"]))
+    note = note_of(uid, kind="undone", rows=int(record.entry["length"]))
+    write_json(trash / TRASH_NOTE, note)
     fault_point("undo.written")
     after = {name: digest for name, digest in handle.ledger.after.items() if name == TASKS}
     after |= {moves[m].dst: moves[m].before for m in METADATA if m in moves and moves[m].before}
@@ -96,7 +100,7 @@ def undo_last(handle: Handle, uid: str) -> TrashEntry:
     staged = [*trash.rglob("*"), trash, trash.parent, layout.own]
     run(layout.root, transaction, journal=handle.journal, ledger=handle.ledger, staged=staged)
     refresh(handle)
-    return _entry(layout, uid)
+    return entry_of(layout, uid)
 
 
 def _undo_record(handle: Handle, uid: str) -> Transaction:
@@ -107,7 +111,7 @@ def _undo_record(handle: Handle, uid: str) -> Transaction:
     if uid != ledger.last_uid or entry.episode_index != handle.state.episodes - 1:
         raise DatasetError(
             f"episode {entry.episode_index} ({uid}) is no longer the last one",
-            mend="Only the last episode can be taken back; delete earlier ones with lerobot.",
+            mend="Only the last episode can be undone; `recctl dataset delete` takes out others.",
         )
     changed = [n for n, digest in ledger.after.items() if digest_of(layout.root / n) != digest]
     path = layout.undo(uid) / UNDO_RECORD
@@ -115,7 +119,7 @@ def _undo_record(handle: Handle, uid: str) -> Transaction:
         what = f"{', '.join(changed)} changed since" if changed else "its earlier metadata is gone"
         raise DatasetError(
             f"episode {entry.episode_index} ({uid}) cannot be taken back: {what}",
-            mend="Use lerobot's delete_episodes, which makes a new dataset without it.",
+            mend="`recctl dataset delete` takes it out without them.",
         )
     return Transaction.from_record(json.loads(path.read_text(encoding="utf-8")))
 
@@ -139,12 +143,13 @@ def _put_back(layout: Layout, done: Move, trash: Path) -> Move:
     )
 
 
-def _note(
-    trash: Path, uid: str, *, kind: str, rows: int, facts: Mapping[str, Any] | None = None
-) -> None:
+def note_of(
+    uid: str, *, kind: str, rows: int, facts: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Content of the note that makes a folder in the trash an entry of it."""
     at = clock.clock_pair().real_ns
     note = {"uid": uid, "kind": kind, "at": clock.wall_iso(at), "real_ns": at, "rows": rows}
-    write_json(trash / TRASH_NOTE, {**note, "facts": dict(facts or {})})
+    return {**note, "facts": dict(facts or {})}
 
 
 def discard(handle: Handle, uid: str, *, rows: int = 0) -> TrashEntry:
@@ -154,13 +159,13 @@ def discard(handle: Handle, uid: str, *, rows: int = 0) -> TrashEntry:
     if not staging.is_dir():
         raise DatasetError(f"no running episode {uid}")
     facts = handle.ledger.begun.get(uid)
-    _note(staging, uid, kind="discarded", rows=rows, facts=facts)
+    write_json(staging / TRASH_NOTE, note_of(uid, kind="discarded", rows=rows, facts=facts))
     record = {"ty": DISCARD, "uid": uid}
     handle.journal.append(record)
     handle.ledger.apply(record)
     fault_point("discard.journaled")
     finish_discard(layout, uid)
-    return _entry(layout, uid)
+    return entry_of(layout, uid)
 
 
 def finish_discard(layout: Layout, uid: str) -> None:
@@ -185,13 +190,15 @@ def undelete(handle: Handle, uid: str) -> CommitResult | None:
     trash = layout.trash(uid)
     if not (trash / TRASH_NOTE).exists():
         raise DatasetError(f"episode {uid} is not in the trash", mend="See `recctl episodes`.")
+    note = json.loads((trash / TRASH_NOTE).read_text(encoding="utf-8"))
     if not (trash / "undo").is_dir():
         _back_to_staging(handle, uid)
         return None
     record_path = trash / "undo" / UNDO_RECORD
     record = Transaction.from_record(json.loads(record_path.read_text(encoding="utf-8")))
     metadata = [move for move in record.moves if move.label in METADATA]
-    if all(digest_of(layout.root / move.dst) == move.before for move in metadata):
+    unchanged = all(digest_of(layout.root / move.dst) == move.before for move in metadata)
+    if unchanged and note["kind"] == "undone":
         return _undelete_exactly(handle, uid, record)
     return _undelete_anew(handle, uid, record)
 
@@ -343,11 +350,14 @@ def _tasks_then(handle: Handle, trash: Path) -> Path:
     return kept if kept.exists() else handle.layout.tasks
 
 
-def _entry(layout: Layout, uid: str) -> TrashEntry:
+def entry_of(layout: Layout, uid: str) -> TrashEntry:
+    """What lies in the trash under `uid`."""
     folder = layout.trash(uid)
     note = json.loads((folder / TRASH_NOTE).read_text(encoding="utf-8"))
     nbytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    return TrashEntry(uid, note["kind"], note["at"], nbytes, int(note["rows"]))
+    return TrashEntry(
+        uid, note["kind"], note["at"], nbytes, int(note["rows"]), int(note["real_ns"])
+    )
 
 
 def list_trash(layout: Layout) -> list[TrashEntry]:
@@ -355,7 +365,7 @@ def list_trash(layout: Layout) -> list[TrashEntry]:
     folder = layout.own / "trash"
     if not folder.is_dir():
         return []
-    entries = [_entry(layout, path.parent.name) for path in folder.glob(f"*/{TRASH_NOTE}")]
+    entries = [entry_of(layout, path.parent.name) for path in folder.glob(f"*/{TRASH_NOTE}")]
     return sorted(entries, key=lambda entry: entry.at)
 
 
@@ -363,7 +373,7 @@ def purge(layout: Layout, uid: str) -> int:
     """Remove an episode from the trash for good; returns the bytes freed."""
     if not (layout.trash(uid) / TRASH_NOTE).exists():
         raise DatasetError(f"episode {uid} is not in the trash")
-    freed = _entry(layout, uid).nbytes
+    freed = entry_of(layout, uid).nbytes
     remove_tree(layout.trash(uid))
     sync_all([layout.own / "trash"])
     return freed

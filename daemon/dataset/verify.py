@@ -29,8 +29,6 @@ from recd.daemon.dataset.manifest import read_manifest, rows_sha256
 from recd.daemon.dataset.parquet import EpisodeRows
 from recd.daemon.dataset.rules import Finding, Findings
 from recd.daemon.dataset.schema import ACTION, STATE
-from recd.daemon.dataset.state import read_episodes
-from recd.daemon.dataset.survey import survey
 from recd.daemon.dataset.transaction import digest_of
 
 
@@ -88,30 +86,6 @@ def verify_dataset(root: Path, *, decode: bool = True) -> VerifyReport:
     if not layout.info.exists() and layout.own.is_dir() and not (root / "data").exists():
         return _with_own(_empty(), layout)
     return _with_own(check_format(layout.root, decode=decode), layout)
-
-
-def decode_episode(root: Path, uid: str) -> dict[str, Any]:
-    """Decode every picture of one published episode: facts for `DatasetStore.note`.
-
-    For after the save, at low priority: a save itself decodes nothing. {"decode": {"good",
-    "pictures", "findings"}}; DatasetError when the episode is not recd's.
-    """
-    facts = next((episode for episode in survey(root) if episode.uid == uid), None)
-    if facts is None:
-        raise DatasetError(f"episode {uid} is not in this dataset", mend="See `recctl episodes`.")
-    ds = Dataset(root.absolute(), Findings())
-    table = read_episodes(ds.root)
-    if not check_info(ds) or table is None:
-        raise DatasetError(f"{root}: no readable dataset", mend="Run `recctl verify` on it.")
-    ds.episodes = table.slice(facts.episode_index, 1).to_pylist()
-    pictures = check_videos(ds, decode=True, strays=False)
-    return {
-        "decode": {
-            "good": not ds.found.bad,
-            "pictures": pictures,
-            "findings": [str(finding) for finding in ds.found.listed],
-        }
-    }
 
 
 def _empty() -> VerifyReport:

@@ -15,6 +15,7 @@ from recd.daemon.session.machine import State
 from recd.daemon.supervisor import status
 from recd.daemon.supervisor.control import Later, Outcome
 from recd.daemon.supervisor.recording import Recording
+from recd.daemon.supervisor.takes import LONGEST_NS, Fate
 from recd.shm.clock import NS_PER_S, now_ns
 from recd.shm.dump import describe_cell, describe_ring
 
@@ -85,6 +86,7 @@ class Commands:
                 **take.describe(),
                 "t0_ns": take.t0_ns,
                 "elapsed_s": max(0, now - take.t0_ns) / NS_PER_S,
+                "closes_in_s": (take.t0_ns + LONGEST_NS - now) / NS_PER_S if take.warned else None,
                 "marks": [mark.label for mark in session.take.marks],
             }
         return {
@@ -122,6 +124,15 @@ class Commands:
             "task": s.recording.task,
             "operator": s.recording.operator,
             "last_episode": ended[-1].describe() if ended else None,
+            "undecodable": [
+                {
+                    "uid": take.uid,
+                    "episode_index": take.outcome.get("episode_index"),
+                    "findings": take.decode["findings"],
+                }
+                for take in s.recording.takes.values()
+                if take.fate is Fate.SAVED and take.decode.get("good") is False
+            ],
             "dataset": {
                 "root": str(robot.dataset_root),
                 "repo_id": robot.dataset.repo_id,

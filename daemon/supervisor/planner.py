@@ -13,6 +13,7 @@ from recd.daemon.session import plan as planning
 from recd.daemon.session.machine import State
 from recd.daemon.session.plan import Act, Fact, Key, OnClientLost, Phase, Plan, PlanSpec, Step
 from recd.daemon.supervisor.recording import Recording
+from recd.daemon.supervisor.takes import LONGEST_NS
 from recd.shm.clock import NS_PER_S
 
 LEASE_NS = 5 * NS_PER_S
@@ -63,6 +64,13 @@ class Planner:
             )
         if self._recording.session.state is State.RECORDING:
             raise self._refused("an episode is being recorded", "recctl stop saves it")
+        if args["episode_s"] * NS_PER_S > LONGEST_NS:
+            raise RecdError(
+                f"plan.start: episode_s: expected at most {LONGEST_NS / NS_PER_S:g}, found "
+                f"{args['episode_s']:g}: LeRobot cannot address longer videos",
+                mend="plan more and shorter episodes",
+                code="argument",
+            )
         spec = PlanSpec(
             episodes=args["episodes"],
             episode_ns=int(args["episode_s"] * NS_PER_S),

@@ -7,18 +7,17 @@ what came back. It never waits: answers arrive through `hear`, time through `wat
                                            codec, task, operator, episode_hint, source, resume}
                                     end {uid, ticks, keep}
     encoder -> supervisor           opened, closed {uid, ...}, failed {uid, reason}
-    supervisor -> writer            seal {uid, keep, cameras, failed, marks, task, operator,
+    supervisor -> writer            seal {uid, keep, cameras, failed, arms, marks, task, operator,
                                           end_reason, restarts, ticks, resume}
     writer -> supervisor            progress {uid, rows}, durable {uid, ...}, discarded {uid},
-                                    failed {uid, reason, kept_at}
+                                    failed {uid, reason, kept_at}, later decoded {uid, decode}
     supervisor -> writer            undo {uid}, undelete {uid}
     writer -> supervisor            undone {uid}, undeleted {uid}, or refused_op {uid, op, reason}
 """
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from recd.config.errors import RecdError
@@ -26,12 +25,17 @@ from recd.daemon.session import machine
 from recd.daemon.session.machine import Session, State
 from recd.daemon.supervisor.steps import SOURCE_ENDED
 from recd.daemon.supervisor.takes import (
+    LIMIT_REASON,
+    LONGEST_NS,
+    LONGEST_WARN_NS,
     Fate,
     Listener,
     Post,
     RecordingSpec,
     Take,
+    check_calibrations,
     first_tick_ns,
+    make_staging,
     rows_at_stop,
 )
 from recd.shm.clock import NS_PER_S
@@ -55,6 +59,8 @@ class Recording:
         self.task = spec.task
         self.operator = spec.operator
         self.sources: dict[str, Mapping[str, Any]] = {}
+        self.arms: dict[str, Mapping[str, Any]] = {}
+        self.calibrations: Mapping[str, Sequence[str]] = {}
         self.totals: Mapping[str, Any] = {}
         self.spent = False
         """True once a step source is at its end: no further episode can come."""
@@ -84,12 +90,13 @@ class Recording:
 
     def start(self, now: int, *, task: str | None = None, operator: str | None = None) -> Take:
         """Begin an episode. Raises StateError; never waits and syncs nothing."""
+        check_calibrations(self.arms, self.calibrations)
         uid = secrets.token_hex(16)
         t0_ns = first_tick_ns(now, self.spec.grid)
         facts = machine.Take(uid, t0_ns, task=task or self.task, operator=operator or self.operator)
         session = machine.start(self.session, facts)
         staging = self.spec.root / ".recd" / "staging" / uid
-        _make_staging(staging)
+        make_staging(staging)
         self.session = session
         begin = {
             "uid": uid,
@@ -237,15 +244,25 @@ class Recording:
                 take.rows = int(fields.get("rows", 0))
             case "writer", "durable":
                 self._durable(take, fields, now)
+            case "writer", "decoded":
+                take.decode = dict(fields.get("decode") or {})
             case "writer", "discarded":
                 self._settle(take, Fate.DISCARDED, fields, now)
             case "writer", "failed":
-                self._settle(take, Fate.FAILED, fields, now)
+                self._writer_failed(take, fields, now)
 
     def _encoder_failed(self, take: Take, process: str, now: int) -> None:
         if self.current is take and self.session.state is State.RECORDING:
             self.abort(now, f"{process}: {take.failed[_camera_of(process)]}")
         self._close_when_ready(take, now)
+
+    def _writer_failed(self, take: Take, fields: Mapping[str, Any], now: int) -> None:
+        """The writer gave a take up; one that still runs ends, and is settled once it is closed."""
+        if take is not self.current:
+            self._settle(take, Fate.FAILED, fields, now)
+            return
+        take.lost = fields
+        self.abort(now, f"writer: {fields.get('reason', 'failed')}")
 
     def _close_when_ready(self, take: Take, now: int) -> None:
         if take is not self.current or self.session.state is not State.FINALIZING:
@@ -257,11 +274,14 @@ class Recording:
         restart = self.session.restart
         self.session = machine.closed(self.session)
         take.fate = Fate.COMMITTING if facts.keep else Fate.DISCARDING
-        take.seal = self._seal(take, facts)
-        for process in self.spec.writers:
-            self._post.send(process, "seal", **take.seal)
         self._tell("ended", take.uid)
-        self._listener.announce("episode", "closed", **take.describe())
+        if take.lost:
+            self._settle(take, Fate.FAILED, take.lost, now)
+        else:
+            take.seal = self._seal(take, facts)
+            for process in self.spec.writers:
+                self._post.send(process, "seal", **take.seal)
+            self._listener.announce("episode", "closed", **take.describe())
         if restart:
             self._restart(take, now)
 
@@ -281,6 +301,7 @@ class Recording:
             "keep": facts.keep,
             "cameras": dict(take.closed),
             "failed": dict(take.failed),
+            "arms": dict(self.arms),
             "marks": [
                 {"label": mark.label, "at_ns": mark.at_ns, "at_s": (mark.at_ns - take.t0_ns) / 1e9}
                 for mark in facts.marks
@@ -303,6 +324,8 @@ class Recording:
         self.session = machine.durable(self.session, take.uid)
         if isinstance(totals := fields.get("totals"), Mapping):
             self.totals = totals
+        if isinstance(known := fields.get("calibrations"), Mapping):
+            self.calibrations = known
         described = take.describe()
         self._listener.announce("episode", "saved", **described)
         self._listener.resolve(f"saved:{take.uid}", described)
@@ -365,8 +388,11 @@ class Recording:
     # --- time and restarts -----------------------------------------------------------------
 
     def watch(self, now: int) -> None:
-        """Give up on encoders that do not close, so that one of them never blocks the session."""
+        """End an episode at its longest; give up on encoders that do not close, so that one of
+        them never blocks the session."""
         take = self.current
+        if take is not None and self.session.state is State.RECORDING:
+            self._watch_length(take, now)
         if take is None or self.session.state is not State.FINALIZING:
             return
         if now - take.stop_ns > CLOSE_DEADLINE_NS:
@@ -374,6 +400,19 @@ class Recording:
                 if camera not in take.closed:
                     take.failed.setdefault(camera, "did not close its file in time")
         self._close_when_ready(take, now)
+
+    def _watch_length(self, take: Take, now: int) -> None:
+        """Announce the longest episode that a dataset can hold, and close it there."""
+        length_ns = now - take.t0_ns
+        if self.spec.grid.kind == "step":
+            length_ns = self._rows_at_stop(take, now) * self.spec.grid.period_ns
+        if length_ns >= LONGEST_NS:
+            self._listener.announce("fault", "longest_episode", uid=take.uid, action="closed")
+            self.stop(now, LIMIT_REASON)
+        elif length_ns >= LONGEST_NS - LONGEST_WARN_NS and not take.warned:
+            take.warned = True
+            left_s = (LONGEST_NS - length_ns) / NS_PER_S
+            self._listener.announce("fault", "longest_episode", uid=take.uid, left_s=left_s)
 
     def worker_back(self, process: str, kind: str) -> None:
         """An encoder or writer is ready (again): tell it everything that is still open."""
@@ -416,14 +455,3 @@ def _number_of(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 def _camera_of(process: str) -> str:
     return process.partition(":")[2]
-
-
-def _make_staging(staging: Path) -> None:
-    try:
-        staging.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RecdError(
-            f"cannot create {staging}: {error.strerror}",
-            mend="check the permissions and the free space of the dataset folder",
-            code="dataset",
-        ) from error

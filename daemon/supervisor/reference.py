@@ -62,7 +62,8 @@ loss, ask `status` again), `t_ns` (CLOCK_MONOTONIC) and `sid`.
 | `plan` | `changed`, `reset`, `finished`, `client_lost`, `not_undone` |
 | `event` | what workers report: `worker_ready`, `recovered`, `motion`, and their own words |
 | `fault` | `degraded`, `worker_lost`, `worker_refused`, `worker_crashed`, `fault`, `failed`, \
-`encoder failed`, `disk_low`, `plan_ended`, `hold_failed`, and errors of workers |
+`encoder failed`, `disk_low`, `longest_episode`, `plan_ended`, `hold_failed`, \
+and errors of workers |
 """
 
 STATUS = """## Status
@@ -72,7 +73,8 @@ STATUS = """## Status
 - `state`, `legal`, `flags` {degraded, paused, low_disk, committing}, `waiting_for` and `degraded`
   (process names), `waiting_why` (the same with reasons), `fault` (reason), `stage` (running,
   finishing, stopping), `committing` (uids), `plan`;
-- `episode`: null, or uid, t0_ns, elapsed_s, rows, task, operator, marks;
+- `episode`: null, or uid, t0_ns, elapsed_s, rows, task, operator, marks, closes_in_s (null until
+  the last minute of the longest episode);
 - `disk` {free_bytes, reserve_bytes, bytes_per_s, seconds_left, low};
 - `cameras` {name: state, fps, nominal_fps, age_ms, counters, encoder};
 - `arms` {pair: motion, leader, follower}.
@@ -80,12 +82,14 @@ STATUS = """## Status
 Only in `status`: version, instance, robot, station, session_id, pid, t_ns, uptime_s, task,
 operator, `last_episode`, `dataset` {root, repo_id, fps, episodes, rows, tasks}, `processes` {name:
 kind, phase, state, pid, uptime_s, restarts, beat_age_ms, cpu_s, rss_bytes, lateness, work, lag,
-error}, shm_bytes, rejected_messages.
+error}, shm_bytes, rejected_messages, `undecodable` [{uid, episode_index, findings}]: saved episodes
+whose pictures turned out broken.
 
 An episode (reply of `stop`, entries of `episodes`, topic `episode`): uid, state (recording,
 closing, committing, saved, discarding, discarded, undone, failed), task, operator, marks
 [{label, at_ns, at_s}], end_reason, rows, duration_s, durable_s (from stop to durable), restarts
-{process: how often}, and once saved episode_index, summary and verdict.
+{process: how often}, once saved episode_index, summary and verdict, and once decoded in the
+background `decode` {good, pictures, findings}.
 """
 
 PLAN = f"""## Plans

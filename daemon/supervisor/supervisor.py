@@ -230,6 +230,7 @@ class Supervisor:
             case "writer":
                 totals = facts.get("totals", {})
                 self.recording.totals = totals
+                self.recording.calibrations = facts.get("calibrations", {})
                 if self.control is None:
                     self.had_episodes = bool(totals.get("episodes"))
         if kind in ("writer", "encoder"):
@@ -259,6 +260,9 @@ class Supervisor:
         )  # fmt: skip
 
     def _arm_said(self, process: str, ty: str, fields: Mapping[str, Any], now: int) -> None:
+        if ty == "attached":
+            self.recording.arms[process.partition(":")[2]] = fields
+            return
         self.motion.hear(process, ty, fields)
         if ty != "motion":
             return

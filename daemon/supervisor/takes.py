@@ -10,6 +10,15 @@ from recd.config.errors import RecdError
 from recd.config.models import RobotConfig
 from recd.shm.clock import NS_PER_S, tick_at_or_before
 
+LONGEST_NS = 990 * NS_PER_S
+"""Episodes are closed here: rows beyond 1000 s would no longer find their pictures, as LeRobot's
+float32 seconds become coarser than its tolerance (docs/dataset.md)."""
+
+LONGEST_WARN_NS = 60 * NS_PER_S
+"""So long before that the operator is told."""
+
+LIMIT_REASON = "longest episode"
+
 
 class Fate(StrEnum):
     """How far a take has come, as `recctl episodes` shows it."""
@@ -43,7 +52,9 @@ class Take:
     """One episode as the supervisor drives it.
 
     closed: camera -> its `closed` message; failed: camera -> why it has none; ticks: number of
-    rows, None while it runs. stop_ns: when its end was asked for (CLOCK_MONOTONIC).
+    rows, None while it runs. stop_ns: when its end was asked for (CLOCK_MONOTONIC). decode: what
+    the decoding after its save found, empty before; warned: its end at the limit was announced;
+    lost: what the writer said when it gave the take up while it was still running.
     """
 
     uid: str
@@ -61,6 +72,9 @@ class Take:
     seal: Mapping[str, Any] | None = None
     outcome: Mapping[str, Any] = field(default_factory=dict)
     ended_ns: int = 0
+    decode: Mapping[str, Any] = field(default_factory=dict)
+    warned: bool = False
+    lost: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def all_closed(self) -> bool:
@@ -90,6 +104,7 @@ class Take:
             "duration_s": None if duration_ns is None else duration_ns / NS_PER_S,
             "durable_s": (self.ended_ns - self.stop_ns) / NS_PER_S if self.ended_ns else None,
             "restarts": dict(self.restarts),
+            "decode": dict(self.decode) or None,
             **keep,
         }
 
@@ -153,6 +168,25 @@ def recording_spec(
     )
 
 
+def check_calibrations(
+    arms: Mapping[str, Mapping[str, Any]], known: Mapping[str, Sequence[str]]
+) -> None:
+    """Refuse to record with an arm that came back with a calibration no earlier episode had.
+
+    arms: bus -> its newest `attached` message; known: bus -> sha256 of what may be used, no entry:
+    anything.
+    """
+    for bus, facts in arms.items():
+        if facts.get("calibration_sha256") not in known.get(bus, [facts.get("calibration_sha256")]):
+            raise RecdError(
+                f"arms.{bus}: {facts.get('calibration')} is another calibration than that of the "
+                "dataset's episodes",
+                mend="Give the earlier file back and plug the arm in again, or start recd with "
+                "--set dataset.accept_calibration=true",
+                code="calibration_changed",
+            )
+
+
 def first_tick_ns(now_ns: int, grid: Grid) -> int:
     """t0 of an episode asked for at `now_ns`: one period later, so that every encoder has its
     `begin` before the first frame that counts; never more than two periods later."""
@@ -166,3 +200,15 @@ def rows_at_stop(t0_ns: int, now_ns: int, grid: Grid) -> int:
     frame captured after it, so none can have gone further when the message reaches it.
     """
     return max(0, tick_at_or_before(t0_ns, now_ns, grid.num, grid.den) + 1) + 1
+
+
+def make_staging(staging: Path) -> None:
+    """Create the folder of a take. RecdError with the mend."""
+    try:
+        staging.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RecdError(
+            f"cannot create {staging}: {error.strerror}",
+            mend="check the permissions and the free space of the dataset folder",
+            code="dataset",
+        ) from error

@@ -1,7 +1,5 @@
 """From a sealed episode to a dataset episode: rows, videos, manifest, verdict, commit."""
 
-import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,15 @@ from recd.daemon.dataset import (
 from recd.daemon.encode.images import read_pictures
 from recd.daemon.session import verdict
 from recd.daemon.session.summary import EpisodeSummary
+from recd.daemon.supervisor.takes import LIMIT_REASON
+from recd.daemon.writer.arms import (
+    arm_devices,
+    arm_facts,
+    calibration_key,
+    calibrations_in_use,
+    calibrations_of_files,
+    sha256_of_config,
+)
 from recd.daemon.writer.builder import RowBuilder
 from recd.daemon.writer.episode import Episode
 from recd.daemon.writer.summary import bus_summary, camera_summary
@@ -56,8 +63,16 @@ class Publisher:
     def __init__(self, robot: RobotConfig, store: DatasetStore) -> None:
         self._robot = robot
         self._store = store
-        config = json.dumps(robot.model_dump(mode="json"), sort_keys=True)
-        self._config_sha256 = hashlib.sha256(config.encode()).hexdigest()
+        self._accept = robot.dataset.accept_calibration
+        self._config_sha256 = sha256_of_config(robot)
+
+    def check_calibrations(self, runtime_dir: str) -> Mapping[str, list[str]]:
+        """Refuse arms calibrated otherwise than the dataset's episodes, unless that is accepted.
+
+        Returns the accepted changes: arm -> sha256 of the earlier ones.
+        """
+        present = calibrations_of_files(self._robot, runtime_dir)
+        return self._store.calibration_changes(present, accept=self._accept)
 
     def facts(self) -> dict[str, Any]:
         """What the supervisor needs to know of the dataset: totals and pinned codecs."""
@@ -68,7 +83,15 @@ class Publisher:
             }
             for key, pin in self._store.pins.items()
         }  # fmt: skip
-        return {"totals": self._totals(), "pins": pins}
+        return {"totals": self._totals(), "pins": pins, "calibrations": self._calibrations()}
+
+    def _calibrations(self) -> dict[str, list[str]]:
+        """bus -> sha256 of the calibrations it may attach with; {} for any."""
+        if self._accept:
+            return {}
+        known = self._store.known_calibrations()
+        keys = {bus: calibration_key(self._robot, bus) for bus in self._robot.buses()}
+        return {bus: known[key] for bus, key in keys.items() if key in known}
 
     def _totals(self) -> dict[str, Any]:
         totals = self._store.totals
@@ -83,7 +106,7 @@ class Publisher:
         builder.close()
         summary = self._summary(episode, builder)
         judged = verdict.judge(summary)
-        manifest = self._manifest(episode, summary, judged)
+        manifest = self._manifest(episode, summary, judged) | self._keep_calibrations(episode)
         result = self._store.commit(
             episode.uid,
             self._rows(episode, builder),
@@ -99,7 +122,20 @@ class Publisher:
             "summary": summary.to_dict(),
             "verdict": judged.to_dict(),
             "totals": self._totals(),
+            "calibrations": self._calibrations(),
         }
+
+    def _keep_calibrations(self, episode: Episode) -> dict[str, Any]:
+        """Let the dataset know the arms' calibrations; what of them is a change, for the manifest.
+
+        An arm that came back with another one inside the episode did so unaccepted.
+        """
+        used = calibrations_in_use(self._robot, (episode.seal or {}).get("arms", {}))
+        changes = dict(self._store.calibration_changes(used, accept=True))
+        if changes and not self._accept:
+            return {"calibration_changed": changes}
+        self._store.keep_calibrations(used)
+        return {"calibration_accepted": changes} if changes else {}
 
     def _check_rows(self, episode: Episode) -> None:
         for camera in self._robot.cameras:
@@ -193,8 +229,12 @@ class Publisher:
             "station": self._robot.station,
             "operator": seal.get("operator") or self._robot.operator,
             "robot": {"name": self._robot.name, "type": self._robot.robot_type},
-            "devices": {n: c.get("device", {}) for n, c in seal.get("cameras", {}).items()},
+            "devices": {
+                **{n: c.get("device", {}) for n, c in seal.get("cameras", {}).items()},
+                **arm_devices(seal.get("arms", {})),
+            },
             "config_sha256": self._config_sha256,
+            **arm_facts(self._robot, seal.get("arms", {})),
             "streams": summary.to_dict(),
             "restarts": dict(summary.restarts),
             "codec": {n: c.get("pins", {}) for n, c in seal.get("cameras", {}).items()},
@@ -245,4 +285,4 @@ def _histogram(closed: Mapping[str, Any]) -> CameraHistogram:
 
 def _fault_of(seal: Mapping[str, Any]) -> str:
     reason = str(seal.get("end_reason", ""))
-    return reason if reason not in ("stop", "", "time", "plan", "source ended") else ""
+    return "" if reason in ("stop", "", "time", "plan", "source ended", LIMIT_REASON) else reason

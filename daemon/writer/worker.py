@@ -17,6 +17,7 @@ from recd.daemon.align.cameras import KERNELS
 from recd.daemon.dataset import DatasetStore
 from recd.daemon.worker import WorkerContext
 from recd.daemon.writer.builder import RowBuilder
+from recd.daemon.writer.decoding import BackgroundDecode
 from recd.daemon.writer.episode import Episode
 from recd.daemon.writer.publish import Publisher, dataset_schema
 from recd.daemon.writer.streams import RecordStream
@@ -41,6 +42,8 @@ def run(ctx: WorkerContext) -> int:
         robot.dataset_root, dataset_schema(robot), repo_id=robot.dataset.repo_id
     ) as store:
         writer = Writer(ctx, robot, store, set_aside=_recover(ctx, store))
+        for arm, earlier in writer.publisher.check_calibrations(ctx.spec.runtime_dir).items():
+            ctx.event("calibration change accepted", level="warning", arm=arm, earlier=earlier)
         ctx.ready(**writer.publisher.facts())
         writer.serve()
     return 0
@@ -76,6 +79,7 @@ class Writer:
         self.store = store
         self.publisher = Publisher(robot, store)
         self.set_aside = set_aside
+        self.decoding = BackgroundDecode(store.root, self._decoded)
         self.episodes: dict[str, Episode] = {}
         self.builders: dict[str, RowBuilder] = {}
         self.arms = [self._arm_stream(bus) for bus in robot.buses()]
@@ -127,6 +131,7 @@ class Writer:
             poller.poll(DRAIN_EVERY_NS // NS_PER_MS)
             self.step()
         self.step()
+        self.decoding.close()
         for episode in self.episodes.values():
             episode.close_logs()
 
@@ -142,6 +147,7 @@ class Writer:
                 self._keep(episode)
             if self._complete(episode):
                 self._finish(episode)
+        self.decoding.step(recording=bool(self.episodes))
         self._report(at_ns)
 
     def _keep(self, episode: Episode) -> None:
@@ -171,6 +177,7 @@ class Writer:
     def _begin(self, message: dict[str, Any]) -> None:
         if message["uid"] in self.episodes or (message.get("resume") and self._recovered(message)):
             return
+        self.decoding.pause()
         try:
             self.store.stage(message["uid"], _recovery_facts(message))
             episode = Episode(
@@ -227,6 +234,7 @@ class Writer:
             if episode.seal["keep"]:
                 self.ctx.link.send("durable", **self.publisher.publish(episode, builder))
                 self.ctx.status.count("episodes")
+                self.decoding.want(episode.uid)
             else:
                 builder.extend(builder.decidable())  # so that the take can come back from the trash
                 builder.close()
@@ -243,14 +251,34 @@ class Writer:
 
     def _edit(self, operation: str, message: dict[str, Any]) -> None:
         uid = message["uid"]
+        self.decoding.forget(uid)
         try:
             told = getattr(self.publisher, operation)(uid)
         except DatasetError as error:
+            if self.publisher.published(uid) is not None:
+                self.decoding.want(uid)
             self.ctx.link.send(
                 "refused_op", uid=uid, op=operation, reason=error.message, mend=error.mend
             )
             return
+        if operation == "undelete":
+            self.decoding.want(uid)
         self.ctx.link.send({"undo": "undone", "undelete": "undeleted"}[operation], uid=uid, **told)
+
+    def _decoded(self, uid: str, facts: dict[str, Any]) -> None:
+        """The decoding after a save has ended: into the manifest, and told where it is not well."""
+        decode = facts["decode"]
+        try:
+            self.store.note(uid, facts)
+        except (DatasetError, OSError) as error:
+            self.ctx.event("decoding not noted", level="warning", uid=uid, reason=str(error))
+        if decode["good"] is False:
+            self.ctx.event("episode does not decode", level="error", uid=uid,
+                           findings=decode["findings"])  # fmt: skip
+        elif decode["good"] is None:
+            self.ctx.event("episode not decoded", level="warning", uid=uid,
+                           findings=decode["findings"])  # fmt: skip
+        self.ctx.link.send("decoded", uid=uid, decode=decode)
 
     def _report(self, at_ns: int) -> None:
         if at_ns < self._progress_ns:

@@ -1,43 +1,15 @@
-import json
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
 
 import pytest
 
-from recd.clients.recctl import cli
 from tests.rig import Robot, running
-
-
-@dataclass(frozen=True)
-class Said:
-    """What one call of recctl left behind."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
+from tests.said import recctl_of
 
 
 @pytest.fixture
 def recctl(monkeypatch, capsys):
     """Calls recctl's entry point in this process."""
-
-    def call(*arguments: str) -> Said:
-        monkeypatch.setattr(sys, "argv", ["recctl", *arguments])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        said = capsys.readouterr()
-        assert "Traceback" not in said.err + said.out
-        assert "internal error" not in said.err + said.out
-        return Said(int(ended.value.code or 0), said.out, said.err)
-
-    return call
+    return recctl_of(monkeypatch, capsys)
 
 
 @pytest.fixture(scope="module")

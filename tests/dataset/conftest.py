@@ -13,6 +13,8 @@ for folder in (HERE, HERE.parent / "interop"):
 from crash_child import CrashServer  # noqa: E402
 from studio import Studio  # noqa: E402
 
+from tests.said import recctl_of  # noqa: E402
+
 
 @pytest.fixture
 def studio(tmp_path: Path):
@@ -27,3 +29,9 @@ def crash():
     server = CrashServer()
     yield server
     server.close()
+
+
+@pytest.fixture
+def recctl(monkeypatch, capsys):
+    """Calls recctl's entry point in this process."""
+    return recctl_of(monkeypatch, capsys)

@@ -23,13 +23,14 @@ from recd.daemon.dataset import (
     VideoFile,
     commit,
     draft,
+    edit,
     pack,
     recover,
     transaction,
     trash,
 )
 
-ARMED = (commit, draft, pack, recover, transaction, trash)
+ARMED = (commit, draft, edit, pack, recover, transaction, trash)
 
 
 def act(root: Path, action: str, uid: str, count: int = 0) -> None:
@@ -40,6 +41,10 @@ def act(root: Path, action: str, uid: str, count: int = 0) -> None:
             store.undo(uid)
         elif action == "undelete":
             store.undelete(uid)
+        elif action == "delete":
+            store.delete([uid])
+        elif action == "relabel":
+            store.relabel(uid, "relabelled")
         elif action == "pack":
             store.pack()
         elif action == "recover":

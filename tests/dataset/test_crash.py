@@ -221,6 +221,18 @@ def test_what_cannot_be_proven_is_put_aside_whole_with_the_reason(dataset, damag
     assert (report.good, report.episodes) == (True, 2)
 
 
+def test_rows_of_a_newer_recd_stay_in_staging_untouched(dataset, monkeypatch):
+    root, uids = dataset
+    staging = root / ".recd/staging" / uids[-1]
+    before = {path: path.read_bytes() for path in staging.rglob("*") if path.is_file()}
+    monkeypatch.setattr("recd.daemon.dataset.sides.ROWS_VERSION", 0)
+    with DatasetStore.open(root) as store:
+        report = store.recover()
+    assert (report.quarantined, report.exit_code) == ([], ExitCode.NOTHING_RECOVERABLE)
+    assert "newer recd" in report.waiting[0].reason
+    assert {path: path.read_bytes() for path in staging.rglob("*") if path.is_file()} == before
+
+
 def test_a_foreign_write_after_the_crash_is_noticed_and_nothing_rolled_over(crash, dataset):
     root, uids = dataset
     crash(root, "commit", uids[-1], NEXT, fault="commit.moved.data:kill")
@@ -242,6 +254,25 @@ def test_setting_aside_takes_ours_back_and_publishes_it_after_theirs(crash, data
         assert store.recover().recovered[0].rows == NEXT
     assert json.loads(info.read_text())["theirs"] is True
     assert verify_dataset(root).good
+
+
+def test_recctl_names_the_mend_for_a_foreign_write_and_the_mend_saves_everything(
+    crash, dataset, recctl
+):
+    root, uids = dataset
+    crash(root, "commit", uids[-1], NEXT, fault="commit.moved.data:kill")
+    info = root / "meta/info.json"
+    info.write_text(json.dumps(json.loads(info.read_text()) | {"theirs": True}))
+    refused = recctl("recover", root)
+    assert refused.code == 1
+    assert f"recctl recover --set-aside {root}" in refused.err
+    said = recctl("recover", "--set-aside", root)
+    assert said.code == 0
+    assert "taken out of the way" in said.out
+    assert f"episode 2 ({uids[-1][:8]}): {NEXT} rows recovered" in said.out
+    assert json.loads(info.read_text())["theirs"] is True
+    assert dict(verify_dataset(root).attached) == {uid: number for number, uid in enumerate(uids)}
+    assert recctl("recover", root).out == "nothing to recover\n"
 
 
 def test_staged_file_lost_after_the_crash_rolls_the_commit_back(crash, dataset):

@@ -138,7 +138,7 @@ def test_a_dataset_with_a_fault_is_refused_untouched(root):
     path = root / f"videos/{FRONT}/chunk-000/file-001.mp4"
     path.write_bytes(path.read_bytes()[:-200])
     before = files(root, "[dmv]*/**/*")
-    with DatasetStore.open(root) as store, pytest.raises(DatasetError, match="nothing was packed"):
+    with DatasetStore.open(root) as store, pytest.raises(DatasetError, match="nothing was changed"):
         store.pack()
     assert files(root, "[dmv]*/**/*") == before
 

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -201,6 +202,28 @@ def test_columns_of_an_existing_dataset_decide(studio):
     studio.record(studio.open(), 3)
     studio.close()
     assert studio.open(columns="plain").schema.columns == "full"
+
+
+def test_a_dataset_that_lerobot_began_is_continued_plain_whatever_was_asked_for(studio):
+    studio.record(studio.open(), 3)
+    studio.close()
+    shutil.rmtree(studio.root / ".recd")  # what is left is what lerobot writes
+    store = studio.open(columns="full")
+    assert store.schema.columns == "plain"
+    assert studio.record(store, 4, tasks=("other",)).episode_index == 1
+    assert [(e.uid != "", e.length) for e in store.episodes()] == [(False, 3), (True, 4)]
+    assert verify_dataset(studio.root).findings == ()
+
+
+def test_a_manifest_of_a_newer_recd_is_not_written_over(studio):
+    store = studio.open()
+    result = studio.record(store, 3)
+    path = studio.root / ".recd/episodes" / result.uid / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 99}))
+    before = path.read_bytes()
+    with pytest.raises(DatasetError, match="manifest version 99"):
+        store.note(result.uid, {"decoded": 1})
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("version", ["v2.1", "v3.1", "v4.0", "blue"])

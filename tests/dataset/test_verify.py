@@ -19,8 +19,8 @@ from mutations import (
 )
 
 from recd.config.errors import DatasetError
-from recd.daemon.dataset import decode_episode, new_uid
-from recd.daemon.dataset.boxes import VideoTrack, read_track
+from recd.daemon.dataset import new_uid
+from recd.daemon.dataset.boxes import VideoTrack
 from recd.daemon.dataset.check_tables import Dataset
 from recd.daemon.dataset.check_videos import check_spans
 from recd.daemon.dataset.rules import RULES, Findings
@@ -169,22 +169,3 @@ def keep_only_second_episode(root):
 
     episodes(one_row)(root)
     info(total_episodes=1, total_frames=length, splits={"train": "0:1"})(root)
-
-
-def test_one_published_episode_is_decoded_afterwards_and_the_result_kept(studio):
-    store = studio.open()
-    studio.record(store, 3)
-    result = studio.record(store, 5)
-    facts = decode_episode(studio.root, result.uid)
-    assert facts == {"decode": {"good": True, "pictures": 10, "findings": []}}
-    store.note(result.uid, facts)
-    assert store.episodes()[1].manifest["decode"]["pictures"] == 10
-    path = studio.root / "videos" / FRONT / "chunk-000/file-001.mp4"
-    content = bytearray(path.read_bytes())
-    track = read_track(path)
-    first, last = int(track.offset[2]), int(track.offset[2] + track.size[2])
-    content[first + 4 : last] = bytes(last - first - 4)
-    path.write_bytes(content)
-    assert decode_episode(studio.root, result.uid)["decode"]["good"] is False
-    with pytest.raises(DatasetError, match="not in this dataset"):
-        decode_episode(studio.root, "nobody")

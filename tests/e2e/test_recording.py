@@ -5,6 +5,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from recd.clients.recctl import show
 from recd.config.errors import StateError
 from recd.config.streams import TickFlag
 from recd.daemon.dataset.sides import read_stream
@@ -63,6 +64,44 @@ def test_what_the_manifest_counts_is_what_the_rows_say(robot):
     state = np.array(data["observation.state"].to_pylist(), np.float32)
     logged = np.array(rows["observation.state"].to_pylist(), np.float32)
     assert np.array_equal(state, logged)
+
+
+def decode_of(robot, uid):
+    takes = robot.client.call("episodes")["episodes"]
+    return next(take["decode"] for take in takes if take["uid"] == uid)
+
+
+def test_every_saved_episode_is_decoded_in_the_background_and_its_manifest_says_so(robot):
+    saved = robot.record(20)
+    told = until(lambda: decode_of(robot, saved["uid"]), "the episode to be decoded")
+    assert told == {"good": True, "pictures": 2 * saved["rows"], "findings": []}
+    assert json.loads((robot.own(saved["uid"]) / "manifest.json").read_text())["decode"] == told
+    assert robot.client.status()["undecodable"] == []
+
+
+def test_pictures_that_turn_out_broken_reach_the_operator_and_wait_for_the_episode_being_recorded(
+    robot,
+):
+    client = robot.client
+    broken = client.start()["uid"]
+    until(lambda: robot.rows() >= 20, "rows")
+    client.stop(wait=False)
+    client.wait_until("READY")
+    client.start()  # before a decoder of the one just ended has come far
+    until(lambda: (robot.own(broken) / "manifest.json").exists(), "the episode to be saved")
+    until(lambda: robot.rows() >= 20, "rows of the next one")
+    path = newest_video(robot, "front")
+    whole = path.read_bytes()
+    try:
+        path.write_bytes(whole[: len(whole) // 2] + bytes(len(whole) - len(whole) // 2))
+        assert decode_of(robot, broken) is None
+        client.stop()
+        (told,) = until(lambda: client.status()["undecodable"], "the operator to be told")
+    finally:
+        path.write_bytes(whole)
+    assert told["uid"] == broken
+    assert any("front" in finding for finding in told["findings"])
+    assert any("does not decode" in line for line in show.status(client.status()))
 
 
 def test_a_discarded_take_leaves_nothing_that_lerobot_sees_and_comes_back(robot):

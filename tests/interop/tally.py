@@ -19,7 +19,7 @@ COUNTED = {
     "lerobot_sessions": "sessions of the unmodified lerobot-record",
     "recd_sessions": "sessions of recd on the simulated robot",
     "continued": "datasets continued by the other program",
-    "edits": "edits by lerobot (merge, delete, split), each result read and verified",
+    "edits": "edits by lerobot and by recd, each result read and verified",
     "stale_merges": "... merges that show lerobot's stale numbers of episodes files",
     "training_steps": "training steps of ACT",
     "bus_steps": "control steps of the real lerobot on the simulated bus",

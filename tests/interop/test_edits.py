@@ -1,9 +1,11 @@
-"""lerobot's own tools on recd's datasets: merge in both orders, delete, split, each read again."""
+"""lerobot's own tools on recd's datasets: merge in both orders, delete, split, each read again;
+and recd's own edits, each read by lerobot."""
 
 from pathlib import Path
 
 import pytest
 from lerobot_side import LerobotError
+from recorders import recctl
 
 from recd.daemon.dataset.verify import fingerprints
 
@@ -59,3 +61,22 @@ def test_split_in_two(kind, request, whole, edit):
     for part, expected in ((ends, [prints[0], prints[last]]), (middle, prints[1:last])):
         whole(part, episodes=len(expected))
         assert fingerprints(part) == expected
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_lerobot_reads_and_edits_what_recd_has_edited(kind, request, copy_of, whole, edit, tally):
+    root = copy_of(request.getfixturevalue(kind))
+    prints = fingerprints(root)
+    uid = recctl("dataset", "info", root)["episodes"][1]["uid"]
+    recctl("dataset", "delete", root, uid)
+    whole(root, episodes=len(prints) - 1)
+    assert fingerprints(root) == [prints[0], *prints[2:]]
+    recctl("dataset", "undelete", root, uid)
+    whole(root, episodes=len(prints))
+    assert fingerprints(root) == [prints[0], *prints[2:], prints[1]]
+    recctl("dataset", "relabel", root, uid, "--task", "Another task than before.")
+    whole(root, episodes=len(prints))
+    tally.add("edits", 3)
+    [rest] = edit("delete", root=root, episodes=[0])
+    whole(rest, episodes=len(prints) - 1)
+    assert fingerprints(rest) == [*prints[2:], prints[1]]

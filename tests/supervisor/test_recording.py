@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -124,7 +125,7 @@ class Choreography(RuleBasedStateMachine):
     @rule(ty=st.sampled_from(["durable", "failed"]))
     def writer_answers(self, ty: str) -> None:
         for take in self.open_takes():
-            if take.seal is None:
+            if take.seal is None and ty != "failed":  # a full disk may end it at any time
                 continue
             said = "discarded" if ty == "durable" and not take.seal["keep"] else ty
             self.writer_says(said, uid=take.uid, rows=3, reason="r")
@@ -214,3 +215,97 @@ def test_any_order_of_commands_answers_and_losses_ends_every_take(tmp_path: Path
     run_state_machine_as_test(
         Choreography, settings=settings(max_examples=40, stateful_step_count=30, deadline=None)
     )
+
+
+class Announced(Workers):
+    """Workers that also remember what the operator was told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[tuple[str, dict[str, Any]]] = []
+
+    def announce(self, topic: str, event: str, **fields: Any) -> None:
+        if topic == "fault":
+            self.told.append((event, fields))
+
+
+@pytest.mark.parametrize("kind", ["clock", "step"])
+def test_an_episode_that_would_grow_too_long_is_announced_and_closed_before(
+    tmp_path: Path, kind: str
+) -> None:
+    decided = {"front": 5}
+    workers = Announced()
+    spec = RecordingSpec(
+        name="main", root=tmp_path, grid=Grid(30, kind=kind), encoders={"front": "encoder:front"},
+        writers=("writer",), codec={}, task="t", operator="", decided=lambda: decided,
+    )  # fmt: skip
+    recording = Recording(spec, workers, workers)
+    recording.session = machine.advance(recording.session, Event.AVAILABLE)
+    began = NS_PER_S
+    take = recording.start(began)
+
+    def at(second: int) -> None:
+        decided["front"] = 5 + second * 30
+        recording.watch(began + second * NS_PER_S)
+
+    at(900)
+    assert workers.told == []
+    for second in (940, 960, 980):
+        at(second)
+    assert [event for event, _ in workers.told] == ["longest_episode"]
+    assert workers.told[0][1]["left_s"] == pytest.approx(50, abs=1)
+    assert recording.session.state is State.RECORDING
+    at(991)
+    assert recording.session.state is State.FINALIZING
+    assert workers.told[-1][1]["action"] == "closed"
+    assert take.ticks is not None
+    assert take.ticks < 1000 * 30
+    recording.hear("encoder:front", "encoder", "closed", {"uid": take.uid}, began)
+    assert take.seal is not None
+    assert (take.seal["keep"], take.seal["end_reason"]) == (True, "longest episode")
+
+
+def test_an_arm_that_came_back_with_another_calibration_is_not_recorded(tmp_path: Path) -> None:
+    workers = Workers()
+    spec = RecordingSpec(
+        name="main", root=tmp_path, grid=Grid(30), encoders={}, writers=("writer",), codec={},
+        task="t", operator="",
+    )  # fmt: skip
+    recording = Recording(spec, workers, workers)
+    recording.session = machine.advance(recording.session, Event.AVAILABLE)
+    recording.calibrations = {"main.follower": ["aa"]}
+    recording.arms["main.follower"] = {"calibration_sha256": "bb", "calibration": "/c/new.json"}
+    with pytest.raises(RecdError, match=r"arms.main.follower: /c/new.json") as refused:
+        recording.start(NS_PER_S)
+    assert "accept_calibration=true" in refused.value.mend
+    assert workers.sent == []
+    assert recording.session.state is State.READY
+    recording.arms["main.follower"] = {"calibration_sha256": "aa", "calibration": "/c/old.json"}
+    take = recording.start(NS_PER_S)
+    recording.stop(2 * NS_PER_S)
+    assert take.seal is not None
+    assert take.seal["arms"]["main.follower"]["calibration_sha256"] == "aa"
+
+
+def test_a_writer_that_gives_the_running_take_up_ends_it_and_nothing_waits_for_ever(
+    tmp_path: Path,
+) -> None:
+    workers = Announced()
+    spec = RecordingSpec(
+        name="main", root=tmp_path, grid=Grid(30), encoders={"front": "encoder:front"},
+        writers=("writer",), codec={}, task="t", operator="",
+    )  # fmt: skip
+    recording = Recording(spec, workers, workers)
+    recording.session = machine.advance(recording.session, Event.AVAILABLE)
+    take = recording.start(NS_PER_S)
+    said = {"uid": take.uid, "reason": "no space left on device", "kept_at": "/d/.recd/staging/x"}
+    recording.hear("writer", "writer", "failed", said, 2 * NS_PER_S)
+    assert recording.session.state is State.FINALIZING
+    recording.hear("encoder:front", "encoder", "closed", {"uid": take.uid}, 3 * NS_PER_S)
+    assert take.fate is Fate.FAILED
+    assert recording.settled
+    assert recording.session.state is State.READY
+    outcome = workers.outcomes[f"saved:{take.uid}"]
+    assert isinstance(outcome, RecdError)
+    assert "no space left" in outcome.message
+    assert workers.count("seal") == {}

@@ -40,6 +40,15 @@ def test_the_action_is_the_goal_in_force_not_one_that_comes_later():
     assert rows.control_source.tolist() == [GoalSource.LEADER] * 2
 
 
+def test_the_action_is_what_was_asked_for_or_what_was_sent_as_configured():
+    samples = moving(20)
+    samples["sent"] = samples["requested"] - 7  # limits held the goal back
+    sent = bus_of("main", joints=SO_JOINTS, rate_hz=250, fps=30, degrees=True, action="sent")
+    at = grid(5 * PERIOD_NS + 1_500_000)
+    assert align_pair(samples, at, BUS).action_values[0].tolist() == [105] * 6
+    assert align_pair(samples, at, sent).action_values[0].tolist() == [98] * 6
+
+
 def test_a_joint_that_did_not_answer_is_invalid_and_only_that_one():
     samples = moving(30)
     samples["valid"][10:20] &= ~np.uint32(1 << 2)

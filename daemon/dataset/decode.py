@@ -3,15 +3,15 @@
 Reads only; the result is for the manifest. The writer has it done in the background.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
 from recd.config.errors import DatasetError
-from recd.daemon.dataset.check_rows import decode_images, named_data_file
-from recd.daemon.dataset.check_tables import Dataset, check_info
+from recd.daemon.dataset.check_rows import decode_images
+from recd.daemon.dataset.check_tables import Dataset, check_info, named_data_file
 from recd.daemon.dataset.check_videos import check_one_episode
 from recd.daemon.dataset.journal import read_journal
 from recd.daemon.dataset.layout import Layout
@@ -60,7 +60,7 @@ def _row(layout: Layout, entry: LedgerEntry) -> dict[str, Any] | None:
     return row if row["length"] == entry.length else None
 
 
-def _decode_cells(ds: Dataset, row: Mapping[str, Any]) -> int:
+def _decode_cells(ds: Dataset, row: dict[str, Any]) -> int:
     keys = ds.of_kind("image")
     if not keys:
         return 0

@@ -32,7 +32,7 @@ class SerialDelivery:
         self.answer = ""
 
     def watch(self, now: int) -> None:
-        """Raise the workers that came, or were given back by another daemon, since the last look."""
+        """Raise the workers that came or that another daemon gave back since the last look."""
         if not self._priority or now < self._next_ns:
             return
         self._next_ns = now + CHECK_NS

@@ -111,7 +111,7 @@ def _cameras(robot: RobotConfig) -> Iterator[Finding]:
         if camera.source != "file" and identity in seen:
             found = f"{camera.device}, which is also cameras.{seen[identity]}"
             yield Finding(key, "a device of its own", found,
-                          "Give each camera its own device; 'recctl devices' lists them.")  # fmt: skip
+                          "Give each camera its own; 'recctl devices' lists them.")  # fmt: skip
         seen[identity] = name
     steps = {
         name for name, camera in robot.cameras.items()
@@ -150,7 +150,7 @@ def _arms(robot: RobotConfig) -> Iterator[Finding]:
             if identity in ports:
                 yield Finding(("arms", pair, side, "port"), "a port of its own",
                               f"{bus.port}, which is also arms.{ports[identity]}",
-                              "Give each bus its own port; 'recctl devices' lists them.")  # fmt: skip
+                              "Give each bus its own; 'recctl devices' lists them.")  # fmt: skip
             ports[identity] = f"{pair}.{side}"
         yield from _joint_maps(robot, pair, arm)
         yield from _temperatures(pair, arm)
@@ -210,7 +210,7 @@ def _encoder(robot: RobotConfig) -> Iterator[Finding]:
     for option in encoder.extra_options:
         if option in FIXED_OPTIONS:
             yield Finding((*key, "extra_options", option), "options that have no key of their own",
-                          option, f"Set dataset.encoder.{FIXED_OPTIONS[option]} instead.")  # fmt: skip
+                          option, f"Set dataset.encoder.{FIXED_OPTIONS[option]}.")  # fmt: skip
     if encoder.vcodec in ("h264", "hevc") and encoder.preset not in (None, *X264_PRESETS):
         yield Finding((*key, "preset"), f"one of {', '.join(X264_PRESETS)} for {encoder.vcodec}",
                       f"{encoder.preset}", "Remove it for veryfast.")  # fmt: skip
@@ -237,7 +237,7 @@ def _folders(robot: RobotConfig) -> Iterator[Finding]:
     try:
         if (trouble := _unusable(root)) is not None:
             yield Finding(("dataset", "root"), "a folder that can be written", trouble,
-                          "Choose another dataset.root, or give this user the right to it.")  # fmt: skip
+                          "Choose another one, or give this user the right to it.")  # fmt: skip
     except OSError as error:
         yield Finding(("dataset", "root"), "a folder that can be written",
                       f"{root}: {error.strerror}", "Choose another dataset.root.")  # fmt: skip

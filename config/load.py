@@ -20,7 +20,10 @@ Key = tuple[str | int, ...]
 
 YAML_SLIPS = (
     ("\\t", "Indent with spaces, not with tabs."),
-    ("mapping values are not allowed", "Put a space after every colon, and quote text with colons."),
+    (
+        "mapping values are not allowed",
+        "Put a space after every colon, and quote text with colons.",
+    ),
     ("expected ',' or", "Close the bracket that is open on this line or above."),
     ("another document", "Remove the line '---' in the middle."),
     ("constructor for the tag", "Remove the tag (!...); plain values only."),
@@ -137,9 +140,12 @@ def _not_yaml(error: yaml.YAMLError, name: str) -> ConfigProblem:
     """A problem of the parser, with a mend for the slips that people make."""
     mark = getattr(error, "problem_mark", None)
     where = f"{name}:{mark.line + 1}" if mark else name
-    problem = str(getattr(error, "problem", None) or error).removeprefix("but ").removeprefix("found ")
+    problem = (
+        str(getattr(error, "problem", None) or error).removeprefix("but ").removeprefix("found ")
+    )
     mend = next(
-        (mend for sign, mend in YAML_SLIPS if sign in problem), "Look at this line and the one above."
+        (mend for sign, mend in YAML_SLIPS if sign in problem),
+        "Look at this line and the one above.",
     )
     return ConfigProblem("(file)", where, "YAML", problem, mend)
 

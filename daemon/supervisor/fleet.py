@@ -66,8 +66,8 @@ class Happening:
 class Seat:
     """One row of the process table and what sits in it now.
 
-    was_ready: its process said so once; was_there: its device was, too, at least once. missing: what
-    it said last about a device that is away; means something only while it is.
+    was_ready: its process said so once; was_there: its device was, too, at least once. missing:
+    what it said last about a device that is away; means something only while it is.
     """
 
     row: Process

@@ -71,7 +71,7 @@ BAD = [
     ("  fps: 30\n", "  encoder: {vcodec: h264, preset: 12}\n", "dataset.encoder.preset", 13,
      "veryfast"),
     ("  fps: 30\n", "  encoder: {extra_options: {crf: 3}}\n", "dataset.encoder.extra_options.crf",
-     13, "Set dataset.encoder.crf instead"),
+     13, "Set dataset.encoder.crf"),
     ("dataset:", 'control: {endpoint: "tcp://0.0.0.0:5"}\ndataset:', "control.endpoint", 11,
      "ssh tunnel"),
     ("dataset:", f"control: {{runtime_dir: /{'x' * 120}}}\ndataset:", "control.runtime_dir", 11,

@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
 CONFIG = """
 name: testrobot
 cameras:
-  front: {source: v4l2, device: "7", width: 64, height: 48, fps: 30}
+  front: {source: v4l2, device: "7", width: 160, height: 160, fps: 30}
 arms:
   main:
     follower: {port: /dev/nowhere, id: f}

@@ -237,7 +237,7 @@ def test_an_episode_that_would_grow_too_long_is_announced_and_closed_before(
     workers = Announced()
     spec = RecordingSpec(
         name="main", root=tmp_path, grid=Grid(30, kind=kind), encoders={"front": "encoder:front"},
-        writers=("writer",), codec={}, task="t", operator="", decided=lambda: decided,
+        writers=("writer",), codec={}, task="t", operator="", decided=lambda uid: decided,
     )  # fmt: skip
     recording = Recording(spec, workers, workers)
     recording.session = machine.advance(recording.session, Event.AVAILABLE)
@@ -245,7 +245,7 @@ def test_an_episode_that_would_grow_too_long_is_announced_and_closed_before(
     take = recording.start(began)
 
     def at(second: int) -> None:
-        decided["front"] = 5 + second * 30
+        decided["front"] = second * 30
         recording.watch(began + second * NS_PER_S)
 
     at(900)

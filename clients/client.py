@@ -5,8 +5,10 @@ use from several threads at once; make one client per thread.
 """
 
 import errno
+import grp
+import pwd
 import socket as sockets
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +19,7 @@ import zmq
 from recd import __version__
 from recd.config.errors import RecdError, StateError
 from recd.config.messages import Request, decode, new_request_id
-from recd.config.paths import control_endpoint, running_instances, runtime_dir
+from recd.config.paths import control_endpoint, open_to_group, running_instances, runtime_dir
 from recd.shm.clock import NS_PER_MS, now_ns, sleep_until_ns
 
 RETRY_AFTER_MS = 2_000
@@ -276,7 +278,11 @@ class RecdClient:
 
 def _existing(directory: Path | None) -> Path:
     assert directory is not None, "either an endpoint or a folder is given"
-    if not (directory / "ctl.sock").exists():
+    try:
+        there = (directory / "ctl.sock").exists()
+    except PermissionError:
+        raise _not_allowed(directory) from None
+    if not there:
         raise NotRunningError(
             f"no recd daemon is running as instance {directory.name!r}",
             mend="Start it: recd run CONFIG",
@@ -313,11 +319,7 @@ def check_reachable(endpoint: str, asked: str = "") -> None:
         except OSError as error:
             raise _bad_endpoint(endpoint, str(error)) from error
     if reason in (errno.EACCES, errno.EPERM):
-        raise RecdError(
-            f"{path}: permission denied: the daemon belongs to another user",
-            mend="Run recctl as that user.",
-            code="permission",
-        )
+        raise _not_allowed(Path(path).parent)
     if reason not in (errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR):
         return
     if asked:
@@ -328,6 +330,29 @@ def check_reachable(endpoint: str, asked: str = "") -> None:
     raise NotRunningError(
         f"no recd daemon listens at {path}", mend="Start it: recd run CONFIG (try: recd run demo)"
     )
+
+
+def _not_allowed(directory: Path) -> RecdError:
+    """A folder that this user may not enter: whose it is, and how one gets in."""
+    facts = directory.stat()
+    user, group = _name(pwd.getpwuid, facts.st_uid), _name(grp.getgrgid, facts.st_gid)
+    if open_to_group(directory):
+        mend = f"Join the group: sudo usermod -aG {group} $USER, then log in again."
+    else:
+        mend = f"Run recctl as {user}."
+    return RecdError(
+        f"{directory}: permission denied: the daemon is operated by the user {user}"
+        + (f" and the group {group}" if open_to_group(directory) else ""),
+        mend=mend,
+        code="permission",
+    )
+
+
+def _name(lookup: Callable[[int], Any], number: int) -> str:
+    try:
+        return str(lookup(number)[0])
+    except KeyError:
+        return str(number)
 
 
 def _error_of(error: dict[str, Any]) -> RecdError:

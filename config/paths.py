@@ -42,7 +42,10 @@ def runtime_dir(instance: str, configured: str = "") -> Path:
 
 
 def make_private(path: Path) -> Path:
-    """Create `path` with mode 0700, or check that it is ours and closed to others."""
+    """Create `path` with mode 0700, or check that it is ours and closed to others.
+
+    A folder that a service made for a group (mode 0750) stays open to it.
+    """
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     facts = path.stat()
     if facts.st_uid != os.geteuid():
@@ -52,6 +55,18 @@ def make_private(path: Path) -> Path:
         )
     if stat.S_IMODE(facts.st_mode) & 0o007:
         path.chmod(stat.S_IMODE(facts.st_mode) & ~0o007)
+    return path
+
+
+def open_to_group(directory: Path) -> bool:
+    """Whether the group of a runtime folder may enter it and so operate its daemon."""
+    return bool(stat.S_IMODE(directory.stat().st_mode) & stat.S_IXGRP)
+
+
+def make_below(path: Path) -> Path:
+    """Create `path` in a runtime folder, for the same people as that."""
+    make_private(path)
+    path.chmod(0o750 if open_to_group(path.parent) else 0o700)
     return path
 
 

@@ -59,8 +59,8 @@ def make_private(path: Path) -> Path:
 
 
 def open_to_group(directory: Path) -> bool:
-    """Whether the group of a runtime folder may enter it and so operate its daemon."""
-    return bool(stat.S_IMODE(directory.stat().st_mode) & stat.S_IXGRP)
+    """Whether a runtime folder is its group's: whoever may enter it may operate its daemon."""
+    return directory.stat().st_mode & (stat.S_IXGRP | stat.S_IXOTH) == stat.S_IXGRP
 
 
 def make_below(path: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Structured logs: one line per event, for the journal, for a terminal, or as JSON. One per process.
+"""Structured logs of one process: for the journal, for a terminal, or as JSON lines.
 
 The journal gets a priority in front of every line and no stamp, since it keeps its own.
 """

@@ -11,7 +11,7 @@ EXTEND_NS = 60 * NS_PER_S
 
 
 class Notifier:
-    """Sends READY, STATUS, WATCHDOG, EXTEND_TIMEOUT_USEC and STOPPING. A service manager that is gone is no error.
+    """Sends READY, STATUS, WATCHDOG, STOPPING. A service manager that is gone is no error.
 
     watchdog_ns: how often systemd wants a sign of life (WATCHDOG_USEC), 0 never.
     """

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,9 @@ def install(
         doing.check_privileged(places)
     name = user or (who.name if who.uid != 0 else SERVICE_ACCOUNT)
     plan = make_plan(
-        Request(config, name, group, places, several, tuple(overrides)), invoker=who
+        Request(config, name, group, places, os.path.dirname(sys.executable), several,
+                tuple(overrides)),
+        invoker=who,
     )  # fmt: skip
     told: dict[str, Any] = {"unit": plan.files.unit, "user": name, "group": group, "done": []}
     if dry_run:

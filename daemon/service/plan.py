@@ -4,7 +4,6 @@ Everything that can be found out before is found out here and raises RecdError; 
 """
 
 import os
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,12 +26,16 @@ PASSING = ("/tmp", "/var/tmp", "/run", "/dev", "/proc", "/sys")
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What was asked for. several: one of several robots on this computer."""
+    """What was asked for. several: one of several robots on this computer.
+
+    bin: folder with the programs `recd`, `recctl` and the `python` that runs them.
+    """
 
     config: str
     user: str
     group: str
     places: Places
+    bin: str
     several: bool = False
     overrides: tuple[str, ...] = ()
 
@@ -139,7 +142,7 @@ def _facts(request: Request, robot: RobotConfig) -> units.UnitFacts:
         instance="%i" if request.several else instance,
         user=request.user,
         group=request.group,
-        bin=os.path.dirname(sys.executable),
+        bin=request.bin,
         device_groups=" ".join(groups),
         serial_group=serial,
         video_group="video" if "video" in groups else request.group,
@@ -198,10 +201,10 @@ def _check_programs(service: Account, bin_folder: str) -> None:
         path = Path(bin_folder) / name
         if not path.exists():
             raise RecdError(
-                f"{path}: expected recd's program beside this Python, found nothing",
+                f"{path}: expected a program of recd, found nothing",
                 mend="Install recd as a package: pip install recd", code="service",
             )  # fmt: skip
-    for path in (Path(bin_folder) / "recd", Path(sys.executable).resolve()):
+    for path in (Path(bin_folder) / "recd", (Path(bin_folder) / "python").resolve()):
         wall = people.first_wall(service, path)
         if wall is not None or not people.may(service, path, "read", "enter"):
             raise RecdError(

@@ -27,6 +27,9 @@ def run(ctx: WorkerContext) -> int:
     if manners.get("ignore_term"):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     worker = StandIn(ctx, manners)
+    while (gate := manners.get("ready_after")) and not Path(gate).exists():
+        ctx.status.beat()
+        sleep_until_ns(now_ns() + 10_000_000)
     if not manners.get("never_ready"):
         ctx.ready(**_facts(ctx))
     return worker.serve()

@@ -23,7 +23,7 @@ def read_ledger(path: Path) -> Mapping[str, str]:
         return {str(name): str(value) for name, value in content["files"].items()}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RecdError(
             f"{path}: the list of what was installed cannot be read: {error}",
             mend="Remove the files of docs/service.md by hand.", code="service",
@@ -50,5 +50,5 @@ def source_of(path: Path) -> str:
     """The configuration that the service of this list was made from."""
     try:
         return str(json.loads(path.read_text(encoding="utf-8"))["source"])
-    except (OSError, ValueError, KeyError):
-        return ""
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""  # a damaged list is reported by whoever needs what is in it

@@ -32,7 +32,7 @@ soak: env-test ## long torture and fault tests
 	@$(BIN)/python -m pytest -m soak
 
 systemd: env-test ## the service under a real systemd, booted in namespaces; needs root
-	@$(BIN)/python -m pytest -m systemd tests/systemd
+	@VENV=$(VENV) tests/systemd/run
 
 bench: env ## measure recd on this machine, about 5 minutes; leave the machine alone meanwhile
 	@$(BIN)/python -m recd.perf spine --output bench-data/result.json

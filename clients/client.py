@@ -19,7 +19,13 @@ import zmq
 from recd import __version__
 from recd.config.errors import RecdError, StateError
 from recd.config.messages import Request, decode, new_request_id
-from recd.config.paths import control_endpoint, open_to_group, running_instances, runtime_dir
+from recd.config.paths import (
+    closed_folders,
+    control_endpoint,
+    open_to_group,
+    running_instances,
+    runtime_dir,
+)
 from recd.shm.clock import NS_PER_MS, now_ns, sleep_until_ns
 
 RETRY_AFTER_MS = 2_000
@@ -46,6 +52,8 @@ def find_instance(instance: str | None = None) -> Path:
     if instance is not None:
         return runtime_dir(instance)
     running = running_instances()
+    if not running and (closed := closed_folders()):
+        raise _not_allowed(closed[0])
     if not running:
         raise NotRunningError(
             "no recd daemon is running for this user",

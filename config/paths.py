@@ -80,17 +80,33 @@ def event_endpoint(directory: Path) -> str:
     return f"ipc://{directory / 'evt.sock'}"
 
 
-def running_instances() -> list[str]:
-    """Names of instances whose control socket exists below the default runtime folders."""
+def _runtime_bases() -> set[Path]:
+    """Every folder below which a daemon of this user or a service would have its own."""
     bases = {runtime_base()}
     if "RECD_RUNTIME_DIR" not in os.environ:
         bases.add(Path("/run/recd"))
         if session := os.environ.get("XDG_RUNTIME_DIR"):
             bases.add(Path(session) / "recd")
+    return bases
+
+
+def running_instances() -> list[str]:
+    """Names of instances whose control socket exists below the default runtime folders."""
     found = set()
-    for base in bases:
+    for base in _runtime_bases():
         try:
             found |= {entry.parent.name for entry in base.glob("*/ctl.sock")}
         except OSError:
             continue
     return sorted(found)
+
+
+def closed_folders() -> list[Path]:
+    """Runtime folders of daemons that this user may not enter."""
+    found = []
+    for base in _runtime_bases():
+        try:
+            found += [entry for entry in base.iterdir() if entry.is_dir()]
+        except OSError:
+            continue
+    return sorted(folder for folder in found if not os.access(folder, os.X_OK))

@@ -62,7 +62,10 @@ class PutFile:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Tell one of the system's managers. Harmless to repeat, so never taken as done."""
+    """Tell one of the system's managers. Harmless to repeat, so never taken as done.
+
+    optional: nothing is wrong where this manager does not exist.
+    """
 
     argv: tuple[str, ...]
     optional: bool = False
@@ -71,6 +74,8 @@ class Run:
         return self.optional and shutil.which(self.argv[0]) is None
 
     def do(self) -> None:
+        if self.done():
+            return
         try:
             ended = subprocess.run(self.argv, capture_output=True, text=True, timeout=120)
         except (OSError, subprocess.TimeoutExpired) as error:

@@ -17,7 +17,7 @@ from recd.daemon.service.install import check_privileged, install, uninstall
 from recd.daemon.service.people import Account
 from recd.daemon.service.places import Places
 from recd.daemon.service.plan import Plan, resolved
-from recd.daemon.service.steps import ShareFolder
+from recd.daemon.service.steps import Run, ShareFolder
 
 PlanFor = Callable[..., Plan]
 
@@ -239,3 +239,9 @@ def test_files_of_a_third_account_in_the_dataset_are_refused(folder: Path, nobod
     foreign.write_text("x")
     os.chown(foreign, nobody.uid, -1)
     assert list(ShareFolder(root, "daemon", "daemon", "root").strangers()) == [foreign]
+
+
+def test_a_manager_that_this_computer_does_not_have_is_no_error_if_it_may_be_missing() -> None:
+    Run(("no-such-program", "--reload"), optional=True).do()
+    with pytest.raises(RecdError, match="no-such-program"):
+        Run(("no-such-program", "--reload")).do()

@@ -68,11 +68,11 @@ def saved(machine: Machine) -> int:
 @pytest.fixture(scope="module")
 def installed(machine: Machine) -> Iterator[Machine]:
     """The service of one simulated robot, with an operator in its group and a stranger."""
-    machine.run("useradd", "-m", "stranger")
-    machine.run("useradd", "-m", "operator")
+    machine.run("useradd", "-m", "recd_ben")
+    machine.run("useradd", "-m", "recd_ann")
     before = machine.run("find", "/etc", "-type", "f", "-newer", "/etc/machine-id")
     install(machine, "demo", sets=("name=robot", *SMALL))
-    machine.run("usermod", "-aG", "recd", "operator")
+    machine.run("usermod", "-aG", "recd", "recd_ann")
     yield machine
     machine.run("recctl", "service", "uninstall")
     assert machine.show(UNIT, "LoadState") == "not-found"
@@ -115,12 +115,12 @@ def test_the_journal_knows_the_priority_of_every_line(running: Machine) -> None:
 
 
 def test_people_of_the_group_operate_the_daemon_and_share_its_files(running: Machine) -> None:
-    running.run_as("operator", "recctl", "start")
+    running.run_as("recd_ann", "recctl", "start")
     wait_rows(running, 15)
-    running.run_as("operator", "recctl", "stop")
-    running.run_as("operator", "recctl", "snapshot", "-o", "/tmp/pictures")
+    running.run_as("recd_ann", "recctl", "stop")
+    running.run_as("recd_ann", "recctl", "snapshot", "-o", "/tmp/pictures")
     for words in (("recctl", "status"), ("recctl", "-i", "robot", "status")):
-        told = running.run_as("stranger", *words, code=1)
+        told = running.run_as("recd_ben", *words, code=1)
         assert "operated by the user recd and the group recd" in told
         assert "sudo usermod -aG recd $USER" in told
     modes = running.run("find", DATA, "-type", "f", "-not", "-perm", "-g=rw")
@@ -265,11 +265,15 @@ def torque(machine: Machine) -> set[bool]:
 def arms_outside(machine: Machine) -> Iterator[Machine]:
     """A simulated SO-101 pair that outlives the daemon, and a service for it."""
     machine.run(
-        "systemd-run", "--unit=simrobot", str(BIN / "python"), "-m", "recd.daemon.sim",
-        "--pair", "main", "--dir", SIM,
+        "systemd-run", "--unit=simrobot", "--collect", str(BIN / "python"), "-m",
+        "recd.daemon.sim", "--pair", "main", "--dir", SIM,
     )  # fmt: skip
-    said: str = until(lambda: machine.journal("simrobot", "-g", "endpoints"), "the simulated arms")
-    facts = json.loads(next(line for line in said.splitlines() if line.startswith("{")))
+
+    def said() -> str:
+        lines = machine.journal("simrobot").splitlines()
+        return next((line for line in lines if line.startswith("{")), "")
+
+    facts = json.loads(until(said, "the simulated arms"))
     config = ARMS.replace("LEADER", facts["calibrations"]["main.leader"])
     config = config.replace("FOLLOWER", facts["calibrations"]["main.follower"])
     machine.write("/root/real.yaml", config)

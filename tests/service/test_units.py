@@ -43,6 +43,12 @@ def service(unit: Path) -> dict[str, str]:
     return dict(parsed["Service"])
 
 
+def test_the_only_privilege_is_to_raise_kernel_workers(unit: Path) -> None:
+    capabilities = {service(unit)[f"{name}"] for name in
+                    ("CapabilityBoundingSet", "AmbientCapabilities")}  # fmt: skip
+    assert capabilities == {"CAP_SYS_NICE"}
+
+
 def seconds(text: str) -> int:
     return int(text)
 

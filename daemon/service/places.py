@@ -39,6 +39,7 @@ class Places:
             tmpfiles=self.at("/etc/tmpfiles.d/recd.conf"),
             rules=self.at("/etc/udev/rules.d/70-recd.rules"),
             plug_rules=self.at(f"/etc/udev/rules.d/71-recd-{instance}.rules"),
+            needrestart=self.at("/etc/needrestart/conf.d/recd.conf"),
             ledger=self.ledgers / f"{unit}.json",
         )
 
@@ -60,4 +61,5 @@ class UnitPlaces:
     tmpfiles: Path
     rules: Path
     plug_rules: Path
+    needrestart: Path
     ledger: Path

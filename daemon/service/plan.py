@@ -176,6 +176,8 @@ def _steps(
         PutFile(files.file, units.render(units.template(files.file.name), facts)),
         PutFile(files.drop_in, units.robot_drop_in(robot, source=source)),
     ]
+    if files.needrestart.parent.is_dir():
+        own.append(PutFile(files.needrestart, units.template("recd.needrestart")))
     managers: list[Step] = [
         Run(("udevadm", "control", "--reload"), optional=True),
         Run(("udevadm", "trigger", "--action=change", "--subsystem-match=tty",

@@ -156,6 +156,17 @@ def test_what_cannot_work_is_refused_before_anything_is_touched(
     assert not (folder / "image").exists()
 
 
+def test_needrestart_is_told_to_leave_the_daemon_alone_where_it_is_installed(
+    plan_for: PlanFor, folder: Path
+) -> None:
+    carry_out(plan_for())
+    told = folder / "image/etc/needrestart/conf.d/recd.conf"
+    assert not told.exists()
+    told.parent.mkdir(parents=True)
+    assert carry_out(plan_for()) == [f"write {told}"]
+    assert "= 0;" in told.read_text()
+
+
 def test_a_file_of_somebody_else_is_not_overwritten(plan_for: PlanFor, folder: Path) -> None:
     unit = folder / "image/etc/systemd/system/recd.service"
     unit.parent.mkdir(parents=True)

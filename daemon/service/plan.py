@@ -16,6 +16,7 @@ from recd.config.load import Source, apply_overrides, read_source, validate
 from recd.config.models import RobotConfig
 from recd.daemon.arms.calibration import calibration_path
 from recd.daemon.service import people, units
+from recd.daemon.service.ledger import installed_files, read_ledger
 from recd.daemon.service.people import Account
 from recd.daemon.service.places import SERVICE_ACCOUNT, Places, UnitPlaces
 from recd.daemon.service.steps import PutFile, Run, ShareFolder, Step
@@ -269,9 +270,14 @@ def _check_dataset(share: ShareFolder, people_of_it: list[Account]) -> None:
 
 
 def _check_free(files: UnitPlaces, steps: tuple[Step, ...]) -> None:
-    """A file that somebody else put where ours goes is not overwritten."""
-    from recd.daemon.service.ledger import installed_files
-
+    """Neither another robot's service nor a file of somebody else is overwritten."""
+    configs = [name for name in read_ledger(files.ledger) if name.endswith(".yaml")]
+    if configs and str(files.config) not in configs:
+        raise RecdError(
+            f"{files.unit}: already the service of another robot ({configs[0]})",
+            mend="Give --several to run more robots beside it, or uninstall that one first.",
+            code="service",
+        )
     known = installed_files(files.ledger.parent)
     for step in steps:
         if isinstance(step, PutFile) and step.path.exists() and str(step.path) not in known:

@@ -156,6 +156,18 @@ def test_what_cannot_work_is_refused_before_anything_is_touched(
     assert not (folder / "image").exists()
 
 
+def test_a_second_robot_does_not_take_the_service_of_the_first(
+    plan_for: PlanFor, folder: Path
+) -> None:
+    carry_out(plan_for())
+    installed = tree(folder / "image")
+    with pytest.raises(RecdError, match="already the service of another robot") as refused:
+        plan_for(overrides=("name=other",))
+    assert "--several" in refused.value.mend
+    assert tree(folder / "image") == installed
+    carry_out(plan_for(overrides=("name=other",), several=True))
+
+
 def test_needrestart_is_told_to_leave_the_daemon_alone_where_it_is_installed(
     plan_for: PlanFor, folder: Path
 ) -> None:

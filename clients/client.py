@@ -22,9 +22,9 @@ from recd.config.messages import Request, decode, new_request_id
 from recd.config.paths import (
     closed_folders,
     control_endpoint,
+    instance_dir,
     open_to_group,
     running_instances,
-    runtime_dir,
 )
 from recd.shm.clock import NS_PER_MS, now_ns, sleep_until_ns
 
@@ -50,7 +50,7 @@ def find_instance(instance: str | None = None) -> Path:
     Raises NotRunningError when there is none, RecdError when there are several to choose from.
     """
     if instance is not None:
-        return runtime_dir(instance)
+        return instance_dir(instance)
     running = running_instances()
     if not running and (closed := closed_folders()):
         raise _not_allowed(closed[0])
@@ -64,7 +64,7 @@ def find_instance(instance: str | None = None) -> Path:
             f"several daemons are running: {', '.join(running)}",
             mend=f"Name one: recctl --instance {running[0]} ...",
         )
-    return runtime_dir(running[0])
+    return instance_dir(running[0])
 
 
 class RecdClient:

@@ -101,6 +101,18 @@ def running_instances() -> list[str]:
     return sorted(found)
 
 
+def instance_dir(instance: str) -> Path:
+    """Runtime folder of a running instance, wherever it is; where it would be when none runs.
+
+    A service's folder is not below this user's own base.
+    """
+    for base in sorted(_runtime_bases(), key=lambda base: base != runtime_base()):
+        folder = base / instance
+        if folder.is_dir() and (not os.access(folder, os.X_OK) or (folder / "ctl.sock").exists()):
+            return folder
+    return runtime_dir(instance)
+
+
 def closed_folders() -> list[Path]:
     """Runtime folders of daemons that this user may not enter."""
     found = []

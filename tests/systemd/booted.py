@@ -63,6 +63,11 @@ class Machine:
         self.run("journalctl", "--sync")
         return self.run("journalctl", "-u", unit, "--no-pager", "-o", "cat", *options)
 
+    def may_raise_limits(self) -> bool:
+        """Whether units can get more memory to lock than this process was started with."""
+        raised = self.run("prlimit", "--memlock=unlimited:unlimited", "echo", "raised", code=None)
+        return "raised\n" in raised and "not permitted" not in raised
+
     def write(self, path: str, content: str) -> None:
         self.run("sh", "-c", f"mkdir -p $(dirname {path}); cat > {path}", text=content)
 

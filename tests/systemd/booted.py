@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psutil
 
+from recd.daemon.realtime import die_with_parent
 from tests.rig import until
 
 HERE = Path(__file__).parent
@@ -88,6 +89,7 @@ def booted() -> Iterator[Machine]:
         ["unshare", "--pid", "--mount", "--uts", "--ipc", "--net", "--cgroup", "--fork",
          "--kill-child", "sh", str(HERE / "boot.sh"), folder],
         stdin=subprocess.DEVNULL,
+        preexec_fn=die_with_parent,  # a test run that is killed leaves no machine behind
     )  # fmt: skip
     try:
         machine = Machine(until(lambda: _process_one(unshare), "systemd as process 1"))

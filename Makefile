@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint check interop soak bench docs clean env env-test
+.PHONY: help demo test lint check interop soak systemd bench docs clean env env-test
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -18,7 +18,7 @@ demo: env ## record three short episodes with the simulated robot and verify the
 	@$(BIN)/recctl demo
 
 test: env-test ## the test suite
-	@$(BIN)/python -m pytest -m "not soak and not interop"
+	@$(BIN)/python -m pytest -m "not soak and not interop and not systemd"
 
 lint: env-test ## lint, format, strict types, import layers
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -30,6 +30,9 @@ interop: env-test ## checks with the real lerobot 0.6.1 in an environment of its
 
 soak: env-test ## long torture and fault tests
 	@$(BIN)/python -m pytest -m soak
+
+systemd: env-test ## the service under a real systemd, booted in namespaces; needs root
+	@VENV=$(VENV) tests/systemd/run
 
 bench: env ## measure recd on this machine, about 5 minutes; leave the machine alone meanwhile
 	@$(BIN)/python -m recd.perf spine --output bench-data/result.json

@@ -5,8 +5,10 @@ use from several threads at once; make one client per thread.
 """
 
 import errno
+import grp
+import pwd
 import socket as sockets
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from pathlib import Path
 from types import TracebackType
@@ -18,10 +20,12 @@ from recd import __version__
 from recd.config.errors import RecdError, StateError
 from recd.config.messages import Request, decode, new_request_id
 from recd.config.paths import (
+    closed_folders,
     control_endpoint,
+    instance_dir,
     lock_holder,
+    open_to_group,
     running_instances,
-    runtime_dir,
     starting_instances,
 )
 from recd.shm.clock import NS_PER_MS, now_ns, sleep_until_ns
@@ -52,10 +56,12 @@ def find_instance(instance: str | None = None) -> Path:
     Raises NotRunningError when there is none, RecdError when there are several to choose from.
     """
     if instance is not None:
-        return runtime_dir(instance)
+        return instance_dir(instance)
     running = running_instances()
     if not running and (starting := starting_instances()):
         raise _still_starting(*next(iter(starting.items())))
+    if not running and (closed := closed_folders()):
+        raise _not_allowed(closed[0])
     if not running:
         raise NotRunningError(
             "no recd daemon is running for this user",
@@ -66,7 +72,7 @@ def find_instance(instance: str | None = None) -> Path:
             f"several daemons are running: {', '.join(running)}",
             mend=f"Name one: recctl --instance {running[0]} ...",
         )
-    return runtime_dir(running[0])
+    return instance_dir(running[0])
 
 
 class RecdClient:
@@ -296,7 +302,11 @@ class RecdClient:
 
 def _existing(directory: Path | None) -> Path:
     assert directory is not None, "either an endpoint or a folder is given"
-    if not (directory / "ctl.sock").exists():
+    try:
+        there = (directory / "ctl.sock").exists()
+    except PermissionError:
+        raise _not_allowed(directory) from None
+    if not there:
         if pid := lock_holder(directory / "recd.lock"):
             raise _still_starting(directory.name, pid)
         raise NotRunningError(
@@ -343,11 +353,7 @@ def check_reachable(endpoint: str, asked: str = "") -> None:
         except OSError as error:
             raise _bad_endpoint(endpoint, str(error)) from error
     if reason in (errno.EACCES, errno.EPERM):
-        raise RecdError(
-            f"{path}: permission denied: the daemon belongs to another user",
-            mend="Run recctl as that user.",
-            code="permission",
-        )
+        raise _not_allowed(Path(path).parent)
     if reason not in (errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR):
         return
     if asked:
@@ -358,6 +364,29 @@ def check_reachable(endpoint: str, asked: str = "") -> None:
     raise NotRunningError(
         f"no recd daemon listens at {path}", mend="Start it: recd run CONFIG (try: recd run demo)"
     )
+
+
+def _not_allowed(directory: Path) -> RecdError:
+    """A folder that this user may not enter: whose it is, and how one gets in."""
+    facts = directory.stat()
+    user, group = _name(pwd.getpwuid, facts.st_uid), _name(grp.getgrgid, facts.st_gid)
+    if open_to_group(directory):
+        mend = f"Join the group: sudo usermod -aG {group} $USER, then log in again."
+    else:
+        mend = f"Run recctl as {user}."
+    return RecdError(
+        f"{directory}: permission denied: the daemon is operated by the user {user}"
+        + (f" and the group {group}" if open_to_group(directory) else ""),
+        mend=mend,
+        code="permission",
+    )
+
+
+def _name(lookup: Callable[[int], Any], number: int) -> str:
+    try:
+        return str(lookup(number)[0])
+    except KeyError:
+        return str(number)
 
 
 def _error_of(error: dict[str, Any]) -> RecdError:

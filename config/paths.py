@@ -46,7 +46,10 @@ def runtime_dir(instance: str, configured: str = "") -> Path:
 
 
 def make_private(path: Path) -> Path:
-    """Create `path` with mode 0700, or check that it is ours and closed to others."""
+    """Create `path` with mode 0700, or check that it is ours and closed to others.
+
+    A folder that a service made for a group (mode 0750) stays open to it.
+    """
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     facts = path.stat()
     if facts.st_uid != os.geteuid():
@@ -56,6 +59,18 @@ def make_private(path: Path) -> Path:
         )
     if stat.S_IMODE(facts.st_mode) & 0o007:
         path.chmod(stat.S_IMODE(facts.st_mode) & ~0o007)
+    return path
+
+
+def open_to_group(directory: Path) -> bool:
+    """Whether a runtime folder is its group's: whoever may enter it may operate its daemon."""
+    return directory.stat().st_mode & (stat.S_IXGRP | stat.S_IXOTH) == stat.S_IXGRP
+
+
+def make_below(path: Path) -> Path:
+    """Create `path` in a runtime folder, for the same people as that."""
+    make_private(path)
+    path.chmod(0o750 if open_to_group(path.parent) else 0o700)
     return path
 
 
@@ -95,16 +110,45 @@ def lock_holder(path: Path) -> int:
     return held[0] if held else 0
 
 
+def instance_dir(instance: str) -> Path:
+    """Runtime folder of a running instance, wherever it is; where it would be when none runs.
+
+    A service's folder is not below this user's own base.
+    """
+    for base in sorted(_runtime_bases(), key=lambda base: base != runtime_base()):
+        folder = base / instance
+        if folder.is_dir() and (not os.access(folder, os.X_OK) or (folder / "ctl.sock").exists()):
+            return folder
+    return runtime_dir(instance)
+
+
+def closed_folders() -> list[Path]:
+    """Runtime folders of daemons that this user may not enter."""
+    found = []
+    for base in _runtime_bases():
+        try:
+            found += [entry for entry in base.iterdir() if entry.is_dir()]
+        except OSError:
+            continue
+    return sorted(folder for folder in found if not os.access(folder, os.X_OK))
+
+
 def _in_runtime_folders(name: str) -> set[Path]:
-    bases = {runtime_base()}
-    if "RECD_RUNTIME_DIR" not in os.environ:
-        bases.add(Path("/run/recd"))
-        if session := os.environ.get("XDG_RUNTIME_DIR"):
-            bases.add(Path(session) / "recd")
+    """Every file of this name in a runtime folder that this user may enter."""
     found: set[Path] = set()
-    for base in bases:
+    for base in _runtime_bases():
         try:
             found |= set(base.glob(f"*/{name}"))
         except OSError:
             continue
     return found
+
+
+def _runtime_bases() -> set[Path]:
+    """Every folder below which a daemon of this user or a service would have its own."""
+    bases = {runtime_base()}
+    if "RECD_RUNTIME_DIR" not in os.environ:
+        bases.add(Path("/run/recd"))
+        if session := os.environ.get("XDG_RUNTIME_DIR"):
+            bases.add(Path(session) / "recd")
+    return bases

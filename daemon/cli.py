@@ -1,5 +1,6 @@
 """`recd run CONFIG`: the daemon in the foreground, for a terminal or for systemd."""
 
+import faulthandler
 import sys
 
 import click
@@ -26,6 +27,7 @@ def run(config: str, overrides: tuple[str, ...]) -> None:
 
     SIGTERM and Ctrl-C finish the running episode and leave nothing behind.
     """
+    faulthandler.enable()  # systemd's watchdog sends SIGABRT: the log then says where we hung
     from recd.daemon import realtime
     from recd.daemon.cameras.preflight import check_cameras
     from recd.daemon.supervisor.supervisor import Supervisor
@@ -42,13 +44,27 @@ def main() -> None:
     try:
         recd(standalone_mode=False)
     except RecdError as error:
-        click.echo(click.style("recd: ", fg="red", bold=True) + str(error), err=True)
+        _tell(error)
         sys.exit(2)
     except click.exceptions.Abort:
         sys.exit(130)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
+
+
+def _tell(error: RecdError) -> None:
+    """To the terminal or the journal, and to `systemctl status`."""
+    from recd.daemon.supervisor.notify import Notifier
+
+    notifier = Notifier()
+    notifier.status(f"refused: {error.message.splitlines()[0]}")
+    notifier.close()
+    if log.leads_to_journal(sys.stderr):
+        for line in f"recd: {error}".splitlines():
+            click.echo(f"<{log.PRIORITIES['error']}>{line}", err=True)
+        return
+    click.echo(click.style("recd: ", fg="red", bold=True) + str(error), err=True)
 
 
 if __name__ == "__main__":

@@ -60,6 +60,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "snapshot": ("watch", "What every camera sees now, as pictures."),
     "devices": ("watch", "Cameras and serial ports of this computer."),
     "config": ("setup", "Check or show a configuration."),
+    "service": ("service", "Install recd as a service of systemd."),
     "completion": ("setup", "Shell completion for bash, zsh or fish."),
     "sim": ("sim", "Faults of the simulated robot, on demand."),
     "demo": ("demo", "Record three episodes with the simulated robot."),

@@ -45,7 +45,7 @@ class StreamFile:
 
     def bind(self, path: Path) -> None:
         """Create `path` (it must not exist) and write what was collected. Raises OSError."""
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         self._path = path
         self._append(bytes(self._pending))
         self._pending.clear()

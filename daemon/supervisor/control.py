@@ -27,7 +27,7 @@ from recd.config.messages import (
     reply_ok,
     request_id_of,
 )
-from recd.config.paths import LOCAL_ENDPOINT, control_endpoint, event_endpoint
+from recd.config.paths import LOCAL_ENDPOINT, control_endpoint, event_endpoint, open_to_group
 from recd.daemon import log
 from recd.shm.clock import NS_PER_MS, now_ns
 
@@ -110,6 +110,7 @@ class ControlPlane:
                 mend="set control.endpoint or control.runtime_dir to a free place",
                 code="control",
             ) from error
+        _share(endpoint)
         return socket
 
     @property
@@ -278,6 +279,14 @@ def _check_local(endpoint: str) -> None:
             mend="Leave control.endpoint out; reach another computer through an ssh tunnel.",
             code="control",
         )
+
+
+def _share(endpoint: str) -> None:
+    """Who may enter the folder of a socket may talk to it: its owner, or a group as well (a
+    service's folder, docs/service.md). Said here, whatever the umask was."""
+    if endpoint.startswith("ipc://"):
+        path = Path(endpoint.removeprefix("ipc://"))
+        path.chmod(0o660 if open_to_group(path.parent) else 0o600)
 
 
 def _remove_stale(endpoint: str) -> None:

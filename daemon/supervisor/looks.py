@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from recd.config.errors import RecdError
-from recd.config.paths import make_private
+from recd.config.paths import make_below
 from recd.shm import RingReader, Slot
 from recd.shm.clock import NS_PER_MS
 
@@ -68,7 +68,7 @@ class Looks:
     def _store(self, camera: str, slot: Slot, payload: bytes, now: int) -> dict[str, Any]:
         meta = self._readers[camera].spec.meta
         suffix = "jpg" if meta.get("payload") == "mjpeg" else "raw"
-        make_private(self._directory)
+        make_below(self._directory)
         self._written += 1
         path = self._directory / f"{camera}-{self._written}.{suffix}"
         path.write_bytes(payload)

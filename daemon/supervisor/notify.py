@@ -4,9 +4,14 @@ import os
 import socket
 from collections.abc import Mapping
 
+from recd.shm.clock import NS_PER_S
+
+EXTEND_NS = 60 * NS_PER_S
+"""How long systemd waits for the next sign of life while recovery goes on."""
+
 
 class Notifier:
-    """Sends READY, STATUS, WATCHDOG and STOPPING. A service manager that is gone is no error.
+    """Sends READY, STATUS, WATCHDOG, STOPPING. A service manager that is gone is no error.
 
     watchdog_ns: how often systemd wants a sign of life (WATCHDOG_USEC), 0 never.
     """
@@ -16,6 +21,7 @@ class Notifier:
         self._address = "\0" + address[1:] if address.startswith("@") else address
         self._socket: socket.socket | None = None
         self._status = ""
+        self._extended_ns = 0
         self.watchdog_ns = 0
         if not address:
             return
@@ -44,6 +50,13 @@ class Notifier:
         if status != self._status:
             self._status = status
             self.send(STATUS=status)
+
+    def starting(self, status: str, now: int) -> None:
+        """Not ready yet but at work: as long as this is called, the start takes what it needs."""
+        self.status(status)
+        if now - self._extended_ns >= EXTEND_NS // 4:
+            self._extended_ns = now
+            self.send(EXTEND_TIMEOUT_USEC=str(EXTEND_NS // 1000))
 
     def alive(self) -> None:
         """Feed the watchdog."""

@@ -40,6 +40,7 @@ from recd.daemon.supervisor.serial_delivery import SerialDelivery
 from recd.daemon.supervisor.signals import Signals
 from recd.daemon.supervisor.spawn import Surroundings
 from recd.daemon.supervisor.status import Meters
+from recd.daemon.supervisor.statusline import starting_line, status_line
 from recd.daemon.supervisor.steps import Progress
 from recd.daemon.supervisor.takes import recording_spec
 from recd.shm import RingReader
@@ -152,7 +153,7 @@ class Supervisor:
         self._hold_back()
         self.fleet.converge(now)
         self._watch(now)
-        self._open_control()
+        self._open_control(now)
         self.ending.watch(now)
         self._publish_state(now)
 
@@ -364,13 +365,14 @@ class Supervisor:
         if self.control is None or (told == self._published and now < self._state_at_ns):
             return
         self._published, self._state_at_ns = told, now + STATE_EVERY_NS
-        self.control.publish("state", "state", self._commands.brief(now))
-        detail = f", waiting for {', '.join(session.waiting_for)}" if session.waiting_for else ""
-        self.notifier.status(f"{session.state.value}{detail}")
+        brief = self._commands.brief(now)
+        self.control.publish("state", "state", brief)
+        if self._said_ready:
+            self.notifier.status(status_line(brief))
 
     # --- control sockets and service manager ----------------------------------------------
 
-    def _open_control(self) -> None:
+    def _open_control(self, now: int) -> None:
         """The sockets open once the writer has recovered what an earlier daemon left."""
         if self.control is None and self.ending.running and self._writers_settled():
             self.news.control = ControlPlane(
@@ -380,17 +382,23 @@ class Supervisor:
                 session_id=self.session_id,
             )
             self.log.info("control socket is open", directory=str(self.directory))
-        if not self._said_ready and self.control is not None and self._warmed_up():
-            self._said_ready = True
-            self.notifier.ready(self.recording.session.state.value)
+        if not self._said_ready and self.ending.running:
+            self._tell_start(now)
+
+    def _tell_start(self, now: int) -> None:
+        """READY=1 once every process has been ready, or has said why not; until then: what for."""
+        awaited = [
+            name for name, seat in self.fleet.seats.items() if not (seat.was_ready or seat.error)
+        ]
+        if awaited or self.control is None:
+            self.notifier.starting(starting_line(awaited), now)
+            return
+        self._said_ready = True
+        self.notifier.ready(status_line(self._commands.brief(now)))
 
     def _writers_settled(self) -> bool:
         seats = [self.fleet.seats[name] for name in self.recording.spec.writers]
         return all(seat.was_ready or seat.phase is Phase.GIVEN_UP for seat in seats)
-
-    def _warmed_up(self) -> bool:
-        """Every process has been ready once, or has said why not."""
-        return all(seat.was_ready or seat.error for seat in self.fleet.seats.values())
 
     def _feed_watchdog(self, now: int) -> None:
         interval_ns = self.notifier.watchdog_ns

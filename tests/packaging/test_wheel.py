@@ -47,7 +47,12 @@ def test_wheel_holds_exactly_the_modules_and_presets_of_the_tree(wheel_names):
     assert shipped == wanted
 
 
-def test_wheel_holds_nothing_of_tests_or_units(wheel_names):
+def test_wheel_holds_every_template_of_the_service(wheel_names):
+    shipped = {name for name in wheel_names if name.startswith("recd/systemd/")}
+    assert shipped == {f"recd/systemd/{path.name}" for path in (ROOT / "systemd").iterdir()}
+
+
+def test_wheel_holds_nothing_beside_the_package(wheel_names):
     tops = {name.split("/")[0] for name in wheel_names}
     assert {top for top in tops if not top.startswith("recd")} == set()
 
@@ -59,4 +64,4 @@ def test_every_folder_with_modules_is_a_package():
 
 def test_every_layer_is_linked_into_the_namespace():
     links = {p.name: p.resolve() for p in (ROOT / "src" / "recd").iterdir() if p.is_symlink()}
-    assert links == {layer: ROOT / layer for layer in LAYERS}
+    assert links == {folder: ROOT / folder for folder in (*LAYERS, "systemd")}

@@ -27,10 +27,11 @@ def run(ctx: WorkerContext) -> int:
     if manners.get("ignore_term"):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     worker = StandIn(ctx, manners)
-    if go := manners.get("ready_when"):
-        ctx.status.beat("CONNECTING")
-        while not os.path.exists(go) and not ctx.link.closed:
-            sleep_until_ns(now_ns() + 10_000_000)
+    if (gate := manners.get("ready_after")) is not None:
+        ctx.status.beat("CONNECTING" if ctx.kind == "arm" else None)
+    while gate and not Path(gate).exists() and not ctx.link.closed:
+        ctx.status.beat()
+        sleep_until_ns(now_ns() + 10_000_000)
     if not manners.get("never_ready"):
         ctx.ready(**_facts(ctx))
     return worker.serve()

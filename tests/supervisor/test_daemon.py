@@ -3,7 +3,6 @@
 import os
 import signal
 from collections.abc import Callable
-from typing import Any
 
 from .conftest import SIMULATED, Daemon, gone, until
 
@@ -99,23 +98,3 @@ def test_a_control_endpoint_that_others_could_reach_is_refused(start_daemon: Sta
     assert daemon.process.wait(timeout=60) == 2
     assert "tcp://0.0.0.0:5999" in daemon.said
     assert "Traceback" not in daemon.said
-
-
-def test_systemd_is_told_ready_status_watchdog_and_stopping(
-    start_daemon: Start, tmp_path: Any
-) -> None:
-    import socket
-
-    address = str(tmp_path / "notify")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
-        heard.bind(address)
-        heard.settimeout(30)
-        daemon = start_daemon(
-            environment={"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "400000", "WATCHDOG_PID": ""}
-        )
-        said = ""
-        while not all(word in said for word in ("READY=1", "STATUS=READY", "WATCHDOG=1")):
-            said += heard.recv(4096).decode() + "\n"
-        daemon.end()
-        while "STOPPING=1" not in said:
-            said += heard.recv(4096).decode() + "\n"

@@ -209,7 +209,7 @@ def test_arming_an_arm_that_is_starting_is_refused_as_such_and_a_client_waits_fo
     start_daemon: Start, tmp_path: Path
 ) -> None:
     go = tmp_path / "go"
-    daemon = start_daemon(arm__main_follower={"ready_when": str(go)})
+    daemon = start_daemon(arm__main_follower={"ready_after": str(go)})
     until(lambda: daemon.status()["processes"]["arm:main.follower"]["pid"], "started")
     refusal = daemon.refused("arm")
     assert refusal["code"] == "starting"

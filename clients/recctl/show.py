@@ -159,7 +159,8 @@ def status(told: Told) -> list[str]:
 def _dataset(told: Told) -> Iterable[str]:
     dataset, disk = told.get("dataset", {}), told.get("disk", {})
     if dataset:
-        yield f"dataset {dataset['root']}: {dataset['episodes']} episodes, {dataset['rows']} rows"
+        totals = [f"{dataset[part]} {part}" for part in ("episodes", "rows") if part in dataset]
+        yield f"dataset {dataset['root']}: {', '.join(totals) or 'not read yet'}"
     if disk:
         left = disk.get("seconds_left")
         room = f", room for {duration(left)} of recording" if left is not None else ""

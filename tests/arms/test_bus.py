@@ -309,3 +309,9 @@ def test_a_write_the_servo_does_not_keep_is_an_error(sim, bus, side) -> None:
         bus.write(1, TORQUE_ENABLE, 0)
     sim.control.missing(bus="main.follower", ident=1, on=False)
     assert bus.read(1, MIN_POSITION) > 0
+
+
+def test_a_device_that_is_no_serial_port_is_told_as_such():
+    with pytest.raises(DeviceError, match="/dev/null is not a serial port") as refused:
+        ServoBus(BusPort("/dev/null", baud=1_000_000, bus="main.leader"), (1,)).open()
+    assert "recctl devices" in refused.value.mend

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import av
 import numpy as np
@@ -183,6 +184,13 @@ def test_a_dataset_of_another_set_up_is_refused_untouched(studio, change, words)
         studio.open(**change)
     assert refused.value.mend
     assert lerobot_files(studio.root) == before
+
+
+def test_a_dataset_folder_that_cannot_be_made_is_told_with_path_and_mend(studio):
+    schema = studio.schema()
+    with pytest.raises(DatasetError, match=r"/proc/foo/data: .* \(/proc/foo\)") as refused:
+        DatasetStore.open_or_create(Path("/proc/foo/data"), schema, repo_id="x")
+    assert "dataset.root" in refused.value.mend
 
 
 def test_another_codec_than_the_datasets_is_refused_and_the_pins_are_told(studio):

@@ -34,6 +34,9 @@ def run(ctx: WorkerContext) -> int:
         sleep_until_ns(now_ns() + 10_000_000)
     if not manners.get("never_ready"):
         ctx.ready(**_facts(ctx))
+    if reason := manners.get("device_away"):
+        worker.state = "reconnecting"
+        ctx.event("camera.lost", level="warning", reason=reason, mend="plug it in")
     return worker.serve()
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from recd.clients.client import RecdClient
+from recd.clients.recctl import show
 from recd.config.errors import RecdError
 from recd.config.messages import new_request_id
 
@@ -43,6 +44,19 @@ def test_an_optional_camera_that_is_gone_does_not_stop_anybody(start_daemon: Sta
     assert status["flags"]["degraded"]
     assert status["degraded"] == ["camera:front"]
     assert status["processes"]["camera:front"]["error"]["message"] == "exit code 3"
+
+
+def test_a_device_that_is_away_tells_why_and_its_mend_in_status_and_at_start(
+    start_daemon: Start,
+) -> None:
+    daemon = start_daemon(camera__front={"device_away": "no camera at /dev/video7"})
+    until(lambda: daemon.status()["waiting_for"] == ["camera:front"], "only the camera is away")
+    status = daemon.status()
+    error = status["processes"]["camera:front"]["error"]
+    assert (error["message"], error["mend"]) == ("no camera at /dev/video7", "plug it in")
+    assert "no camera at /dev/video7" in daemon.refused("start")["message"]
+    told = "\n".join(show.status(status))
+    assert "no camera at /dev/video7\n    plug it in" in told
 
 
 def test_a_worker_without_a_sign_of_life_is_replaced(start_daemon: Start) -> None:

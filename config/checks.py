@@ -23,8 +23,6 @@ SIM_LEAST_PX = 160
 SCHEMES = {"http": ("http://", "https://"), "rtsp": ("rtsp://", "rtsps://")}
 """Camera source -> what its address begins with."""
 
-NO_STEP_CLOCK = ("v4l2", "opencv", "pyav", "rtsp")
-
 FIXED_OPTIONS = {"g": "g", "crf": "crf", "preset": "preset", "pix_fmt": "pix_fmt",
                  "threads": "threads"}  # fmt: skip
 """Encoder option -> the key that sets it: extra options never override these."""
@@ -99,9 +97,6 @@ def _cameras(robot: RobotConfig) -> Iterator[Finding]:
         if camera.source != "sim" and not camera.device:
             yield Finding(key, f"a device for source {camera.source}", "none",
                           "Run 'recctl devices' to see what is connected.")  # fmt: skip
-        if camera.step and camera.source != "file":
-            yield Finding(("cameras", name, "step"), "true only for source file: a device cannot "
-                          "wait", f"true for source {camera.source}")  # fmt: skip
         if camera.source == "sim":
             yield from _simulated_camera(name, camera)
             continue
@@ -113,10 +108,7 @@ def _cameras(robot: RobotConfig) -> Iterator[Finding]:
             yield Finding(key, "a device of its own", found,
                           "Give each camera its own; 'recctl devices' lists them.")  # fmt: skip
         seen[identity] = name
-    steps = {
-        name for name, camera in robot.cameras.items()
-        if camera.step and camera.source not in NO_STEP_CLOCK
-    }  # fmt: skip
+    steps = {n for n, camera in robot.cameras.items() if camera.step and camera.source == "file"}
     if steps and steps != set(robot.cameras):
         odd = sorted(set(robot.cameras) - steps)[0]
         yield Finding(("cameras", odd, "step"), "true for every camera when one has a step clock",
@@ -134,7 +126,7 @@ def _simulated_camera(name: str, camera: CameraConfig) -> Iterator[Finding]:
         if pixels < SIM_LEAST_PX or pixels % 2:
             yield Finding(("cameras", name, key), f"an even number of at least {SIM_LEAST_PX} for "
                           "a simulated camera", f"{pixels}",
-                          f"Set {key}: {max(SIM_LEAST_PX, pixels + pixels % 2)}.")  # fmt: skip
+                          f"Set {key}: {max(SIM_LEAST_PX, pixels - pixels % 2)}.")  # fmt: skip
 
 
 def _arms(robot: RobotConfig) -> Iterator[Finding]:
@@ -193,13 +185,13 @@ def _sources(robot: RobotConfig) -> Iterator[Finding]:
         if scheme and camera.device and not camera.device.startswith(scheme):
             yield Finding(("cameras", name, "device"), f"{scheme[0]}HOST[:PORT]/PATH",
                           camera.device, f"Write the address with {scheme[0]}")  # fmt: skip
-        if camera.step and camera.source in NO_STEP_CLOCK:
+        if camera.step and camera.source != "file":
             yield Finding(("cameras", name, "step"),
-                          f"false: a {camera.source} camera has no step clock", "true",
-                          "Remove step.")  # fmt: skip
+                          f"false: a {camera.source} camera cannot wait, it has no step clock",
+                          "true", "Remove step.")  # fmt: skip
         for side in ("width", "height"):
             size = getattr(camera, side)
-            if robot.dataset.video and size % 2:
+            if robot.dataset.video and size % 2 and camera.source != "sim":
                 yield Finding(("cameras", name, side), "an even number (video is yuv420p)",
                               f"{size}", f"Set {side}: {size - 1}.")  # fmt: skip
 

@@ -94,7 +94,7 @@ def test_two_pairs_need_the_names_left_and_right():
     (144, 240, ["cameras.front.width: expected an even number of at least 160 for a simulated "
                 "camera, found 144 (lab.yaml:5). Set width: 160."]),
     (321, 120, ["cameras.front.width: expected an even number of at least 160 for a simulated "
-                "camera, found 321 (lab.yaml:5). Set width: 322.",
+                "camera, found 321 (lab.yaml:5). Set width: 320.",
                 "cameras.front.height: expected an even number of at least 160 for a simulated "
                 "camera, found 120 (lab.yaml:6). Set height: 160."]),
     (160, 160, None),
@@ -122,8 +122,8 @@ def test_a_robot_without_arms_is_refused_with_what_is_missing():
 
 def test_only_a_file_may_have_a_step_clock_and_then_all_cameras_must():
     assert problems_of(MINIMAL.replace("    device:", "    step: true\n    device:")) == [
-        "cameras.front.step: expected true only for source file: a device cannot wait, found true "
-        "for source v4l2 (lab.yaml:5)"
+        "cameras.front.step: expected false: a v4l2 camera cannot wait, it has no step clock, "
+        "found true (lab.yaml:5). Remove step."
     ]
     films = "  front: {source: file, device: /a, step: true}\n  top: {source: file, device: /b}\n"
     text = MINIMAL.replace("  front:\n    source: v4l2\n    device: /dev/video0\n", films)

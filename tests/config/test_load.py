@@ -125,7 +125,8 @@ def test_only_a_file_may_have_a_step_clock_and_then_all_cameras_must():
         "cameras.front.step: expected false: a v4l2 camera cannot wait, it has no step clock, "
         "found true (lab.yaml:5). Remove step."
     ]
-    films = "  front: {source: file, device: /a, step: true}\n  top: {source: file, device: /b}\n"
+    film = f"source: file, device: {__file__}"
+    films = f"  front: {{{film}, step: true}}\n  top: {{{film}}}\n"
     text = MINIMAL.replace("  front:\n    source: v4l2\n    device: /dev/video0\n", films)
     assert problems_of(text) == [
         "cameras.top.step: expected true for every camera when one has a step clock, found false "

@@ -72,7 +72,7 @@ BAD = [
      "veryfast"),
     ("  fps: 30\n", "  encoder: {extra_options: {crf: 3}}\n", "dataset.encoder.extra_options.crf",
      13, "Set dataset.encoder.crf"),
-    ("dataset:", 'control: {endpoint: "tcp://0.0.0.0:5"}\ndataset:', "control.endpoint", 11,
+    ("dataset:", 'control: {endpoint: "udp://0.0.0.0:5"}\ndataset:', "control.endpoint", 11,
      "ssh tunnel"),
     ("dataset:", f"control: {{runtime_dir: /{'x' * 120}}}\ndataset:", "control.runtime_dir", 11,
      "shorter folder"),

@@ -193,6 +193,7 @@ class RecdClient:
         if self._socket is not None:
             if self._monitor is not None:
                 self._socket.disable_monitor()
+                self._monitor.close(linger=0)
                 self._monitor = None
             self._socket.close(linger=0)
             self._socket = None

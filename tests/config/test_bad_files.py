@@ -73,7 +73,7 @@ BAD = [
     ("  fps: 30\n", "  encoder: {extra_options: {crf: 3}}\n", "dataset.encoder.extra_options.crf",
      13, "Set dataset.encoder.crf"),
     ("dataset:", 'control: {endpoint: "udp://0.0.0.0:5"}\ndataset:', "control.endpoint", 11,
-     "ssh tunnel"),
+     "tcp://127.0.0.1"),
     ("dataset:", f"control: {{runtime_dir: /{'x' * 120}}}\ndataset:", "control.runtime_dir", 11,
      "shorter folder"),
     ("dataset:", "realtime: {arm_cpus: [9999]}\ndataset:", "realtime.arm_cpus.0", 11, "cores of"),

@@ -173,14 +173,15 @@ class Gate:
             )
         return Caller(client.name, client.role, client.fingerprint)
 
-    def serve(self) -> None:
-        """Answer the handshakes that wait, up to a batch."""
-        for _ in range(HANDSHAKES_A_TURN):
+    def serve(self) -> int:
+        """Answer the handshakes that wait, up to a batch. How many there were."""
+        for answered in range(HANDSHAKES_A_TURN):
             try:
                 frames = self._zap.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
-                return
+                return answered
             self._answer(frames)
+        return HANDSHAKES_A_TURN
 
     def _answer(self, frames: list[bytes]) -> None:
         """[peer, "", version, request, domain, address, identity, mechanism, credential...]"""

@@ -59,6 +59,11 @@ KEYS_EVERY_NS = NS_PER_S // 2
 """How soon a changed list of keys is seen while nobody calls; a call looks at once."""
 
 REOPEN_AFTER_NS = 20 * NS_PER_MS
+
+HANDSHAKES_EVERY_NS = 50 * NS_PER_MS
+"""Handshakes that come sooner after others wait so long and are answered together: each turn of the
+loop costs more than they do (104 a second, one by one, made `start` four times as slow)."""
+
 DEFECT_MEND = "this is a defect of recd: please report it with the daemon's log"
 
 
@@ -121,6 +126,7 @@ class ControlPlane:
         self._patience = Patience()
         self._cut: set[int] = set()
         self._keys_at_ns = 0
+        self._handshakes_at_ns = 0
         self._seq = 0
         self._rejected = 0
         self._refused = 0
@@ -130,7 +136,9 @@ class ControlPlane:
     def sockets(self) -> list["zmq.Socket[bytes]"]:
         """For poll: readable when `serve` has something to do."""
         routers = [door.router for door in self._doors]
-        return [*routers, self._gate.socket] if self._gate is not None else routers
+        if self._gate is None or now_ns() < self._handshakes_at_ns:
+            return routers
+        return [*routers, self._gate.socket]
 
     @property
     def rejected(self) -> int:
@@ -155,8 +163,8 @@ class ControlPlane:
         """Answer what is waiting, up to a batch."""
         until_ns = now_ns() + SERVE_NS
         self._look_at_keys()
-        if self._gate is not None:
-            self._gate.serve()
+        if self._gate is not None and (now := now_ns()) >= self._handshakes_at_ns:
+            self._handshakes_at_ns = now + HANDSHAKES_EVERY_NS if self._gate.serve() else 0
         for number, door in enumerate(self._doors):
             for _ in range(BATCH):
                 letter = door.take()
@@ -303,6 +311,8 @@ class ControlPlane:
         times = [pending.deadline_ns for pending in self._pending.values()]
         if self._gate is not None:
             times.append(now_ns() + REOPEN_AFTER_NS if self._cut else self._keys_at_ns)
+            if self._handshakes_at_ns:
+                times.append(self._handshakes_at_ns)
         return min(times, default=None)
 
     def waits_for(self, prefix: str) -> bool:

@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint check interop soak systemd bench docs clean env env-test
+.PHONY: help demo test lint check interop soak fuzz systemd bench docs clean env env-test
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -30,6 +30,9 @@ interop: env-test ## checks with the real lerobot 0.6.1 in an environment of its
 
 soak: env-test ## long torture and fault tests
 	@$(BIN)/python -m pytest -m soak
+
+fuzz: env-test ## 100,000 malformed messages against a daemon that records
+	@$(BIN)/python -m pytest -s -m soak tests/e2e/test_fuzz.py
 
 systemd: env-test ## the service under a real systemd, booted in namespaces; needs root
 	@VENV=$(VENV) tests/systemd/run

@@ -15,8 +15,11 @@ from types import TracebackType
 from typing import Any, Self
 
 import zmq
+from zmq.utils.monitor import recv_monitor_message
 
 from recd import __version__
+from recd.clients.entry import HANDSHAKE_FAILED, find_key, turned_away, use_key
+from recd.config.endpoints import Endpoint, parse_endpoint
 from recd.config.errors import RecdError, StateError
 from recd.config.messages import Request, decode, new_request_id
 from recd.config.paths import (
@@ -28,11 +31,10 @@ from recd.config.paths import (
     running_instances,
     starting_instances,
 )
-from recd.shm.clock import NS_PER_MS, now_ns, sleep_until_ns
+from recd.shm.clock import NS_PER_MS, now_ns
 
 RETRY_AFTER_MS = 2_000
 """Ask again on a fresh connection after this long without a reply; the id makes it harmless."""
-
 
 REPLY_GRACE_MS = 500
 """The daemon answers at the deadline at the latest; its answer may travel for so long."""
@@ -78,19 +80,24 @@ def find_instance(instance: str | None = None) -> Path:
 class RecdClient:
     """Connection to one daemon.
 
-    instance: name of the daemon, none for the only one; endpoint: a ZeroMQ address instead.
-    timeout_s: default deadline of a command.
+    instance: name of the daemon, none for the only one; endpoint: a ZeroMQ address instead. key: a
+    key file, for a tcp address (RECD_KEY or client.key in the folder of keys when left out); it
+    names the daemon, too, and no other is talked to. timeout_s: default deadline of a command.
     """
 
     def __init__(
-        self, instance: str | None = None, *, endpoint: str | None = None, timeout_s: float = 10.0
-    ) -> None:
+        self, instance: str | None = None, *, endpoint: str | None = None,
+        key: Path | str | None = None, timeout_s: float = 10.0,
+    ) -> None:  # fmt: skip
         directory = None if endpoint else find_instance(instance)
-        self.endpoint = endpoint or control_endpoint(_existing(directory))
-        self._events_at = _events_beside(self.endpoint)
+        address = _parsed(endpoint or control_endpoint(_existing(directory)))
+        self.endpoint = address.text
+        self._events_at = address.events
+        self._pair = None if address.path else find_key(key, needed=not address.local)
         self._timeout_s = timeout_s
         self._context = zmq.Context()
         self._socket: zmq.Socket[bytes] | None = None
+        self._monitor: zmq.Socket[bytes] | None = None
         try:
             check_reachable(self.endpoint)
             self._connected()
@@ -136,9 +143,9 @@ class RecdClient:
             socket.send(packed)
             left_ms = (deadline_ns - now_ns()) // NS_PER_MS
             retry_ns = now_ns() + min(left_ms, RETRY_AFTER_MS) * NS_PER_MS
-            while (wait_ms := (retry_ns - now_ns()) // NS_PER_MS) >= 0 and socket.poll(wait_ms):
+            while (wait_ms := (retry_ns - now_ns()) // NS_PER_MS) >= 0 and self._heard(wait_ms):
                 reply = decode(socket.recv_multipart()[-1])
-                if reply.get("re") == request.id:
+                if reply.get("re") in (request.id, ""):
                     return reply
             self._drop_socket()
             check_reachable(self.endpoint, request.cmd)
@@ -149,12 +156,31 @@ class RecdClient:
                     "--timeout waits longer.",
                 )
 
+    def _heard(self, wait_ms: int) -> bool:
+        """Wait for a message. RecdError as soon as the daemon has turned this client away."""
+        assert self._socket is not None, "connected before anything is waited for"
+        if self._monitor is None:
+            return bool(self._socket.poll(wait_ms))
+        poller = zmq.Poller()
+        poller.register(self._socket, zmq.POLLIN)
+        poller.register(self._monitor, zmq.POLLIN)
+        until_ns = now_ns() + wait_ms * NS_PER_MS
+        while ready := dict(poller.poll(max(0, (until_ns - now_ns()) // NS_PER_MS))):
+            if self._socket in ready:
+                return True
+            failed = recv_monitor_message(self._monitor)["event"]
+            raise turned_away(self.endpoint, self._pair, failed)
+        return False
+
     def _connected(self) -> zmq.Socket[bytes]:
         if self._socket is None:
             socket = self._context.socket(zmq.DEALER)
             socket.setsockopt(zmq.LINGER, 0)
             socket.setsockopt(zmq.SNDHWM, 16)
             socket.setsockopt(zmq.RCVHWM, 16)
+            use_key(socket, self._pair)
+            if self.endpoint.startswith("tcp://"):
+                self._monitor = socket.get_monitor_socket(HANDSHAKE_FAILED)
             try:
                 socket.connect(self.endpoint)
             except zmq.ZMQError as error:
@@ -165,6 +191,10 @@ class RecdClient:
 
     def _drop_socket(self) -> None:
         if self._socket is not None:
+            if self._monitor is not None:
+                self._socket.disable_monitor()
+                self._monitor.close(linger=0)
+                self._monitor = None
             self._socket.close(linger=0)
             self._socket = None
 
@@ -176,13 +206,9 @@ class RecdClient:
         topics: only these; all when none is named. Ends after `timeout_s` without a message. A
         jump in `seq` means that messages were lost: ask `status` again.
         """
-        if self._events_at is None:
-            raise RecdError(
-                f"{self.endpoint}: no event socket is known beside this endpoint",
-                mend="Use the endpoint ipc://FOLDER/ctl.sock, or the name of an instance.",
-            )
         with self._context.socket(zmq.SUB) as socket:
             socket.setsockopt(zmq.LINGER, 0)
+            use_key(socket, self._pair)
             for topic in topics or ("",):
                 socket.subscribe(topic)
             socket.connect(self._events_at)
@@ -192,9 +218,6 @@ class RecdClient:
 
     def pause(self, seconds: float, *topics: str) -> None:
         """Wait until something happens (one of `topics`; any by default), at most `seconds`."""
-        if self._events_at is None:
-            sleep_until_ns(now_ns() + int(seconds * 1e9))
-            return
         with closing(self.events(*topics, timeout_s=seconds)) as news:
             next(news, None)
 
@@ -324,15 +347,17 @@ def _still_starting(instance: str, pid: int) -> NotRunningError:
     )
 
 
-def _events_beside(endpoint: str) -> str | None:
-    folder, found, rest = endpoint.rpartition("/ctl.sock")
-    return f"{folder}/evt.sock" if found and not rest else None
+def _parsed(endpoint: str) -> Endpoint:
+    try:
+        return parse_endpoint(endpoint, named="--endpoint")
+    except RecdError as error:
+        raise RecdError(error.message, mend=error.mend, code="usage") from None
 
 
 def _bad_endpoint(endpoint: str, reason: str) -> RecdError:
     return RecdError(
         f"--endpoint: expected a ZeroMQ address, found {endpoint!r} ({reason})",
-        mend="For instance ipc:///run/recd/demo/ctl.sock or tcp://127.0.0.1:5555",
+        mend="For instance ipc:///run/recd/demo/ctl.sock or tcp://127.0.0.1:5591",
         code="usage",
     )
 

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from recd.config.endpoints import parse_endpoint
 from recd.config.errors import RecdError
 from recd.config.models import ArmPairConfig, CameraConfig, RobotConfig
-from recd.config.paths import LOCAL_ENDPOINT, runtime_dir
+from recd.config.paths import runtime_dir
 from recd.config.streams import RAW_PAYLOADS, frame_payload
 
 BYTE_US = 10
@@ -84,10 +85,20 @@ def available_memory_bytes() -> int:
 def check_robot(robot: RobotConfig, *, check_machine: bool = True) -> list[Finding]:
     """All impossible combinations in a valid configuration."""
     findings = [*_cameras(robot), *_sources(robot), *_arms(robot), *_encoder(robot),
-                *_endpoint(robot)]  # fmt: skip
+                *_control(robot)]  # fmt: skip
     if check_machine:
         findings += [*_memory(robot), *_cores(robot), *_folders(robot)]
     return findings
+
+
+def _control(robot: RobotConfig) -> Iterator[Finding]:
+    endpoint = robot.control.endpoint
+    try:
+        if endpoint:
+            parse_endpoint(endpoint)
+    except RecdError as error:
+        expected = error.message.partition("expected ")[2].partition(", found")[0]
+        yield Finding(("control", "endpoint"), expected, endpoint, error.mend)
 
 
 def _cameras(robot: RobotConfig) -> Iterator[Finding]:
@@ -206,13 +217,6 @@ def _encoder(robot: RobotConfig) -> Iterator[Finding]:
     if encoder.vcodec in ("h264", "hevc") and encoder.preset not in (None, *X264_PRESETS):
         yield Finding((*key, "preset"), f"one of {', '.join(X264_PRESETS)} for {encoder.vcodec}",
                       f"{encoder.preset}", "Remove it for veryfast.")  # fmt: skip
-
-
-def _endpoint(robot: RobotConfig) -> Iterator[Finding]:
-    endpoint = robot.control.endpoint
-    if endpoint and not LOCAL_ENDPOINT.fullmatch(endpoint):
-        yield Finding(("control", "endpoint"), "ipc:// or tcp:// on this computer", endpoint,
-                      "Leave it out; reach another computer through an ssh tunnel.")  # fmt: skip
 
 
 def _cores(robot: RobotConfig) -> Iterator[Finding]:

@@ -20,7 +20,9 @@ MAX_DEPTH: Final = 8
 MAX_ITEMS: Final = 65_536
 """Values in one message, all levels together."""
 MAX_REQUEST_ITEMS: Final = 4096
-"""The same for a request, which no daemon needs to be long."""
+MAX_REQUEST_BYTES: Final = 64 * 1024
+MAX_REQUEST_KEY_BYTES: Final = 64
+"""The same for a request, which no daemon needs to be long; and the longest key in its maps."""
 MAX_TEXT_BYTES: Final = 4096
 """Longest text argument (task, mark, operator), UTF-8."""
 MAX_DEADLINE_MS: Final = 3_600_000
@@ -53,50 +55,79 @@ def encode(message: Mapping[str, Any]) -> bytes:
     return data
 
 
-def decode(data: bytes, *, max_items: int = MAX_ITEMS) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a message may be: bytes on the wire, values on all levels, bytes of a map's key."""
+
+    nbytes: int
+    items: int
+    key_bytes: int
+
+
+REPLY_LIMITS: Final = Limits(MAX_MESSAGE_BYTES, MAX_ITEMS, MAX_TEXT_BYTES)
+REQUEST_LIMITS: Final = Limits(MAX_REQUEST_BYTES, MAX_REQUEST_ITEMS, MAX_REQUEST_KEY_BYTES)
+
+
+def decode(data: bytes, limits: Limits = REPLY_LIMITS) -> dict[str, Any]:
     """The map in `data`. MessageError for anything that is not one small, plain msgpack map."""
-    if len(data) > MAX_MESSAGE_BYTES:
+    if len(data) > limits.nbytes:
         raise MessageError(
-            f"message of {len(data)} bytes, at most {MAX_MESSAGE_BYTES}", code="oversized"
+            f"message of {len(data)} bytes, at most {limits.nbytes}", code="oversized"
         )
     try:
         message = msgpack.unpackb(
             data,
             raw=False,
             strict_map_key=True,
-            max_array_len=max_items,
-            max_map_len=max_items,
+            object_pairs_hook=_pairs,
+            max_array_len=limits.items,
+            max_map_len=limits.items,
             max_ext_len=0,
         )
     except (ValueError, msgpack.UnpackException, RecursionError) as error:
         raise MessageError(f"not a msgpack message: {type(error).__name__}") from error
     if not isinstance(message, dict):
         raise MessageError(f"expected a map, found {type(message).__name__}")
-    _check_plain(message, max_items)
+    _check_plain(message, limits)
     return message
 
 
-def _check_plain(message: object, max_items: int) -> None:
-    """Only maps with text keys, lists and scalars; not too deep, not too many."""
+def _pairs(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    """A map; two values under one key would let two readers see two different messages."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise MessageError("a key stands twice in one map")
+    return found
+
+
+def _check_plain(message: object, limits: Limits) -> None:
+    """Only maps with short text keys, lists and scalars; not too deep, not too many."""
     level, items = [message], 0
     for _ in range(MAX_DEPTH):
         below: list[object] = []
         for value in level:
             if isinstance(value, dict):
-                if not all(isinstance(key, str) for key in value):
-                    raise MessageError("map keys must be text")
+                for key in value:
+                    _check_key(key, limits.key_bytes)
                 below.extend(value.values())
             elif isinstance(value, list):
                 below.extend(value)
             elif not isinstance(value, _SCALARS):
                 raise MessageError(f"type {type(value).__name__} is not part of this protocol")
         items += len(below)
-        if items > max_items:
-            raise MessageError(f"more than {max_items} values", code="oversized")
+        if items > limits.items:
+            raise MessageError(f"more than {limits.items} values", code="oversized")
         if not below:
             return
         level = below
     raise MessageError(f"nested deeper than {MAX_DEPTH} levels", code="oversized")
+
+
+def _check_key(key: object, most: int) -> None:
+    if not isinstance(key, str):
+        raise MessageError("map keys must be text")
+    if len(key) > most or len(key.encode("utf-8", "surrogatepass")) > most:
+        raise MessageError(f"a key of more than {most} bytes", code="oversized")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +142,7 @@ class Arg:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One row of the control API. role: who may use it (observe, operate, admin)."""
+    """One row of the control API. role: the least role that may use it (config/roles.py)."""
 
     name: str
     role: str
@@ -152,27 +183,27 @@ COMMANDS: Final[dict[str, Command]] = {
             "uid": Arg("uid", _UID_ARG.doc, required=True),
             "recording": _RECORDING,
         }),
-        Command("mark", "operate", "Put a word on the running episode.", {
+        Command("mark", "label", "Put a word on the running episode.", {
             "label": Arg("text", "success, fail or any text", required=True),
             "recording": _RECORDING,
         }),
         Command("episodes", "observe", "Episodes of this session, newest last.", {
             "limit": Arg("count", "at most so many; 20 when left out"),
         }),
-        Command("task", "operate", "Default task of the next episodes; without text: tell it.", {
+        Command("task", "label", "Default task of the next episodes; without text: tell it.", {
             "text": Arg("text", "the task"),
         }),
-        Command("operator", "operate", "Operator of the next episodes; without name: tell it.", {
+        Command("operator", "label", "Operator of the next episodes; without name: tell it.", {
             "name": Arg("text", "the operator"),
         }),
-        Command("arm", "operate", "Torque on and follow, after the pose check.", {"pair": _PAIR}),
-        Command("disarm", "operate", "Stop following; torque by policy.", {
+        Command("arm", "teleop", "Torque on and follow, after the pose check.", {"pair": _PAIR}),
+        Command("disarm", "teleop", "Stop following; torque by policy.", {
             "policy": Arg("text", "what the torque does", choices=("hold", "park", "release")),
             "pair": _PAIR,
         }),
-        Command("teleop", "operate", "Follow the leader.", {"pair": _PAIR}),
-        Command("hold", "operate", "Stand still, torque on.", {"pair": _PAIR}),
-        Command("resume", "operate", "Go on after hold.", {"pair": _PAIR}),
+        Command("teleop", "teleop", "Follow the leader.", {"pair": _PAIR}),
+        Command("hold", "teleop", "Stand still, torque on.", {"pair": _PAIR}),
+        Command("resume", "teleop", "Go on after hold.", {"pair": _PAIR}),
         Command("estop", "observe", "Stand still within one control period; twice: torque policy.",
                 {"pair": _PAIR}),
         Command("plan.start", "operate", "Record a number of episodes by a plan.", {

@@ -1,7 +1,7 @@
 """Where an instance keeps its sockets and its lock. Both sides of the control plane ask here."""
 
+import grp
 import os
-import re
 import stat
 from pathlib import Path
 
@@ -9,9 +9,6 @@ from recd.config.errors import RecdError
 
 SOCKET_PATH_BYTES = 107
 """Longest path of a unix socket on Linux (sun_path less its final zero)."""
-
-LOCAL_ENDPOINT = re.compile(r"ipc://.+|tcp://(127\.\d+\.\d+\.\d+|localhost|\[::1\]):\d+")
-"""Who can open these is on this computer."""
 
 
 def runtime_base() -> Path:
@@ -45,21 +42,56 @@ def runtime_dir(instance: str, configured: str = "") -> Path:
     return path
 
 
-def make_private(path: Path) -> Path:
-    """Create `path` with mode 0700, or check that it is ours and closed to others.
+def group_id(name: str) -> int | None:
+    """Number of the Linux group `control.group`, None for no name. RecdError for an unknown one."""
+    if not name:
+        return None
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise RecdError(
+            f"control.group: expected a group of this computer, found {name!r}",
+            mend=f"sudo groupadd {name}; or leave control.group out",
+        ) from None
 
-    A folder that a service made for a group (mode 0750) stays open to it.
+
+def make_private(path: Path, *, gid: int | None = None) -> Path:
+    """Create `path` with mode 0700, or 2750 for group `gid`; or check that it is ours, and close it
+    to others. A folder that a service made for a group (mode 0750) stays open to it.
+
+    RecdError when the folder is another user's, or lies where others could exchange it.
     """
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    facts = path.stat()
+    facts, above = path.stat(), path.parent.stat()
     if facts.st_uid != os.geteuid():
         raise RecdError(
             f"{path}: expected a folder of user {os.geteuid()}, found one of user {facts.st_uid}",
             mend="Remove it, or set RECD_RUNTIME_DIR to a folder of your own.",
         )
-    if stat.S_IMODE(facts.st_mode) & 0o007:
-        path.chmod(stat.S_IMODE(facts.st_mode) & ~0o007)
+    if above.st_mode & stat.S_IWOTH and not above.st_mode & stat.S_ISVTX:
+        raise RecdError(
+            f"{path.parent}: expected a folder that others cannot change, found mode "
+            f"{stat.S_IMODE(above.st_mode):04o}",
+            mend=f"chmod o-w {path.parent}; or set RECD_RUNTIME_DIR to a folder of your own.",
+        )
+    if gid is not None:
+        _give_to_group(path, gid)
+    elif stat.S_IMODE(facts.st_mode) & 0o027:
+        path.chmod(stat.S_IMODE(facts.st_mode) & ~0o027)
     return path
+
+
+def _give_to_group(path: Path, gid: int) -> None:
+    if path.stat().st_gid != gid:
+        try:
+            os.chown(path, -1, gid)
+        except PermissionError:
+            name = grp.getgrgid(gid).gr_name
+            raise RecdError(
+                f"control.group: expected a group that the daemon's user is in, found {name!r}",
+                mend=f"sudo usermod -aG {name} USER, then log in again",
+            ) from None
+    path.chmod(0o2750)
 
 
 def open_to_group(directory: Path) -> bool:

@@ -59,6 +59,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "shm": ("watch", "Rings in shared memory: fill, readers, losses."),
     "snapshot": ("watch", "What every camera sees now, as pictures."),
     "devices": ("watch", "Cameras and serial ports of this computer."),
+    "keys": ("access", "Keys of clients on other computers: make, list, show, revoke."),
     "config": ("setup", "Check or show a configuration."),
     "service": ("service", "Install recd as a service of systemd."),
     "completion": ("setup", "Shell completion for bash, zsh or fish."),
@@ -146,6 +147,7 @@ Exit codes:
               help="Which daemon, where several run.")  # fmt: skip
 @click.option("--endpoint", metavar="ADDRESS", envvar="RECD_ENDPOINT",
               help="ZeroMQ address of the daemon instead of an instance.")  # fmt: skip
+@click.option("--key", metavar="FILE", envvar="RECD_KEY", help="Key file for a tcp address.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
 @click.option("--timeout", "timeout_s", type=click.FloatRange(min=0.1), metavar="S",
               help="How long to wait for a reply: else 10 s, and 120 s for an episode to be "
@@ -156,11 +158,14 @@ def recctl(
     ctx: click.Context,
     instance: str | None,
     endpoint: str | None,
+    key: str | None,
     as_json: bool,
     timeout_s: float | None,
 ) -> None:
     """Remote control of the recd recording daemon, and tools for its datasets."""
-    ctx.obj = Output(instance=instance, endpoint=endpoint, as_json=as_json, timeout_s=timeout_s)
+    ctx.obj = Output(
+        instance=instance, endpoint=endpoint, key=key, as_json=as_json, timeout_s=timeout_s
+    )
 
 
 def main() -> None:

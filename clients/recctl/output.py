@@ -25,6 +25,7 @@ class Output:
 
     instance: str | None = None
     endpoint: str | None = None
+    key: str | None = None
     as_json: bool = False
     timeout_s: float | None = None
 
@@ -36,7 +37,7 @@ class Output:
     def client(self) -> RecdClient:
         """A connection by the options given."""
         timeout_s = self.timeout_s or REPLY_S
-        return RecdClient(self.instance, endpoint=self.endpoint, timeout_s=timeout_s)
+        return RecdClient(self.instance, endpoint=self.endpoint, key=self.key, timeout_s=timeout_s)
 
     @property
     def durable_s(self) -> float:

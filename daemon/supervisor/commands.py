@@ -13,14 +13,18 @@ from recd.config.load import dump
 from recd.config.messages import COMMANDS, PROTOCOL_VERSION, Request
 from recd.daemon.session.machine import State
 from recd.daemon.supervisor import status
+from recd.daemon.supervisor.access import Caller
 from recd.daemon.supervisor.control import Later, Outcome
 from recd.daemon.supervisor.recording import Recording
-from recd.daemon.supervisor.takes import LONGEST_NS, Fate
+from recd.daemon.supervisor.takes import LONGEST_NS, Fate, Take
 from recd.shm.clock import NS_PER_S, now_ns
 from recd.shm.dump import describe_cell, describe_ring
 
 if TYPE_CHECKING:
     from recd.daemon.supervisor.supervisor import Supervisor
+
+NOTES_MAX = 64
+"""Commands by keys that are noted with one episode."""
 
 SUMMARIES_MAX = 20
 """`episodes` with a larger limit leaves the summaries out, so that the reply stays small."""
@@ -38,13 +42,27 @@ class Commands:
             name: getattr(self, f"_{name.replace('.', '_')}") for name in COMMANDS
         }
 
-    def handle(self, request: Request) -> Outcome:
-        """Carry out one request. Raises RecdError with the reason of a refusal."""
-        if not self._s.ending.running and COMMANDS[request.cmd].role == "operate":
+    def handle(self, request: Request, caller: Caller) -> Outcome:
+        """Carry out one request of a caller who may. RecdError with the reason of a refusal."""
+        if not self._s.ending.running and COMMANDS[request.cmd].role not in ("observe", "admin"):
             raise StateError(
                 f"{request.cmd}: the daemon is ending", state="ENDING", legal=("status", "estop")
             )
-        return self._methods[request.cmd](request.args, now_ns())
+        now = now_ns()
+        before = self._s.recording.current
+        outcome = self._methods[request.cmd](request.args, now)
+        if caller.fingerprint and COMMANDS[request.cmd].role != "observe":
+            self._note(request.cmd, caller, before or self._s.recording.current, now)
+        if request.cmd == "hello" and not isinstance(outcome, Later):
+            return {**outcome, "you": caller.describe()}
+        return outcome
+
+    def _note(self, cmd: str, caller: Caller, take: Take | None, now: int) -> None:
+        """Whose key commanded: in the log, and with the episode that runs."""
+        self._s.log.info("command of a key", cmd=cmd, **caller.describe())
+        if take is not None and len(take.commanded) < NOTES_MAX:
+            note = {"cmd": cmd, **caller.describe(), "at_s": (now - take.t0_ns) / NS_PER_S}
+            take.commanded.append(note)
 
     def _recording(self, args: Args) -> Recording:
         name = args.get("recording", "main")
@@ -143,6 +161,7 @@ class Commands:
             "serial_delivery": s.serial.answer,
             "shm_bytes": s.resources.nbytes,
             "rejected_messages": s.control.rejected if s.control is not None else 0,
+            "control": s.control.describe() if s.control is not None else {},
         }
 
     def _shm(self, args: Args, now: int) -> Outcome:

@@ -23,10 +23,13 @@ class InstanceTakenError(RecdError):
 
 
 class InstanceLock:
-    """Holds `<runtime>/recd.lock` until `release`. Raises InstanceTakenError, naming the pid."""
+    """Holds `<runtime>/recd.lock` until `release`. Raises InstanceTakenError, naming the pid.
 
-    def __init__(self, directory: Path, instance: str) -> None:
-        self.directory = make_private(directory)
+    gid: group that may look into the folder, None for nobody.
+    """
+
+    def __init__(self, directory: Path, instance: str, *, gid: int | None = None) -> None:
+        self.directory = make_private(directory, gid=gid)
         self._path = directory / "recd.lock"
         self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:

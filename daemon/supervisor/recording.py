@@ -8,7 +8,7 @@ what came back. It never waits: answers arrive through `hear`, time through `wat
                                     end {uid, ticks, keep}
     encoder -> supervisor           opened, closed {uid, ...}, failed {uid, reason}
     supervisor -> writer            seal {uid, keep, cameras, failed, arms, marks, task, operator,
-                                          end_reason, restarts, ticks, resume}
+                                          end_reason, restarts, ticks, commanded, resume}
     writer -> supervisor            progress {uid, rows}, durable {uid, ...}, discarded {uid},
                                     failed {uid, reason, kept_at}, later decoded {uid, decode}
     supervisor -> writer            undo {uid}, undelete {uid}
@@ -311,6 +311,7 @@ class Recording:
             "end_reason": facts.end_reason,
             "restarts": dict(take.restarts),
             "ticks": take.ticks,
+            "commanded": list(take.commanded),
         }
 
     def _durable(self, take: Take, fields: Mapping[str, Any], now: int) -> None:

@@ -6,7 +6,7 @@ from recd.config.messages import (
     COMMANDS,
     MAX_DEPTH,
     MAX_MESSAGE_BYTES,
-    MAX_REQUEST_ITEMS,
+    REQUEST_LIMITS,
     Command,
     Request,
 )
@@ -18,18 +18,22 @@ from recd.daemon.supervisor.planner import LEASE_NS
 from recd.daemon.supervisor.processes import MANNERS
 from recd.shm.clock import NS_PER_S
 
+_KIB = (REQUEST_LIMITS.nbytes // 1024, MAX_MESSAGE_BYTES // 1024)
+
 HEAD = f"""# Control API
 
 Written by `make docs` from the tables in the code; do not edit by hand.
 
 The daemon binds two ZeroMQ sockets in its runtime folder (`recd run` prints it; mode 0700):
-`ctl.sock` (ROUTER) for requests and `evt.sock` (PUB) for events. The Python client
-`recd.clients.client.RecdClient` and `recctl` use nothing else.
+`ctl.sock` (ROUTER) for requests and `evt.sock` (PUB) for events. `control.endpoint` adds a tcp
+address (events at the next port); keys and roles are in [security.md](security.md). The Python
+client `recd.clients.client.RecdClient` and `recctl` use nothing else.
 
 ## Requests and replies
 
-One frame, one msgpack map, at most {MAX_MESSAGE_BYTES // 1024} KiB, {MAX_DEPTH} levels deep,
-{MAX_REQUEST_ITEMS} values; text keys, no extension types. Unknown fields are ignored, unknown
+One frame, one msgpack map, {MAX_DEPTH} levels deep; a request at most {_KIB[0]} KiB,
+{REQUEST_LIMITS.items} values and keys of {REQUEST_LIMITS.key_bytes} bytes, a reply at most
+{_KIB[1]} KiB; text keys, none twice, no extension types. Unknown fields are ignored, unknown
 commands refused.
 
 ```
@@ -45,9 +49,11 @@ reply    {{"v": 1, "ty": "rep", "re": id, "ok": true, "result": map}}
 - **Deadlines.** A command that waits (`stop`, `discard`, `rerecord`, `undelete`, motion commands,
   `shutdown`) and is not done within `deadline_ms` is answered with code `deadline`; it goes on.
 - **Error codes**: `state` (not legal now: `state` and `legal` say more), `argument`, `unknown`,
-  `malformed`, `oversized`, `version`, `deadline`, `dataset`, `device`, `not_saved`, `reply`.
-- A client uses DEALER (or REQ). A message larger than the limit closes its connection; malformed
-  ones are answered, and after some of them only counted.
+  `malformed`, `oversized`, `version`, `deadline`, `dataset`, `device`, `not_saved`, `reply`, `role`
+  (the key's role does not reach), `key` (revoked), `busy` (too many requests), `ignored`.
+- A client uses DEALER (or REQ). A message larger than {_KIB[1]} KiB closes its connection;
+  malformed ones are answered, and after some of them the connection is not heard for a while.
+- An id counts among the requests of one key; `re` is empty where the id could not be read.
 """
 
 EVENTS = """## Events

@@ -21,6 +21,7 @@ from recd.daemon import log
 from recd.daemon.session import machine
 from recd.daemon.session.machine import Event, State
 from recd.daemon.supervisor import disk, simulation
+from recd.daemon.supervisor.access import access_of
 from recd.daemon.supervisor.commands import Commands
 from recd.daemon.supervisor.control import ControlPlane
 from recd.daemon.supervisor.ending import Ending, Stage
@@ -62,8 +63,9 @@ class Supervisor:
         self.started_ns = now_ns()
         self.fatal: RecdError | None = None
         self.log = log.get_logger()
+        self._access = access_of(robot.control)
         directory = runtime_dir(robot.instance_name, robot.control.runtime_dir)
-        self._lock = InstanceLock(directory, robot.instance_name)
+        self._lock = InstanceLock(directory, robot.instance_name, gid=self._access.gid)
         table = process_table(robot) if rows is None else rows
         try:
             self.resources = Resources(robot, table)
@@ -163,7 +165,8 @@ class Supervisor:
         for fd in self.fleet.fds():
             poller.register(fd, zmq.POLLIN)
         if self.control is not None:
-            poller.register(self.control.socket, zmq.POLLIN)
+            for socket in self.control.sockets:
+                poller.register(socket, zmq.POLLIN)
         now = now_ns()
         wait_ns = max(0, self._next_deadline_ns(now) - now)
         poller.poll(-(-wait_ns // NS_PER_MS))
@@ -378,7 +381,7 @@ class Supervisor:
             self.news.control = ControlPlane(
                 self.directory,
                 self._commands.handle,
-                endpoint=self.robot.control.endpoint,
+                access=self._access,
                 session_id=self.session_id,
             )
             self.log.info("control socket is open", directory=str(self.directory))

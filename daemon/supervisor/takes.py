@@ -54,7 +54,8 @@ class Take:
     closed: camera -> its `closed` message; failed: camera -> why it has none; ticks: number of
     rows, None while it runs. stop_ns: when its end was asked for (CLOCK_MONOTONIC). decode: what
     the decoding after its save found, empty before; warned: its end at the limit was announced;
-    lost: what the writer said when it gave the take up while it was still running.
+    lost: what the writer said when it gave the take up while it was still running. commanded: what
+    callers with a key commanded while it ran {cmd, name, role, key, at_s}.
     """
 
     uid: str
@@ -69,6 +70,7 @@ class Take:
     closed: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     restarts: dict[str, int] = field(default_factory=dict)
+    commanded: list[dict[str, Any]] = field(default_factory=list)
     seal: Mapping[str, Any] | None = None
     outcome: Mapping[str, Any] = field(default_factory=dict)
     ended_ns: int = 0
@@ -105,6 +107,7 @@ class Take:
             "durable_s": (self.ended_ns - self.stop_ns) / NS_PER_S if self.ended_ns else None,
             "restarts": dict(self.restarts),
             "decode": dict(self.decode) or None,
+            "commanded": list(self.commanded),
             **keep,
         }
 

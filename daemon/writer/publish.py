@@ -240,6 +240,7 @@ class Publisher:
             "codec": {n: c.get("pins", {}) for n, c in seal.get("cameras", {}).items()},
             "end_reason": seal.get("end_reason", ""),
             "marks": seal.get("marks", []),
+            "commanded": seal.get("commanded") or None,
             "verdict": judged.to_dict(),
             "t0_ns": episode.t0_ns,
             "clock": {

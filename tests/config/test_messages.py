@@ -50,11 +50,14 @@ def nested(depth: int) -> object:
         (msgpack.packb({"a": [[0] * 3000, [0] * 3000]}), "oversized"),
         (bytes(messages.MAX_MESSAGE_BYTES + 1), "oversized"),
         (msgpack.packb({"a": 1}) + b"\x00", "malformed"),
+        (b"\x82\xa1a\x01\xa1a\x02", "malformed"),
+        (msgpack.packb({"k" * 65: 1}), "oversized"),
+        (msgpack.packb({"a": "x" * messages.MAX_REQUEST_BYTES}), "oversized"),
     ],
 )
 def test_what_is_not_one_small_plain_map_is_refused(data: bytes, code: str) -> None:
     with pytest.raises(MessageError) as refused:
-        messages.decode(data, max_items=messages.MAX_REQUEST_ITEMS)
+        messages.decode(data, messages.REQUEST_LIMITS)
     assert refused.value.code == code
 
 

@@ -91,10 +91,3 @@ def test_a_writer_that_refuses_the_dataset_ends_the_daemon_with_its_words(
     assert "camera 7 is not there" in daemon.said
     assert "plug it in" in daemon.said
     assert "Traceback" not in daemon.said
-
-
-def test_a_control_endpoint_that_others_could_reach_is_refused(start_daemon: Start) -> None:
-    daemon = start_daemon(set=["control.endpoint=tcp://0.0.0.0:5999"])
-    assert daemon.process.wait(timeout=60) == 2
-    assert "tcp://0.0.0.0:5999" in daemon.said
-    assert "Traceback" not in daemon.said

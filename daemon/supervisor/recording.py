@@ -416,9 +416,7 @@ class Recording:
 
     def worker_back(self, process: str, kind: str) -> None:
         """An encoder or writer is ready (again): tell it everything that is still open."""
-        for take in self.takes.values():
-            if take.fate not in (Fate.RECORDING, Fate.CLOSING, Fate.COMMITTING, Fate.DISCARDING):
-                continue
+        for take in self.open_takes():
             if kind == "encoder" and (
                 _camera_of(process) in take.closed or _camera_of(process) in take.failed
             ):
@@ -436,11 +434,18 @@ class Recording:
                 if uid not in self.session.committing:
                     self._send_undo(uid)
 
-    def worker_left(self, process: str) -> None:
+    def open_takes(self) -> list[Take]:
+        """Takes of which nobody knows yet what becomes of them, oldest first."""
+        return [take for take in self.takes.values() if take.open]
+
+    def worker_left(self, process: str, kind: str, now: int) -> None:
         """A worker of this recording ended while a take was open: the take remembers it."""
-        take = self.current
-        if take is not None:
+        current = self.current
+        concerned = self.open_takes() if kind == "writer" else [current] if current else []
+        for take in concerned:
             take.restarts[process] = take.restarts.get(process, 0) + 1
+        if kind == "writer" and current is not None and not current.resumable(process):
+            self.abort(now, f"{process}: ended {current.restarts[process]} times in this episode")
 
     def _forget_old(self) -> None:
         for uid in list(self.takes)[:-KEPT_EPISODES]:

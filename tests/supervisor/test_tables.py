@@ -41,7 +41,7 @@ def test_every_loss_has_a_row(kind: str, required: Required, loss: Loss, recordi
         ("camera", Required.MARK, Loss.GIVEN_UP, Action.FAULT, Action.DEGRADE),
         ("camera", Required.NOTHING, Loss.ABSENT, Action.NOTE, Action.NOTE),
         ("encoder", Required.EPISODE, Loss.ABSENT, Action.DEGRADE, Action.DEGRADE),
-        ("writer", Required.ALL, Loss.ABSENT, Action.DEGRADE, Action.END_EPISODE),
+        ("writer", Required.ALL, Loss.ABSENT, Action.DEGRADE, Action.DEGRADE),
         ("writer", Required.ALL, Loss.GIVEN_UP, Action.FAULT, Action.FAULT),
         ("arm", Required.EPISODE, Loss.ABSENT, Action.DEGRADE, Action.END_EPISODE),
         ("arm", Required.EPISODE, Loss.STARTING, Action.NOTE, Action.NOTE),

@@ -39,6 +39,15 @@ class StoredEpisode:
         """Row records of one camera, TICK_DTYPE [K]."""
         return self._side(f"ticks.{camera}", TICK_DTYPE)
 
+    def tick_log(self, camera: str) -> Records:
+        """The same, also of an episode whose streams were cut off by a crash."""
+        from recd.daemon.dataset.sides import read_stream
+
+        table, _ = read_stream(self.own / f"ticks.{camera}.arrows")
+        if not table.num_columns:
+            return np.zeros(0, TICK_DTYPE)
+        return records_of(table, TICK_DTYPE)
+
     def samples(self, bus: str, *, joints: int) -> Records:
         """Native-rate samples of one arm bus."""
         return self._side(f"arm.{bus}", arm_sample_dtype(joints))

@@ -30,6 +30,7 @@ from recd.daemon.encode.pictures import Pictures
 from recd.daemon.encode.sinks import PictureSink, SinkError
 from recd.daemon.encode.take import Counts, Take, TakeSpec, make_aligner
 from recd.daemon.encode.watch import RingWatch
+from recd.daemon.faultpoints import fault_point
 from recd.daemon.worker import WorkerContext
 from recd.shm import OBSERVER, Doorbell, ReaderPolicy, RingReader, Segment, Slot
 from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns
@@ -188,6 +189,7 @@ class EncoderWorker:
         """Hand a complete take to a thread that waits for the disk."""
         take = opened.take
         uid = take.spec.uid
+        fault_point("encoder.rows_done")
         del self._open[uid]
         take.lost += self._reader.lost - opened.lost_before
         if take.spec.step and (surplus := take.first_surplus()) is not None:
@@ -207,6 +209,7 @@ class EncoderWorker:
             self._closing.pop(closed.uid).join()
             if not closed.ok:
                 self._ctx.log.error("take failed", episode=closed.uid, **closed.message)
+            fault_point("encoder.closed")
             self._ctx.link.send("closed" if closed.ok else "failed", **closed.message)
             self._open_spare()
 
@@ -241,6 +244,7 @@ class EncoderWorker:
         earlier = earlier_parts(final) if message.get("resume") else ()
         spec = TakeSpec.from_begin(message, first_row=sum(part.rows for part in earlier))
         sink = self._sink_for(message, spec)
+        fault_point("encoder.begin")
         try:
             final.parent.mkdir(parents=True, exist_ok=True)
             sink.bind(next_part(final, earlier))

@@ -21,6 +21,7 @@ from dataclasses import replace
 from typing import Any
 
 from recd.config.errors import RecdError
+from recd.daemon.faultpoints import fault_point
 from recd.daemon.session import machine
 from recd.daemon.session.machine import Session, State
 from recd.daemon.supervisor.steps import SOURCE_ENDED
@@ -118,6 +119,7 @@ class Recording:
             self._post.send(process, "begin", **begin, source=self.sources.get(camera, {}))
         for process in self.spec.writers:
             self._post.send(process, "begin", **begin)
+        fault_point("supervisor.begun")
         self._listener.announce("episode", "started", **take.describe())
         self._tell("started", uid)
         return take
@@ -207,6 +209,7 @@ class Recording:
         take.ticks = exactly or max(rows, self._rows_at_stop(take, now))
         for process in (*self.spec.encoders.values(), *self.spec.writers):
             self._post.send(process, "end", uid=take.uid, ticks=take.ticks, keep=facts.keep)
+        fault_point("supervisor.ending")
         self._listener.announce("episode", "ending", uid=take.uid, reason=facts.end_reason)
         self._close_when_ready(take, now)
         return take
@@ -281,6 +284,7 @@ class Recording:
             take.seal = self._seal(take, facts)
             for process in self.spec.writers:
                 self._post.send(process, "seal", **take.seal)
+            fault_point("supervisor.sealed")
             self._listener.announce("episode", "closed", **take.describe())
         if restart:
             self._restart(take, now)
@@ -318,6 +322,7 @@ class Recording:
             # A writer's recovery published it before it could be told to throw it away.
             self._send_undo(take.uid)
             return
+        fault_point("supervisor.durable")
         take.outcome, take.rows, take.ended_ns = fields, int(fields.get("rows", 0)), now
         take.fate = Fate.SAVED
         undo_now = take.uid in self.session.undoing

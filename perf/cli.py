@@ -203,11 +203,17 @@ def storm(seed: int, count: int, first: int, only: tuple[str, ...], disk: bool |
 @perf.command("storm-table")
 @click.argument("paths", nargs=-1, required=True,
                 type=click.Path(path_type=Path, exists=True, dir_okay=False))  # fmt: skip
-def storm_table(paths: tuple[Path, ...]) -> int:
-    """Print the table of docs/reliability.md from result files of storms."""
-    from recd.perf.storm.report import load, table
+@click.option("--into", type=click.Path(path_type=Path, exists=True, dir_okay=False),
+              help="Replace the table in this file instead of printing it.")  # fmt: skip
+def storm_table(paths: tuple[Path, ...], into: Path | None) -> int:
+    """Make the table of docs/reliability.md from result files of storms."""
+    from recd.perf.storm.report import load, put_into, table
 
-    click.echo(table(load(paths)))
+    text = table(load(paths))
+    if into is None:
+        click.echo(text)
+    else:
+        put_into(into, text)
     return 0
 
 

@@ -7,11 +7,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from recd.config.errors import RecdError
 from recd.perf.storm.disks import DISK_FAULTS
 from recd.perf.storm.faults import FAULTS, Fault
 from recd.perf.storm.runner import Bout
 
 READ_LIMIT = 110
+
+BEGIN, END = "<!-- storm table -->", "<!-- end of storm table -->"
+"""The table stands between these lines of a document."""
 
 
 def append(path: Path, bout: Bout) -> None:
@@ -45,6 +49,16 @@ def table(bouts: Sequence[Bout]) -> str:
         if mine := [bout for bout in bouts if bout.fault == fault.name]:
             lines.append(_row(fault, mine))
     return "\n".join(lines)
+
+
+def put_into(document: Path, text: str) -> None:
+    """Replace what stands between the marks. RecdError when the document has none."""
+    before, begun, rest = document.read_text(encoding="utf-8").partition(BEGIN)
+    _, ended, after = rest.partition(END)
+    if not begun or not ended:
+        raise RecdError(f"{document}: expected the lines {BEGIN} and {END}")
+    whole = f"{before}{BEGIN}\n{text}\n{END}{after}"
+    document.write_text(whole, encoding="utf-8")
 
 
 def _row(fault: Fault, bouts: Sequence[Bout]) -> str:

@@ -27,9 +27,9 @@ CAMERAS: Final = ("front", "wrist")
 FPS = 30
 PERIOD_NS = NS_PER_S // FPS
 
-STAMP_SLACK: Final = 4
+STAMP_SLACK: Final = 30
 """A capture time may be claimed half of so many periods off: right after a reconnection arrival is
-all there is to go by, and a busy computer delivers late. The frame itself has to be the named one.
+all there is to go by, and a busy computer delivers late. The frame has to be the named one.
 """
 
 STEPS_PER_S: Final = 360.0 * 4096 / 360.0
@@ -40,7 +40,7 @@ GRIPPER_STEPS_PER_S: Final = 3.6 * 4096
 """The gripper's limit is 3.6 of its calibrated range a second; a range is at most one turn."""
 
 SLACK_STEPS = 8
-TICK_NS = 4 * NS_PER_MS
+TICK_NS = 10 * NS_PER_MS
 
 
 @dataclass(frozen=True, slots=True)

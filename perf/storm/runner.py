@@ -137,11 +137,22 @@ class Storm:
         if subject.dead:
             subject.start()
             self._log_from = 0
-        client = subject.client
+        self._follow_again()
+
+    def _follow_again(self) -> None:
+        """READY and TELEOP. An arm that was lost waits for `arm`, and the session for the arm."""
+        client = self.subject.client
+
+        def following() -> bool:
+            if self._motion() == "TELEOP":
+                return True
+            with suppress(RecdError):  # its bus is not back yet
+                client.arm()
+            client.pause(0.5)
+            return self._motion() == "TELEOP"
+
+        await_true(following, "the arms to follow again", BACK_WITHIN_S)
         client.wait_until("READY", timeout_s=BACK_WITHIN_S)
-        if self._motion() != "TELEOP":
-            client.arm()
-            client.wait_for_motion("TELEOP", timeout_s=BACK_WITHIN_S)
 
     def _motion(self) -> str:
         return str(self.subject.client.status()["arms"]["main"]["motion"].get("state"))
@@ -226,11 +237,9 @@ class Storm:
         if fault.outcome is Outcome.SAVED_LATER and struck.reply.get("state") != "saved":
             subject.end()
             return self._restart(struck)
-        client = subject.client
-        client.wait_until("READY", timeout_s=BACK_WITHIN_S)
-        if fault.rearms and self._motion() != "TELEOP":
-            client.arm()
-            client.wait_for_motion("TELEOP", timeout_s=BACK_WITHIN_S)
+        if fault.rearms:
+            self._follow_again()
+        subject.client.wait_until("READY", timeout_s=BACK_WITHIN_S)
         took_s = _s(now_ns() - struck.ended_ns)
         struck.findings += self._goal_jumps()
         return took_s

@@ -97,7 +97,13 @@ class Disk:
                 for name in sorted({*old, *new})
                 if (chosen := chance.choice((old, new)).get(name)) is not None
             }
-        # A rename is one step on every disk: what has left its old place has come to the new one.
+        # A rename is one step on every disk: what has left its old place has come to the new one,
+        # and a folder is in one place only.
+        for number, old in folders.items():
+            for name, inode in old.items():
+                moved = inode in folders and now_folders.get(number, {}).get(name) != inode
+                if moved and sum(inode in entries.values() for entries in mixed.values()) > 1:
+                    del mixed[number][name]
         named = {number for entries in mixed.values() for number in entries.values()}
         everywhere = {n for e in now_folders.values() for n in e.values()}
         for number, old in folders.items():

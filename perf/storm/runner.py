@@ -80,6 +80,7 @@ class _Struck:
     made: dict[str, Any] = field(default_factory=dict)
     at_ns: int = 0
     ended_ns: int = 0
+    back_s: float | None = None
     reply: dict[str, Any] = field(default_factory=dict)
     losses: dict[str, int] = field(default_factory=dict)
     read: list[str] = field(default_factory=list)
@@ -168,6 +169,20 @@ class Storm:
         await_true(lambda: self._rows() >= wanted, f"{wanted} rows", BACK_WITHIN_S)
         sleep_until_ns(now_ns() + draw.randrange(PERIOD_NS))
 
+    def _whole_again(self, fault: Fault) -> float | None:
+        """Seconds until nothing is degraded any more while the episode goes on; None when it ended
+        or nothing was seen to be away."""
+        began_ns = now_ns()
+
+        def whole() -> bool:
+            status = self.subject.client.status()
+            return status["state"] != "RECORDING" or not status["degraded"]
+
+        if fault.outcome is not Outcome.GOES_ON or whole():
+            return None
+        await_true(whole, "nothing to be degraded", BACK_WITHIN_S)
+        return _s(now_ns() - began_ns)
+
     def _rows(self) -> int:
         episode = self.subject.client.status()["episode"]
         return int(episode["rows"]) if episode else 0
@@ -195,6 +210,7 @@ class Storm:
         """Stop the episode if it still runs; wait until it is known what became of it."""
         if self.subject.dead:
             return
+        struck.back_s = self._whole_again(fault)
         if fault.outcome is Outcome.GOES_ON:
             more = self._rows() + draw.randint(20, 45)
             await_true(
@@ -240,7 +256,7 @@ class Storm:
         if fault.rearms:
             self._follow_again()
         subject.client.wait_until("READY", timeout_s=BACK_WITHIN_S)
-        took_s = _s(now_ns() - struck.ended_ns)
+        took_s = _s(now_ns() - struck.ended_ns) if struck.back_s is None else struck.back_s
         struck.findings += self._goal_jumps()
         return took_s
 

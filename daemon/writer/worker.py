@@ -4,6 +4,7 @@ One thread. It may be blocked by the disk for as long as the rings hold (ten sec
 what overflows after that is counted and told.
 """
 
+import os
 import select
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -15,14 +16,17 @@ from recd.config.models import RobotConfig
 from recd.config.streams import TICK_DTYPE, arm_sample_dtype, telemetry_dtype
 from recd.daemon.align.cameras import KERNELS
 from recd.daemon.dataset import DatasetStore
+from recd.daemon.dataset.durable import remove_tree
 from recd.daemon.faultpoints import fault_point
+from recd.daemon.spill import FOLDER as SPILLED
+from recd.daemon.spill import SpillWriter
 from recd.daemon.worker import OPEN_TAKES, WorkerContext
 from recd.daemon.writer.builder import RowBuilder
 from recd.daemon.writer.decoding import BackgroundDecode
 from recd.daemon.writer.episode import Episode
 from recd.daemon.writer.publish import Publisher, dataset_schema
 from recd.daemon.writer.streams import RecordStream
-from recd.shm import aot
+from recd.shm import Credit, Segment, aot
 from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns
 
 DRAIN_EVERY_NS = 20 * NS_PER_MS
@@ -89,6 +93,7 @@ class Writer:
         self.arms = [self._arm_stream(bus) for bus in robot.buses()]
         self.telemetry = [self._telemetry_stream(bus) for bus in robot.buses()]
         self.cameras = [self._tick_stream(name) for name in robot.cameras]
+        self.spills = [self._spill(n) for n in robot.cameras if f"cam.{n}" in ctx.spec.rings]
         self._progress_ns = 0
         self._handlers: dict[str, Callable[[dict[str, Any]], None]] = {
             "begin": self._begin,
@@ -127,6 +132,11 @@ class Writer:
             keep=self.robot.dataset.fps * KEEP_SECONDS,
         )
 
+    def _spill(self, camera: str) -> SpillWriter:
+        stream = f"cam.{camera}"
+        segment = Segment.attach(os.dup(self.ctx.spec.rings[stream].fd))
+        return SpillWriter(camera, self.ctx.ring_reader(stream), Credit(segment, slack=0))
+
     def serve(self) -> None:
         """Until told to stop; then episodes that are sealed are still committed."""
         poller = select.poll()
@@ -145,6 +155,7 @@ class Writer:
             if (handler := self._handlers.get(message["ty"])) is not None:
                 handler(message)
         self._drain()
+        self._keep_frames()
         at_ns = now_ns()
         for episode in list(self.episodes.values()):
             if episode.due(at_ns):
@@ -175,6 +186,24 @@ class Writer:
     def _drain(self) -> None:
         for stream in (*self.arms, *self.telemetry, *self.cameras):
             stream.drain(partial(self._consume, stream.name) if self.episodes else None)
+
+    def _keep_frames(self) -> None:
+        """Frames that an encoder does not come after, before their ring overwrites them."""
+        running = next((e for e in self.episodes.values() if e.seal is None), None)
+        if running is None:
+            return
+        for spill in self.spills:
+            began = spill.spilled == 0
+            try:
+                count = spill.keep(running.staging)
+            except OSError as error:
+                self.ctx.log.warning("frames not kept", camera=spill.camera, reason=str(error))
+                continue
+            if began and count:
+                self.ctx.event(
+                    "encoder stalls", level="warning", camera=spill.camera,
+                    reason="its frames are kept on disk until it comes after them",
+                )  # fmt: skip
 
     def _consume(self, stream: str, record: Any, owner: int) -> None:
         for episode in self.episodes.values():
@@ -275,6 +304,7 @@ class Writer:
         self.ctx.status.beat("committing")
         fault_point("writer.sealed")
         try:
+            remove_tree(episode.staging / SPILLED)
             episode.close_logs(durable=False)  # the commit syncs all files of the episode
             if episode.seal["keep"]:
                 self.ctx.link.send("durable", **self.publisher.publish(episode, builder))

@@ -15,6 +15,10 @@ from pathlib import Path
 from random import Random
 
 Entries = dict[str, int]
+Content = tuple[bytes, int]
+"""Bytes of a file and its time of change (ns), which is synced with them."""
+
+EMPTY: Content = (b"", 0)
 
 
 class Witness:
@@ -43,7 +47,7 @@ def note_of(fd: int) -> tuple[int, bool, object]:
     facts = os.fstat(fd)
     if stat.S_ISDIR(facts.st_mode):
         return facts.st_ino, True, entries_of(Path(f"/proc/self/fd/{fd}"))
-    return facts.st_ino, False, Path(f"/proc/self/fd/{fd}").read_bytes()
+    return facts.st_ino, False, (Path(f"/proc/self/fd/{fd}").read_bytes(), facts.st_mtime_ns)
 
 
 def entries_of(folder: Path) -> Entries:
@@ -58,10 +62,10 @@ class Disk:
         self._root = root
         self._pins: list[int] = []
         self._folders: dict[int, Entries] = {}
-        self._files: dict[int, bytes] = {}
+        self._files: dict[int, Content] = {}
         self._look(self._folders, self._files, pin=True)
 
-    def _look(self, folders: dict[int, Entries], files: dict[int, bytes], *, pin: bool) -> None:
+    def _look(self, folders: dict[int, Entries], files: dict[int, Content], *, pin: bool) -> None:
         for path in (self._root, *self._root.rglob("*")):
             fd = os.open(path, os.O_RDONLY)
             number, is_folder, content = note_of(fd)
@@ -87,7 +91,7 @@ class Disk:
 
     def _by_chance(self, folders, files, chance: Random):
         now_folders: dict[int, Entries] = {}
-        now_files: dict[int, bytes] = {}
+        now_files: dict[int, Content] = {}
         self._look(now_folders, now_files, pin=False)
         mixed: dict[int, Entries] = {}
         for number in sorted({*folders, *now_folders}):
@@ -111,9 +115,9 @@ class Disk:
                 if inode in everywhere and inode not in named:
                     mixed[number][name] = inode
         contents = {
-            number: chance.choice((files.get(number, b""), now_files.get(number, b"")))
+            number: chance.choice((files.get(number, EMPTY), now_files.get(number, EMPTY)))
             if number in files and number in now_files
-            else files.get(number, now_files.get(number, b""))
+            else files.get(number, now_files.get(number, EMPTY))
             for number in sorted({*files, *now_files})
         }
         return mixed, contents
@@ -124,7 +128,9 @@ class Disk:
             if inode in folders or (inode not in files and (self._is_folder(inode))):
                 self._build(path / name, inode, folders, files)
             else:
-                (path / name).write_bytes(files.get(inode, b""))
+                content, changed_ns = files.get(inode, EMPTY)
+                (path / name).write_bytes(content)
+                os.utime(path / name, ns=(changed_ns, changed_ns))
 
     def _is_folder(self, inode: int) -> bool:
         """A new folder that was never synced itself: empty after the cut."""

@@ -138,3 +138,28 @@ def in_ring(robot: Robot, stream: str, dtype: np.dtype[np.void]) -> Any:
 def _writer(robot: Robot) -> int | None:
     told = robot.client.status()["processes"]["writer"]
     return told["pid"] if told["phase"] == "running" else None
+
+
+def test_an_encoder_stopped_for_longer_than_its_ring_loses_nothing(tmp_path):
+    # A ring of two seconds, an encoder away for five.
+    with running(tmp_path, "cameras.front.ring_seconds=2") as robot:
+        robot.arm()
+        robot.client.start()
+        until(lambda: robot.rows() >= 30, "30 rows")
+        encoder = robot.workers()["encoder:front"]
+        wrist = _decided(robot, "wrist")
+        encoder.suspend()
+        until(lambda: _decided(robot, "wrist") >= wrist + 150, "five seconds of the other camera")
+        encoder.resume()
+        until(lambda: robot.rows() >= wrist + 160, "the encoder to catch up")
+        lost = {ring["name"]: ring for ring in robot.client.call("shm")["rings"]}["cam.front"]
+        keeps = [reader for reader in lost["readers"] if reader["policy"] == "MUST_KEEP"]
+        assert [reader["lost"] for reader in keeps] == [0]
+        saved = robot.client.stop()
+        assert not (robot.root / ".recd/staging" / saved["uid"]).exists()
+    assert verify_dataset(robot.root).findings == ()
+
+
+def _decided(robot: Robot, camera: str) -> int:
+    rings = {ring["name"]: ring for ring in robot.client.call("shm")["rings"]}
+    return int(rings[f"ticks.{camera}"]["head"])

@@ -55,6 +55,19 @@ def entries_of(folder: Path) -> Entries:
         return {entry.name: entry.inode() for entry in found}
 
 
+def _exchange_at_once(old, new, mixed) -> None:
+    """Two entries that changed places did so in one step: both or neither."""
+    changed = {
+        (number, name): (inode, new[number][name])
+        for number, entries in old.items()
+        for name, inode in entries.items()
+        if new.get(number, {}).get(name, inode) != inode
+    }
+    for (number, name), (before, after) in changed.items():
+        if (after, before) in changed.values():
+            mixed[number][name] = after
+
+
 class Disk:
     """A folder whose present state is all on the disk; later, what a cut left of it."""
 
@@ -101,6 +114,7 @@ class Disk:
                 for name in sorted({*old, *new})
                 if (chosen := chance.choice((old, new)).get(name)) is not None
             }
+        _exchange_at_once(folders, now_folders, mixed)
         # A rename is one step on every disk: what has left its old place has come to the new one,
         # and a folder is in one place only.
         for number, old in folders.items():

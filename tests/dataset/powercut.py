@@ -56,7 +56,7 @@ def entries_of(folder: Path) -> Entries:
 
 
 def _exchange_at_once(old, new, mixed) -> None:
-    """Two entries that changed places did so in one step: both or neither."""
+    """Two entries that changed places did so in one step; here both have."""
     changed = {
         (number, name): (inode, new[number][name])
         for number, entries in old.items()

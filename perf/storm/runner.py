@@ -110,6 +110,7 @@ class Storm:
             self._strike(fault, struck, draw)
             self._end(fault, struck, draw)
             recover_s = self._come_back(fault, struck)
+            struck.findings += self._points_left()
         except RecdError as error:
             struck.findings.append(f"{error.message} (bout of {_s(now_ns() - began_ns):.0f} s)")
         episode = self._check(struck)
@@ -271,10 +272,16 @@ class Storm:
         await_true(lambda: self.subject.dead, "the end of a start that was killed", 30)
         return self.subject.start()
 
+    def _points_left(self) -> list[str]:
+        """Disarm the points that nobody has passed: a fault that did not happen proves nothing."""
+        left = sorted(self.subject.armed_points.iterdir())
+        for armed in left:
+            armed.unlink()
+        return [f"nobody has passed {armed.name}" for armed in left]
+
     def _start_anew(self) -> None:
         """After a finding the next bout must not suffer from this one."""
-        for armed in self.subject.armed_points.iterdir():
-            armed.unlink()
+        self._points_left()
         self.subject.destroy()
         await_true(lambda: self.subject.dead, "the daemon's end", 20)
 

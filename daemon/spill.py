@@ -108,7 +108,7 @@ class SpillReader:
         with self._path.open("rb") as file:
             file.seek(place)
             facts = _HEAD.unpack(file.read(_HEAD.size))
-            return SpilledSlot(*facts, payload=np.frombuffer(file.read(facts[1]), np.uint8))
+            return SpilledSlot(*facts, np.frombuffer(file.read(facts[1]), np.uint8))
 
     def reaching_back(self, index: int) -> int:
         """First index of the frames that were spilled without a gap up to `index`; `index` when

@@ -352,7 +352,7 @@ class Supervisor:
         self.disk = disk.look(self.robot.dataset_root, self.disk)
         for recording in self.recordings.values():
             recording.session = replace(recording.session, low_disk=self.disk.low)
-            if self.disk.low and recording.session.state is State.RECORDING:
+            if self.disk.full and recording.session.state is State.RECORDING:
                 recording.stop(now, "disk nearly full")
         if self.disk.low and not before:
             self.news.announce("fault", "disk_low", **self.disk.describe())

@@ -6,7 +6,7 @@ The file system is filled from beside the dataset, as another program would fill
 import os
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -40,15 +40,18 @@ def small_disk(folder: Path) -> Iterator[Path]:
 
 def fill(folder: Path, *, leave_bytes: int) -> int:
     """Take all space but `leave_bytes`; bytes taken."""
-    facts = os.statvfs(folder)
-    size = max(0, facts.f_bavail * facts.f_frsize - leave_bytes)
     fd = os.open(folder / BALLAST, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
     try:
-        if size:
-            os.posix_fallocate(fd, 0, size)
+        while True:
+            facts = os.statvfs(folder)
+            size = facts.f_bavail * facts.f_frsize - leave_bytes
+            if size <= 0:
+                return 0
+            with suppress(OSError):  # the recorder was faster: what is left now?
+                os.posix_fallocate(fd, 0, size)
+                return size
     finally:
         os.close(fd)
-    return size
 
 
 def _disk_of(subject: StormSubject) -> Path:

@@ -37,13 +37,13 @@ CHAPTER = 25
 BACK_WITHIN_S = 90.0
 SETTINGS = (
     "cameras.wrist.required=abort",
-    "cameras.front.ring_seconds=20",
-    "cameras.wrist.ring_seconds=20",
+    "cameras.front.ring_seconds=3",
+    "cameras.wrist.ring_seconds=3",
     "arms.main.rate_hz=100",
     RESERVED,
 )
-"""front is marked when it is lost, wrist ends the episode. Rings are deep and the arms slow, so
-that a storm tells about faults and not about how busy the computer is."""
+"""front is marked when it is lost, wrist ends the episode. Rings are shorter than the longest
+stall. The arms are slow, so that a storm tells of faults and not of how busy the computer is."""
 
 
 @dataclass(frozen=True, slots=True)

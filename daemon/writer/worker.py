@@ -159,22 +159,24 @@ class Writer:
         at_ns = now_ns()
         for episode in list(self.episodes.values()):
             if episode.due(at_ns):
-                self._keep(episode)
+                self._keep(episode, at_ns)
             if self._complete(episode):
                 self._finish(episode)
         self.decoding.step(recording=bool(self.episodes))
         self._report(at_ns)
 
-    def _keep(self, episode: Episode) -> None:
-        """Once a second: build what can be built, so that a crash costs no more than that."""
+    def _keep(self, episode: Episode, at_ns: int) -> None:
+        """Build what can be built and hand it to the kernel, once a second to the disk: a kill and
+        a power cut cost no more than that."""
         builder = self.builders[episode.uid]
         try:
             builder.extend(builder.decidable())
             fault_point("writer.rows_built")
             episode.flush()
-            if self.robot.dataset.durability == "resilient":
+            if episode.sync_due(at_ns) and self.robot.dataset.durability == "resilient":
+                episode.sync()
                 builder.sync()
-            fault_point("writer.synced")
+                fault_point("writer.synced")
         except OSError as error:
             self._failed(episode.uid, error, episode.staging)
             self._forget(episode)
@@ -254,7 +256,6 @@ class Writer:
                 arms=self.arms,
                 telemetry=self.telemetry,
                 cameras=self.cameras,
-                durable=self.robot.dataset.durability == "resilient",
                 resumed=resumed,
             )
             self.builders[episode.uid] = RowBuilder(self.robot, self.store.schema, episode)

@@ -156,6 +156,9 @@ class Storm:
         await_true(following, "the arms to follow again", BACK_WITHIN_S)
         client.wait_until("READY", timeout_s=BACK_WITHIN_S)
 
+    def _state(self) -> str:
+        return str(self.subject.client.status()["state"])
+
     def _motion(self) -> str:
         return str(self.subject.client.status()["arms"]["main"]["motion"].get("state"))
 
@@ -217,11 +220,13 @@ class Storm:
             await_true(
                 lambda: self._rows() >= more, f"{more} rows: the episode to go on", BACK_WITHIN_S
             )
+        if fault.outcome is Outcome.ENDS:
+            await_true(lambda: self._state() != "RECORDING", "the episode to end by itself", 30)
         if fault.outcome is Outcome.AT_STOP:
             struck.at_ns = now_ns()
         struck.ended_ns = now_ns()
         try:
-            if self.subject.client.status()["state"] == "RECORDING":
+            if self._state() == "RECORDING":
                 struck.reply = self.subject.client.stop(timeout_s=BACK_WITHIN_S)
             else:
                 struck.reply = self._settled(struck.uid)

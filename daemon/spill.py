@@ -14,7 +14,12 @@ from recd.shm import Credit, RingReader, Slot
 from recd.shm.segment import Bytes
 
 FOLDER = "spill"
-_HEAD = struct.Struct("<9q")
+_FACTS = (
+    "index", "nbytes", "epoch", "t_capture_ns", "t_arrival_ns", "t_publish_ns", "source_seq",
+    "flags", "aux",
+)  # fmt: skip
+_HEAD = struct.Struct(f"<{len(_FACTS)}q")
+"""Before each payload in the file."""
 
 BEGIN_AT, TAKE_BACK_AT = 0.5, 0.25
 """Shares of the ring waiting for the encoder: above the first, frames are spilled; down to the
@@ -83,11 +88,7 @@ class SpillWriter:
 
 
 def _record(slot: Slot, payload: bytes) -> bytes:
-    head = _HEAD.pack(
-        slot.index, slot.nbytes, slot.epoch, slot.t_capture_ns, slot.t_arrival_ns,
-        slot.t_publish_ns, slot.source_seq, slot.flags, slot.aux,
-    )  # fmt: skip
-    return head + payload
+    return _HEAD.pack(*(getattr(slot, name) for name in _FACTS)) + payload
 
 
 class SpillReader:
@@ -108,7 +109,9 @@ class SpillReader:
         with self._path.open("rb") as file:
             file.seek(place)
             facts = _HEAD.unpack(file.read(_HEAD.size))
-            return SpilledSlot(*facts, np.frombuffer(file.read(facts[1]), np.uint8))
+            told: dict[str, int] = dict(zip(_FACTS, facts, strict=True))
+            payload = np.frombuffer(file.read(told["nbytes"]), np.uint8)
+            return SpilledSlot(**told, payload=payload)
 
     def reaching_back(self, index: int) -> int:
         """First index of the frames that were spilled without a gap up to `index`; `index` when

@@ -297,7 +297,7 @@ class Storm:
         if ear is None:
             return
         for message in ear.heard[struck.heard_from :]:
-            if message["topic"] == "fault":
+            if message["topic"] == "fault" or message.get("level") in ("warning", "error"):
                 struck.read.append(_words(message))
         struck.heard_from = len(ear.heard)
 

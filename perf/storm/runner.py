@@ -309,7 +309,7 @@ class Storm:
         if reply.get("end_reason") not in (None, "", "stop"):
             struck.read.append(f"episode ended: {reply['end_reason']}")
         verdict = reply.get("verdict") or {}
-        struck.read += [str(reason.get("text", reason)) for reason in verdict.get("reasons", ())]
+        struck.read += [str(reason.get("words", reason)) for reason in verdict.get("reasons", ())]
 
     def _check(self, struck: _Struck) -> EpisodeFacts | None:
         """The invariants; the struck episode if it is in the dataset."""
@@ -357,7 +357,7 @@ class Storm:
     def _judge_reading(self, fault: Fault, struck: _Struck, episode: EpisodeFacts | None) -> None:
         if episode is not None:
             reasons = (episode.manifest.get("verdict") or {}).get("reasons", ())
-            struck.read += [str(reason.get("text", reason)) for reason in reasons]
+            struck.read += [str(reason.get("words", reason)) for reason in reasons]
         if fault.reads and not any(word in line for word in fault.reads for line in struck.read):
             struck.findings.append(f"the operator read nothing of {' or '.join(fault.reads)}")
 
@@ -376,7 +376,20 @@ class Storm:
 
 
 def _words(message: dict[str, Any]) -> str:
-    hidden = ("topic", "seq", "t_ns", "event", "level", "code", "wanted", "phase", "summary", "ty")
+    hidden = (
+        "topic",
+        "seq",
+        "t_ns",
+        "event",
+        "level",
+        "code",
+        "wanted",
+        "phase",
+        "summary",
+        "ty",
+        "v",
+        "sid",
+    )
     told = {k: v for k, v in message.items() if k not in hidden and v not in ("", None, {}, [])}
     inner = told.pop("fields", {})
     facts = ", ".join(f"{key} {value}" for key, value in {**told, **inner}.items())

@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint check interop soak fuzz systemd bench docs clean env env-test
+.PHONY: help demo test lint check interop soak fuzz systemd storm bench docs clean env env-test
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -37,6 +37,14 @@ fuzz: env-test ## 100,000 malformed messages against a daemon that records
 systemd: env-test ## the service under a real systemd, booted in namespaces; needs root
 	@VENV=$(VENV) tests/systemd/run
 
+STORM_SEED ?= 1
+STORM_FAULTS ?= 1000
+storm: env ## faults at random against the real daemon, hours; the result goes into docs/reliability.md
+	@mkdir -p storm-data
+	@$(BIN)/python -m recd.perf storm --seed $(STORM_SEED) --faults $(STORM_FAULTS) \
+	    --directory storm-data --output storm-data/bouts.jsonl; status=$$?; \
+	    $(BIN)/python -m recd.perf storm-table --into docs/reliability.md storm-data/bouts.jsonl && exit $$status
+
 bench: env ## measure recd on this machine, about 5 minutes; leave the machine alone meanwhile
 	@$(BIN)/python -m recd.perf spine --output bench-data/result.json
 
@@ -45,4 +53,4 @@ docs: env-test ## write the references from the models and tables
 	@$(BIN)/python -m recd.daemon.supervisor.reference > docs/control_api.md
 
 clean: ## remove the environment and everything made by demo and tests
-	rm -rf $(VENV) build dist demo-data bench-data .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info
+	rm -rf $(VENV) build dist demo-data bench-data storm-data .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info

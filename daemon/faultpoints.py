@@ -1,15 +1,19 @@
 """Named places where a test may kill, stop or fail a process.
 
 `RECD_FAULT=commit.prepared:kill` (several separated by commas; `name:action:n` acts on the n-th
-pass). Without that variable `fault_point` is an empty function: no lookup, no branch.
+pass). `RECD_FAULT_FOLDER=DIR` arms a running daemon: a file in DIR, named after a point and holding
+the action, acts once, on the first process that passes. Without them `fault_point` is an empty
+function: no lookup, no branch.
 """
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 ENVIRONMENT_KEY = "RECD_FAULT"
+FOLDER_KEY = "RECD_FAULT_FOLDER"
 ACTIONS = ("kill", "error", "pause")
 """kill: SIGKILL to oneself; error: OSError(EIO); pause: SIGSTOP until the test sends SIGCONT."""
 
@@ -49,19 +53,52 @@ def watching(text: str) -> Callable[[str], None]:
         if fault is None:
             return
         fault.passes_left -= 1
-        if fault.passes_left:
-            return
-        if fault.action == "kill":
-            os.kill(os.getpid(), signal.SIGKILL)
-        elif fault.action == "pause":
-            os.kill(os.getpid(), signal.SIGSTOP)
-        else:
-            raise InjectedFaultError(5, f"injected at fault point {name}")
+        if not fault.passes_left:
+            _do(fault.action, name)
 
     return act
 
 
-fault_point: Callable[[str], None] = (
-    watching(os.environ[ENVIRONMENT_KEY]) if os.environ.get(ENVIRONMENT_KEY) else _pass_by
-)
-"""Pass a named place; acts only when `RECD_FAULT` names it."""
+def looking_into(folder: Path) -> Callable[[str], None]:
+    """A `fault_point` that does what a file in `folder` says, once: whoever removes it acts."""
+
+    def act(name: str) -> None:
+        armed = folder / name
+        try:
+            action = armed.read_text()
+            armed.unlink()
+        except FileNotFoundError:
+            return
+        _do(action, name)
+
+    return act
+
+
+def arm(folder: Path, name: str, action: str) -> None:
+    """Let the next process that passes `name` do `action`, once. ValueError for another action."""
+    if action not in ACTIONS:
+        raise ValueError(f"expected {', '.join(ACTIONS)}, got {action!r}")
+    hidden = folder / f".{name}"
+    hidden.write_text(action)
+    hidden.replace(folder / name)
+
+
+def _do(action: str, name: str) -> None:
+    if action == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif action == "pause":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    else:
+        raise InjectedFaultError(5, f"injected at fault point {name}")
+
+
+def _chosen(environment: Mapping[str, str]) -> Callable[[str], None]:
+    if named := environment.get(ENVIRONMENT_KEY):
+        return watching(named)
+    if folder := environment.get(FOLDER_KEY):
+        return looking_into(Path(folder))
+    return _pass_by
+
+
+fault_point: Callable[[str], None] = _chosen(os.environ)
+"""Pass a named place; acts only when one of the two variables names it."""

@@ -35,6 +35,10 @@ KINDS: dict[str, str] = {
 
 TITLES = {"camera": "cam", "encoder": "enc"}
 
+OPEN_TAKES = "open_takes"
+"""Key of a writer's configuration: `begin` of every take that was open when it was started, in the
+place of one that died; it goes on with them."""
+
 LINK_PACKET_BYTES = 192 * 1024
 """Largest message on a link; the socket buffers are set to hold several."""
 

@@ -13,6 +13,7 @@ from recd.config.errors import DatasetError
 from recd.config.streams import TICK_DTYPE, arm_sample_dtype
 from recd.daemon.dataset.layout import Layout
 from recd.daemon.dataset.manifest import read_manifest
+from recd.daemon.writer.sidelog import records_of
 
 Records = npt.NDArray[np.void]
 
@@ -38,6 +39,15 @@ class StoredEpisode:
         """Row records of one camera, TICK_DTYPE [K]."""
         return self._side(f"ticks.{camera}", TICK_DTYPE)
 
+    def tick_log(self, camera: str) -> Records:
+        """The same, also of an episode whose streams were cut off by a crash."""
+        from recd.daemon.dataset.sides import read_stream
+
+        table, _ = read_stream(self.own / f"ticks.{camera}.arrows")
+        if not table.num_columns:
+            return np.zeros(0, TICK_DTYPE)
+        return records_of(table, TICK_DTYPE)
+
     def samples(self, bus: str, *, joints: int) -> Records:
         """Native-rate samples of one arm bus."""
         return self._side(f"arm.{bus}", arm_sample_dtype(joints))
@@ -50,7 +60,7 @@ class StoredEpisode:
         return {name: np.array(table[name].to_pylist()) for name in table.column_names}
 
     def _side(self, stream: str, dtype: np.dtype[np.void]) -> Records:
-        return structured(self._stream(f"{stream}.arrows"), dtype)
+        return records_of(self._stream(f"{stream}.arrows"), dtype)
 
     def _stream(self, name: str) -> Any:
         from recd.daemon.dataset.sides import read_stream
@@ -104,18 +114,6 @@ class StoredEpisode:
     ) -> str:
         info = json.loads(Layout(self.root).info.read_text())
         return str(info[name]).format(chunk_index=facts[chunk], file_index=facts[file], **more)
-
-
-def structured(table: Any, dtype: np.dtype[np.void]) -> Records:
-    """An Arrow table as structured records; vectors from fixed-size lists."""
-    records = np.zeros(table.num_rows, dtype)
-    assert dtype.names is not None
-    for name in dtype.names:
-        column = table[name].combine_chunks()
-        shape = dtype[name].shape
-        values = column.flatten() if shape else column
-        records[name] = values.to_numpy(zero_copy_only=False).reshape(-1, *shape)
-    return records
 
 
 def disk_bytes(root: Path) -> dict[str, int]:

@@ -117,7 +117,8 @@ def compare(
             findings.append(Finding(row, wrong, _shown(stamp, before, ticks[row])))
         before = stamp or before
         # Frames lost in a hole that its own row admits, or was blamed for, need no later mention.
-        told = TickFlag.SKIP_BEFORE if flags & _NO_PICTURE or stamp is None else TickFlag(0)
+        hole = flags & (_NO_PICTURE | TickFlag.FROZEN)
+        told = TickFlag.SKIP_BEFORE if hole or stamp is None else TickFlag(0)
     return PictureTruth(len(ticks), len(stamps), captured, repeated, skipped, tuple(findings))
 
 

@@ -135,7 +135,8 @@ def _write_own(
 ) -> None:
     own = draft.folder / OWN_FOLDER
     for side in sides:
-        if side.parent != own:
+        # An earlier attempt that was killed may have moved it.
+        if side.parent != own and side.exists():
             side.replace(own / side.name)
     described = {
         key: {

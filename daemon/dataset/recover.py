@@ -90,8 +90,11 @@ class RecoveryReport:
         return ExitCode.NOTHING_LOST
 
 
-def recover(handle: Handle, *, min_rows: int = 1) -> RecoveryReport:
-    """Deal with everything in staging. Episodes shorter than `min_rows` are put aside."""
+def recover(
+    handle: Handle, *, min_rows: int = 1, spare: frozenset[str] = frozenset()
+) -> RecoveryReport:
+    """Deal with everything in staging but the uids in `spare`, which somebody still records.
+    Episodes shorter than `min_rows` are put aside."""
     report = RecoveryReport(rolled=handle.rolled)
     layout = handle.layout
     staging = layout.own / "staging"
@@ -103,7 +106,7 @@ def recover(handle: Handle, *, min_rows: int = 1) -> RecoveryReport:
             report.cleaned.append(uid)
         elif uid in handle.ledger.trashed:
             _finish_trash(layout, uid, report)
-        else:
+        elif uid not in spare:
             _salvage_or_put_aside(handle, uid, report, min_rows=min_rows)
         fault_point("recover.end")
     _clean_trash(handle, report)

@@ -175,9 +175,12 @@ class DatasetStore:
             steps_ns={},
         )
 
-    def recover(self, *, min_rows: int = 1) -> RecoveryReport:
-        """Publish or put aside what a crash left in staging. Call before anything is staged."""
-        return recover(self._handle, min_rows=min_rows)
+    def recover(self, *, min_rows: int = 1, spare: frozenset[str] = frozenset()) -> RecoveryReport:
+        """Publish or put aside what a crash left in staging. Call before anything is staged.
+
+        spare: uids that are still being recorded; they are left in staging.
+        """
+        return recover(self._handle, min_rows=min_rows, spare=spare)
 
     def pack(self) -> PackReport:
         """Join the per-episode files to LeRobot's sizes, atomically; no episode may be running."""

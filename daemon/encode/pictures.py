@@ -5,6 +5,7 @@ from typing import Any
 
 from recd.config.streams import FrameFlag
 from recd.daemon.encode.colour import Converter, PictureError
+from recd.daemon.spill import SpilledSlot
 from recd.shm import Slot
 
 _KEPT = 4
@@ -26,7 +27,7 @@ class Pictures:
         self.converter = converter
         self._seen: dict[int, tuple[Any, Fate]] = {}
 
-    def of(self, slot: Slot) -> tuple[Any, Fate]:
+    def of(self, slot: Slot | SpilledSlot) -> tuple[Any, Fate]:
         """(VideoFrame or None, fate) of a slot. Asked again, it answers the same."""
         if (known := self._seen.get(slot.index)) is not None:
             return known
@@ -35,7 +36,7 @@ class Pictures:
         self._seen[slot.index] = result = self._read(slot)
         return result
 
-    def _read(self, slot: Slot) -> tuple[Any, Fate]:
+    def _read(self, slot: Slot | SpilledSlot) -> tuple[Any, Fate]:
         if slot.flags & FrameFlag.CORRUPT:
             return None, Fate.CORRUPT
         try:

@@ -20,6 +20,7 @@ from recd.daemon.encode.pictures import Fate, Pictures
 from recd.daemon.encode.sinks import PictureSink
 from recd.daemon.encode.statistics import CameraStatistics
 from recd.daemon.encode.thumbnails import Thumbnails
+from recd.daemon.spill import SpilledSlot
 from recd.shm import RingWriter, Slot
 from recd.shm.clock import NS_PER_S, now_ns
 
@@ -123,7 +124,7 @@ class _Shown:
     """The last good picture, the slot it came from, and what every row that shows it is flagged."""
 
     frame: Any
-    slot: Slot
+    slot: Slot | SpilledSlot
     flags: TickFlag
 
 
@@ -157,7 +158,7 @@ class Take:
         self._aligner = aligner
         self._pictures = pictures
         self._ticks = ticks
-        self._slots: dict[int, Slot] = {}
+        self._slots: dict[int, Slot | SpilledSlot] = {}
         self._shown: _Shown | None = None
         self._black: Any = None
         self._passed_over = False
@@ -166,14 +167,14 @@ class Take:
 
     # ------------------------------------------------------------------ frames in
 
-    def push(self, slot: Slot) -> None:
+    def push(self, slot: Slot | SpilledSlot) -> None:
         """A frame came. Its payload stays in the ring until a row wants it."""
         self._count_gap(slot)
         self._heard_ns = slot.t_publish_ns
         if self._aligner.push(slot.index, slot.t_capture_ns, slot.t_publish_ns):
             self._slots[slot.index] = slot
 
-    def _count_gap(self, slot: Slot) -> None:
+    def _count_gap(self, slot: Slot | SpilledSlot) -> None:
         """Frames that the device dropped: gaps in its numbers that the ring does not explain."""
         inside = self.spec.step or slot.t_capture_ns > self.spec.grid.t0_ns
         if inside and min(slot.source_seq, self._last_seq) >= 0:
@@ -306,5 +307,5 @@ class Take:
             del self._slots[index]
 
 
-def _frozen(slot: Slot) -> TickFlag:
+def _frozen(slot: Slot | SpilledSlot) -> TickFlag:
     return TickFlag.FROZEN if slot.flags & FrameFlag.FROZEN else TickFlag(0)

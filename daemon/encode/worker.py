@@ -30,6 +30,8 @@ from recd.daemon.encode.pictures import Pictures
 from recd.daemon.encode.sinks import PictureSink, SinkError
 from recd.daemon.encode.take import Counts, Take, TakeSpec, make_aligner
 from recd.daemon.encode.watch import RingWatch
+from recd.daemon.faultpoints import fault_point
+from recd.daemon.spill import TAKE_BACK_AT, SpilledSlot, SpillReader, spill_path
 from recd.daemon.worker import WorkerContext
 from recd.shm import OBSERVER, Doorbell, ReaderPolicy, RingReader, Segment, Slot
 from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns
@@ -56,12 +58,14 @@ def run(ctx: WorkerContext) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Open:
-    """A take being encoded. final: its file; earlier: parts of encoders that died before."""
+    """A take being encoded. final: its file; earlier: parts of encoders that died before; spill:
+    frames that the writer kept while an encoder stalled."""
 
     take: Take
     final: Path
     earlier: tuple[Part, ...]
     lost_before: int
+    spill: SpillReader
 
 
 class EncoderWorker:
@@ -80,7 +84,9 @@ class EncoderWorker:
         self._settings = CodecSettings.from_plain(ctx.config.get("encoder", {}))
         self._sync = ctx.robot["dataset"].get("durability", "resilient") == "resilient"
         self._open: dict[str, _Open] = {}
-        self._recent: deque[Slot] = deque(maxlen=min(RECENT, self._reader.spec.slots // 4 or 1))
+        self._recent: deque[Slot | SpilledSlot] = deque(
+            maxlen=min(RECENT, self._reader.spec.slots // 4 or 1)
+        )
         self._spare: PictureSink | None = None
         self._closing: dict[str, threading.Thread] = {}
         self._closed: queue.SimpleQueue[Closed] = queue.SimpleQueue()
@@ -155,11 +161,24 @@ class EncoderWorker:
             if slot is None:
                 break
 
-    def _next_slot(self) -> Slot | None:
+    def _next_slot(self) -> Slot | SpilledSlot | None:
         # Steps wait in the ring for their take; a device's frames go by.
         if self._holds_steps and not self._open:
             return None
-        return self._reader.take()
+        return self._spilled_slot() or self._reader.take()
+
+    def _spilled_slot(self) -> SpilledSlot | None:
+        """The next frame from the file where the writer put it while this process was stalled."""
+        if not self._open:
+            return None
+        index = self._reader.cursor
+        if self._reader.peek_head() - index <= self._reader.spec.slots * TAKE_BACK_AT:
+            return None
+        for opened in self._open.values():
+            if (slot := opened.spill.take(index)) is not None:
+                self._reader.seek(index + 1)
+                return slot
+        return None
 
     def _advance(self, opened: _Open, horizon_ns: int) -> None:
         take = opened.take
@@ -188,6 +207,7 @@ class EncoderWorker:
         """Hand a complete take to a thread that waits for the disk."""
         take = opened.take
         uid = take.spec.uid
+        fault_point("encoder.rows_done")
         del self._open[uid]
         take.lost += self._reader.lost - opened.lost_before
         if take.spec.step and (surplus := take.first_surplus()) is not None:
@@ -207,6 +227,7 @@ class EncoderWorker:
             self._closing.pop(closed.uid).join()
             if not closed.ok:
                 self._ctx.log.error("take failed", episode=closed.uid, **closed.message)
+            fault_point("encoder.closed")
             self._ctx.link.send("closed" if closed.ok else "failed", **closed.message)
             self._open_spare()
 
@@ -241,6 +262,7 @@ class EncoderWorker:
         earlier = earlier_parts(final) if message.get("resume") else ()
         spec = TakeSpec.from_begin(message, first_row=sum(part.rows for part in earlier))
         sink = self._sink_for(message, spec)
+        fault_point("encoder.begin")
         try:
             final.parent.mkdir(parents=True, exist_ok=True)
             sink.bind(next_part(final, earlier))
@@ -254,9 +276,10 @@ class EncoderWorker:
             rule=str(self._ctx.config.get("alignment", "hysteresis")),
         )
         take = Take(spec, aligner=aligner, sink=sink, pictures=self._pictures, ticks=self._ticks)
-        self._open[spec.uid] = _Open(take, final, earlier, self._reader.lost)
+        spill = SpillReader(spill_path(spec.staging, self._camera))
+        self._open[spec.uid] = _Open(take, final, earlier, self._reader.lost, spill)
         if spec.first_row:
-            self._go_back(spec)
+            self._go_back(spec, spill)
         elif not spec.step:
             for slot in self._recent:
                 take.push(slot)
@@ -324,9 +347,13 @@ class EncoderWorker:
         if self._spare is None and not self._open:
             self._spare = self._new_sink(self._dataset_rate())
 
-    def _go_back(self, spec: TakeSpec) -> None:
-        """After a restart: take up again what the ring still holds of rows not in the file."""
+    def _go_back(self, spec: TakeSpec, spill: SpillReader) -> None:
+        """After a restart: take up again what the ring still holds of rows not in the file, and
+        what was spilled before it."""
         oldest = self._oldest_held()
+        # A few frames further on the ring is sure to hold them when they are asked for.
+        held = oldest + self._reader.spec.slots // 8
+        oldest = min(oldest, spill.reaching_back(held))
         if spec.step and (told := self._last_row_told()) is not None:
             row, index = told
             oldest = max(oldest, index - (row - spec.first_row))

@@ -221,7 +221,8 @@ def start(session: Session, take: Take) -> Session:
     """Begin `take`. Refused when the disk is low, whatever the state."""
     after = advance(session, Event.START)
     if session.low_disk:
-        raise _refused(session, "start refused: the disk is nearly full", "recctl status shows the "
+        raise _refused(session, "start refused: the disk is nearly full, or the dataset folder is "
+                       "gone", "recctl status shows the "
                        "space left; free some, or move the dataset")  # fmt: skip
     return replace(after, take=take, restart=False)
 

@@ -17,7 +17,8 @@ BEAT_NS = 100_000_000
 def run(ctx: WorkerContext) -> int:
     """Serve simulated devices until told to stop; 1 when the cameras' process is lost.
 
-    Reports with `ready`: buses {bus: path of its port}, the same as `endpoints`, calibrations
+    Reports with `ready`: buses {bus: path of its port}, endpoints {bus: its name by serial number,
+    which it keeps when it is plugged in elsewhere}, calibrations
     {bus: LeRobot file}, serials {bus: text}, cameras {name: url}, control and camera_control
     (socket paths), pose (file).
     """
@@ -100,7 +101,7 @@ class _Life:
         self._ctx.status.beat("running")
         self._ctx.ready(
             buses=robot.endpoints,
-            endpoints=robot.endpoints,
+            endpoints={name: str(arm.port.by_id) for name, arm in robot.arms.items()},
             calibrations=robot.calibrations,
             serials={name: arm.port.serial for name, arm in robot.arms.items()},
             cameras=cameras,

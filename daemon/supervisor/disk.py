@@ -4,7 +4,7 @@ The rate is measured from what episodes really took; before the first one there 
 """
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +14,25 @@ SMOOTHING = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """free_bytes: what this user may still write; reserve_bytes: what is never used."""
+    """free_bytes: what this user may still write; reserve_bytes: what is never used; there: the
+    dataset folder has been seen."""
 
     free_bytes: int = 0
     reserve_bytes: int = 0
     bytes_per_s: float = 0.0
     error: str = ""
+    there: bool = False
 
     @property
     def low(self) -> bool:
-        """True when recording has to stop."""
-        return bool(self.error) or self.free_bytes < self.reserve_bytes
+        """True when no episode may start."""
+        return bool(self.error) or self.full
+
+    @property
+    def full(self) -> bool:
+        """True when the running episode has to end. A folder that is gone ends nothing: what is
+        open is still written, and the folder may come back before the episode is saved."""
+        return self.free_bytes < self.reserve_bytes
 
     @property
     def seconds_left(self) -> float | None:
@@ -47,15 +55,18 @@ class Disk:
 
 def look(root: Path, before: Disk) -> Disk:
     """Free space of the file system that holds `root`, or its nearest existing parent."""
+    there = root.is_dir()
+    gone = "" if there or not before.there else f"{root}: the dataset folder is gone"
     folder = root
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     try:
         facts = os.statvfs(folder)
     except OSError as error:
-        return Disk(0, before.reserve_bytes, before.bytes_per_s, f"{folder}: {error.strerror}")
+        reason = f"{folder}: {error.strerror}"
+        return Disk(0, before.reserve_bytes, before.bytes_per_s, reason, before.there)
     free = facts.f_bavail * facts.f_frsize
-    return Disk(free, before.reserve_bytes, before.bytes_per_s)
+    return Disk(free, before.reserve_bytes, before.bytes_per_s, gone, there or before.there)
 
 
 def learn(disk: Disk, *, nbytes: int, seconds: float) -> Disk:
@@ -65,4 +76,4 @@ def learn(disk: Disk, *, nbytes: int, seconds: float) -> Disk:
     rate = nbytes / seconds
     if disk.bytes_per_s > 0:
         rate = SMOOTHING * rate + (1 - SMOOTHING) * disk.bytes_per_s
-    return Disk(disk.free_bytes, disk.reserve_bytes, rate, disk.error)
+    return replace(disk, bytes_per_s=rate)

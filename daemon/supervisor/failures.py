@@ -51,8 +51,8 @@ FAILURES: Final[tuple[Row, ...]] = (
     # Rings outlive their consumers: an encoder goes on where it stopped.
     Row("encoder", Required.EPISODE, Loss.ABSENT, Action.DEGRADE, Action.DEGRADE),
     Row("encoder", Required.EPISODE, Loss.GIVEN_UP, Action.FAULT, Action.FAULT),
-    # A writer begins with recovery, which takes what it finds in staging for finished.
-    Row("writer", Required.ALL, Loss.ABSENT, Action.DEGRADE, Action.END_EPISODE),
+    # So does a writer: from its logs in staging and from the rings.
+    Row("writer", Required.ALL, Loss.ABSENT, Action.DEGRADE, Action.DEGRADE),
     Row("writer", Required.ALL, Loss.GIVEN_UP, Action.FAULT, Action.FAULT),
     Row("sim", Required.ALL, Loss.ABSENT, Action.DEGRADE, Action.END_EPISODE),
     Row("sim", Required.ALL, Loss.GIVEN_UP, Action.FAULT, Action.FAULT),

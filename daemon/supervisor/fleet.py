@@ -100,6 +100,8 @@ class Fleet:
         self.around = around
         self.held_back: frozenset[str] = frozenset()
         """Processes that must not be started now, although they could."""
+        self.told_at_start: Mapping[str, Mapping[str, Any]] = {}
+        """process -> what its configuration gets besides, when it is started now."""
         self._resources = resources
         self._status = {row.name: resources.watch_cell(row.status_cell) for row in rows}
         self._happenings: list[Happening] = []
@@ -210,7 +212,9 @@ class Fleet:
 
     def _start(self, seat: Seat, now: int) -> None:
         try:
-            seat.child = spawn(worker_spec(seat.row, self.around, self._resources))
+            told = self.told_at_start.get(seat.row.name, {})
+            row = replace(seat.row, config={**seat.row.config, **told})
+            seat.child = spawn(worker_spec(row, self.around, self._resources))
         except OSError as error:
             seat.error = {"code": "spawn", "message": f"could not be started: {error}", "mend": ""}
             self._after_exit(seat, now, failed=True)

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from recd.config.models import RobotConfig
+from recd.config.streams import frame_payload
 from recd.daemon.supervisor.restarts import RestartPolicy
 from recd.shm.clock import NS_PER_S
 
@@ -192,10 +193,21 @@ def _arm_realtime(robot: RobotConfig) -> dict[str, Any]:
     }
 
 
+def spilled_cameras(robot: RobotConfig) -> tuple[str, ...]:
+    """Cameras whose frames the writer keeps while their encoder stalls: compressed ones, and none
+    that waits for its encoder."""
+    return tuple(
+        name
+        for name, camera in robot.cameras.items()
+        if frame_payload(camera.source, camera.fourcc) == "mjpeg" and not camera.step
+    )
+
+
 def _writer(robot: RobotConfig) -> list[Process]:
     read = {f"ticks.{name}": "MUST_KEEP" for name in robot.cameras}
     read |= {f"arm.{bus}": "MUST_KEEP" for bus in robot.buses()}
     read |= {f"telemetry.{bus}": "MUST_KEEP" for bus in robot.buses()}
+    read |= {f"cam.{name}": "BEST_EFFORT" for name in spilled_cameras(robot)}
     return [
         Process(
             name="writer",

@@ -21,6 +21,7 @@ from dataclasses import replace
 from typing import Any
 
 from recd.config.errors import RecdError
+from recd.daemon.faultpoints import fault_point
 from recd.daemon.session import machine
 from recd.daemon.session.machine import Session, State
 from recd.daemon.supervisor.steps import SOURCE_ENDED
@@ -118,6 +119,7 @@ class Recording:
             self._post.send(process, "begin", **begin, source=self.sources.get(camera, {}))
         for process in self.spec.writers:
             self._post.send(process, "begin", **begin)
+        fault_point("supervisor.begun")
         self._listener.announce("episode", "started", **take.describe())
         self._tell("started", uid)
         return take
@@ -207,6 +209,7 @@ class Recording:
         take.ticks = exactly or max(rows, self._rows_at_stop(take, now))
         for process in (*self.spec.encoders.values(), *self.spec.writers):
             self._post.send(process, "end", uid=take.uid, ticks=take.ticks, keep=facts.keep)
+        fault_point("supervisor.ending")
         self._listener.announce("episode", "ending", uid=take.uid, reason=facts.end_reason)
         self._close_when_ready(take, now)
         return take
@@ -281,6 +284,7 @@ class Recording:
             take.seal = self._seal(take, facts)
             for process in self.spec.writers:
                 self._post.send(process, "seal", **take.seal)
+            fault_point("supervisor.sealed")
             self._listener.announce("episode", "closed", **take.describe())
         if restart:
             self._restart(take, now)
@@ -319,6 +323,7 @@ class Recording:
             # A writer's recovery published it before it could be told to throw it away.
             self._send_undo(take.uid)
             return
+        fault_point("supervisor.durable")
         take.outcome, take.rows, take.ended_ns = fields, int(fields.get("rows", 0)), now
         take.fate = Fate.SAVED
         undo_now = take.uid in self.session.undoing
@@ -417,9 +422,7 @@ class Recording:
 
     def worker_back(self, process: str, kind: str) -> None:
         """An encoder or writer is ready (again): tell it everything that is still open."""
-        for take in self.takes.values():
-            if take.fate not in (Fate.RECORDING, Fate.CLOSING, Fate.COMMITTING, Fate.DISCARDING):
-                continue
+        for take in self.open_takes():
             if kind == "encoder" and (
                 _camera_of(process) in take.closed or _camera_of(process) in take.failed
             ):
@@ -437,11 +440,18 @@ class Recording:
                 if uid not in self.session.committing:
                     self._send_undo(uid)
 
-    def worker_left(self, process: str) -> None:
+    def open_takes(self) -> list[Take]:
+        """Takes of which nobody knows yet what becomes of them, oldest first."""
+        return [take for take in self.takes.values() if take.open]
+
+    def worker_left(self, process: str, kind: str, now: int) -> None:
         """A worker of this recording ended while a take was open: the take remembers it."""
-        take = self.current
-        if take is not None:
+        current = self.current
+        concerned = self.open_takes() if kind == "writer" else [current] if current else []
+        for take in concerned:
             take.restarts[process] = take.restarts.get(process, 0) + 1
+        if kind == "writer" and current is not None and not current.resumable(process):
+            self.abort(now, f"{process}: ended {current.restarts[process]} times in this episode")
 
     def _forget_old(self) -> None:
         for uid in list(self.takes)[:-KEPT_EPISODES]:

@@ -114,7 +114,9 @@ Over an inherited socket pair, one msgpack map per packet. `daemon/supervisor/re
 an episode: `begin` → (`opened`) → `end` → `closed` of every encoder → `seal` → `durable`. A take
 that is thrown away takes the same way with `keep: false` and ends as `discarded`, whole, in the
 trash. An encoder or writer that was restarted gets `begin`, `end` and `seal` of all open takes
-again, with `resume: true`.
+again, with `resume: true`. A writer is told of them when it is started (`open_takes`), so that its
+recovery leaves them alone: it takes up what the writer before it logged and what the rings hold. A
+take that has cost four writers is ended and left to recovery.
 
 Row 0 lies one period after the request. `end` names the number of rows: up to and including the
 first tick after the request, since an encoder may have decided every earlier one already.

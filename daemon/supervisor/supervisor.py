@@ -44,6 +44,7 @@ from recd.daemon.supervisor.status import Meters
 from recd.daemon.supervisor.statusline import starting_line, status_line
 from recd.daemon.supervisor.steps import Progress
 from recd.daemon.supervisor.takes import recording_spec
+from recd.daemon.worker import OPEN_TAKES
 from recd.shm import RingReader
 from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns
 
@@ -152,7 +153,7 @@ class Supervisor:
         for happening in self.fleet.listen(now):
             self._hear_safely(happening, now)
         self._judge(now)
-        self._hold_back()
+        self._prepare_writers()
         self.fleet.converge(now)
         self._watch(now)
         self._open_control(now)
@@ -209,7 +210,7 @@ class Supervisor:
             case "ready":
                 self._worker_ready(process, kind, fields)
             case "left":
-                self._worker_left(process, kind, fields)
+                self._worker_left(process, kind, fields, now)
             case "refused" if kind == "writer" and not self.fleet.seats[process].was_ready:
                 self._give_up(RecdError(fields["message"], mend=fields.get("mend", "")), now)
             case "refused" | "crashed":
@@ -246,12 +247,12 @@ class Supervisor:
                 name, simulation.resolve(seat.row.kind, seat.row.configured, facts)
             )
 
-    def _worker_left(self, process: str, kind: str, fields: Mapping[str, Any]) -> None:
+    def _worker_left(self, process: str, kind: str, fields: Mapping[str, Any], now: int) -> None:
         if kind == "arm":
             self.motion.forget(process)
         if fields["wanted"]:
             return
-        self.recording.worker_left(process)
+        self.recording.worker_left(process, kind, now)
         self.news.announce("fault", "worker_lost", log_it=False, process=process, **fields)
 
     def _worker_event(self, process: str, message: Mapping[str, Any]) -> None:
@@ -306,11 +307,20 @@ class Supervisor:
         if rows is not None:
             recording.source_ended(now, rows)
 
-    def _hold_back(self) -> None:
-        """No writer starts while encoders still write into the staging of an open take: its
-        recovery would publish files that are not finished."""
-        taking = any(recording.session.take for recording in self.recordings.values())
-        self.fleet.held_back = frozenset(self.recording.spec.writers if taking else ())
+    def _prepare_writers(self) -> None:
+        """A writer that starts is told which takes are open: it goes on with them. One take that
+        has cost too many writers is left to recovery, which has to wait for its files: they must be
+        closed before it publishes them."""
+        takes = [take for recording in self.recordings.values() for take in recording.open_takes()]
+        self.fleet.told_at_start = {
+            writer: {OPEN_TAKES: [dict(take.begin) for take in takes if take.resumable(writer)]}
+            for writer in self.recording.spec.writers
+        }
+        self.fleet.held_back = frozenset(
+            writer
+            for writer in self.recording.spec.writers
+            if any(take.being_written and not take.resumable(writer) for take in takes)
+        )
 
     def _with_cause(self, absence: Absence) -> Absence:
         """An arm in FAULT: why, and what takes it up again."""
@@ -345,7 +355,7 @@ class Supervisor:
         self.disk = disk.look(self.robot.dataset_root, self.disk)
         for recording in self.recordings.values():
             recording.session = replace(recording.session, low_disk=self.disk.low)
-            if self.disk.low and recording.session.state is State.RECORDING:
+            if self.disk.full and recording.session.state is State.RECORDING:
                 recording.stop(now, "disk nearly full")
         if self.disk.low and not before:
             self.news.announce("fault", "disk_low", **self.disk.describe())

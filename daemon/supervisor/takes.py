@@ -19,6 +19,9 @@ LONGEST_WARN_NS = 60 * NS_PER_S
 
 LIMIT_REASON = "longest episode"
 
+RESUMES = 3
+"""A take that has cost more writers than this is not gone on with: recovery gets it."""
+
 
 class Fate(StrEnum):
     """How far a take has come, as `recctl episodes` shows it."""
@@ -77,6 +80,20 @@ class Take:
     decode: Mapping[str, Any] = field(default_factory=dict)
     warned: bool = False
     lost: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def open(self) -> bool:
+        """True until it is known what became of it."""
+        return self.fate in (Fate.RECORDING, Fate.CLOSING, Fate.COMMITTING, Fate.DISCARDING)
+
+    @property
+    def being_written(self) -> bool:
+        """True while encoders may still write its files."""
+        return self.open and self.seal is None
+
+    def resumable(self, writer: str) -> bool:
+        """Whether the next writer goes on with it."""
+        return self.restarts.get(writer, 0) <= RESUMES
 
     @property
     def all_closed(self) -> bool:

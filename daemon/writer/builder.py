@@ -32,7 +32,7 @@ class RowBuilder:
         self._episode = episode
         self._task = str(episode.facts.get("task") or robot.dataset.task)
         self._from = dict.fromkeys(robot.arms, 0)
-        self._log = RowLog(episode.own, schema, uid=episode.uid)
+        self._log = RowLog(episode.logs, schema, uid=episode.uid)
 
     @property
     def rows(self) -> int:

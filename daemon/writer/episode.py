@@ -15,7 +15,9 @@ import numpy.typing as npt
 
 from recd.config.streams import TICK_DTYPE
 from recd.daemon.dataset.draft import OWN_FOLDER
-from recd.daemon.writer.sidelog import SideLog
+from recd.daemon.dataset.durable import remove_tree, sync_all
+from recd.daemon.dataset.sides import read_stream
+from recd.daemon.writer.sidelog import SideLog, records_of
 from recd.daemon.writer.streams import RecordStream
 from recd.shm.clock import NS_PER_S, ClockPair, clock_pair, now_ns, tick_at_or_before, tick_ns
 
@@ -24,18 +26,43 @@ Records = npt.NDArray[np.void]
 WALL_EVERY_NS = 10 * NS_PER_S
 """Wall time is noted this often while recording (DESIGN section 3)."""
 
+BRACKET_NS = NS_PER_S // 10
+"""Samples this long before row 0 and after the last row belong to the episode: they bracket it."""
+
+RESUMED = "resumed"
+"""Folder in staging where the logs of a resumed episode are written anew before they replace the
+ones that a writer left when it died."""
+
+OWNER_HEX_DIGITS = 15
+"""Row records carry so much of the episode's uid in `aux` (daemon/encode/take.py)."""
+
+KEEP_EVERY_NS = NS_PER_S // 4
+"""Rows are built and handed to the kernel this often: a kill costs no more. Measured with once a
+second: 500 to 960 ms lost."""
+
 SYNC_EVERY_NS = NS_PER_S
 """Side logs are made durable this often: a crash costs at most a second."""
 
 
 @dataclass(slots=True)
 class Track:
-    """Records of one stream inside the episode and the side log they also go to."""
+    """Records of one stream inside the episode and the side log they also go to.
+
+    after_ns: records up to this time are there already, or lie before the episode.
+    """
 
     stream: RecordStream
     log: SideLog
     records: list[Records] = field(default_factory=list)
     lost_before: int = 0
+    after_ns: int = -1
+
+    def take_up(self, earlier: Records) -> None:
+        """Records that an earlier writer logged."""
+        self.log.extend(earlier)
+        self.records.extend(earlier)
+        if len(earlier):
+            self.after_ns = int(earlier[-1][self.stream.time_field])
 
     def add(self, record: Any) -> None:
         self.records.append(record)
@@ -57,11 +84,13 @@ class Episode:
     """State of one episode from `begin` to its commit.
 
     t0_ns: time of row 0; rate: rows per second as (num, den); rows: number of rows once `end` came.
+    resumed: another writer had it open and died. What that one logged is taken up; the logs are
+    written anew in a folder beside, until `settle` puts them in place.
     """
 
     def __init__(
         self, begin: Mapping[str, Any], *, arms: list[RecordStream], telemetry: list[RecordStream],
-        cameras: list[RecordStream], durable: bool,
+        cameras: list[RecordStream], resumed: bool = False,
     ) -> None:  # fmt: skip
         self.uid = str(begin["uid"])
         self.facts = dict(begin)
@@ -72,10 +101,15 @@ class Episode:
         self.seal: dict[str, Any] | None = None
         self.ended_ns = 0
         self.clocks: list[ClockPair] = [clock_pair()]
-        self._durable = durable
-        self._synced_ns = now_ns()
+        self._synced_ns = self._kept_ns = now_ns()
         self.own = self.staging / OWN_FOLDER
         self.own.mkdir(parents=True, exist_ok=True)
+        self.logs = self.own
+        if resumed:
+            self.logs = self.staging / RESUMED
+            remove_tree(self.logs)
+            self.logs.mkdir()
+        self._owner = int(self.uid[:OWNER_HEX_DIGITS], 16)
         self.tracks = {stream.name: self._track(stream) for stream in (*arms, *telemetry, *cameras)}
         self.cameras = [stream.name for stream in cameras]
         self.steps = begin.get("grid") == "step" and bool(cameras)
@@ -85,30 +119,50 @@ class Episode:
             self._take_up(stream)
 
     def _track(self, stream: RecordStream) -> Track:
-        path = self.own / f"{stream.name}.arrows"
-        log = SideLog(path, stream.dtype, metadata={"recd.uid": self.uid})
-        return Track(stream, log, lost_before=stream.lost)
+        name = f"{stream.name}.arrows"
+        log = SideLog(self.logs / name, stream.dtype, metadata={"recd.uid": self.uid})
+        track = Track(stream, log, lost_before=stream.lost)
+        if self.logs != self.own and (self.own / name).exists():
+            table, _ = read_stream(self.own / name)
+            if table.num_rows:
+                track.take_up(records_of(table, stream.dtype))
+        return track
+
+    def settle(self) -> None:
+        """Put the logs of a resumed episode in the place of the earlier ones, durably. Each is
+        replaced by one that holds at least as much, so a kill at any moment costs nothing."""
+        if self.logs == self.own:
+            return
+        for track in self.tracks.values():
+            track.log.sync()
+        for path in sorted(self.logs.iterdir()):
+            path.replace(self.own / path.name)
+        sync_all([self.own, self.staging])
+        self.logs.rmdir()
+        self.logs = self.own
 
     def _take_up(self, stream: RecordStream) -> None:
         """Records just before t0 bracket the first row."""
+        track = self.tracks[stream.name]
         for record in stream.since(self.t0_ns):
-            self.tracks[stream.name].add(record)
+            if record[stream.time_field] > track.after_ns:
+                track.add(record)
+        if not track.records:
+            track.after_ns = self.t0_ns - BRACKET_NS
 
-    def consume(self, stream: str, record: Any) -> None:
-        """One record of a stream of this episode."""
+    def consume(self, stream: str, record: Any, owner: int = 0) -> None:
+        """One record of a stream; owner: `aux` of its slot, which tells whose row it is."""
         track = self.tracks[stream]
         if stream not in self.cameras:
-            if self._is_beyond(int(record[track.stream.time_field])):
-                return
-            track.add(record)
-        elif self._is_next_row(track, record):
+            at_ns = int(record[track.stream.time_field])
+            if not self._is_beyond(at_ns) and at_ns > track.after_ns:
+                track.add(record)
+        elif self._is_next_row(track, record, owner):
             track.add(record)
 
-    def _is_next_row(self, track: Track, record: Any) -> bool:
-        """Row records carry no uid. On a clock grid their tick time tells the episode apart, and
-        steps are encoded only while their episode runs."""
+    def _is_next_row(self, track: Track, record: Any, owner: int) -> bool:
         k = int(record["k"])
-        if k != len(track.records):
+        if k != len(track.records) or owner != self._owner:
             return False
         if self.steps:
             return int(record["encoded_ns"]) > self._asked_ns
@@ -129,7 +183,7 @@ class Episode:
 
     def _is_beyond(self, at_ns: int) -> bool:
         """True for samples that are of no use to the last row any more."""
-        return self.rows is not None and at_ns > self._last_row_ns() + NS_PER_S // 10
+        return self.rows is not None and at_ns > self._last_row_ns() + BRACKET_NS
 
     def _last_row_ns(self) -> int:
         """When the last row of an ended episode has its joints; as late as can be while its step
@@ -147,7 +201,14 @@ class Episode:
         self.clocks.append(clock_pair())
 
     def due(self, at_ns: int) -> bool:
-        """True once a second: time to build rows and to make everything durable."""
+        """True four times a second: time to build rows and to hand everything to the kernel."""
+        if at_ns - self._kept_ns < KEEP_EVERY_NS:
+            return False
+        self._kept_ns = at_ns
+        return True
+
+    def sync_due(self, at_ns: int) -> bool:
+        """True once a second: time to make it durable as well."""
         if at_ns - self._synced_ns < SYNC_EVERY_NS:
             return False
         self._synced_ns = at_ns
@@ -156,12 +217,14 @@ class Episode:
         return True
 
     def flush(self) -> None:
-        """Hand the side logs to the kernel and, if asked for, to the disk."""
+        """Hand the side logs to the kernel."""
         for track in self.tracks.values():
-            if self._durable:
-                track.log.sync()
-            else:
-                track.log.flush()
+            track.log.flush()
+
+    def sync(self) -> None:
+        """Hand the side logs to the disk."""
+        for track in self.tracks.values():
+            track.log.sync()
 
     def rows_so_far(self) -> int:
         """Rows that every camera has decided; without cameras, by the time that has passed."""

@@ -38,6 +38,18 @@ def record_batch(records: npt.NDArray[np.void], schema: pa.Schema) -> pa.RecordB
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
+def records_of(table: pa.Table, dtype: np.dtype[np.void]) -> npt.NDArray[np.void]:
+    """An Arrow table as structured records (copies); vectors from fixed-size lists."""
+    records = np.zeros(table.num_rows, dtype)
+    assert dtype.names is not None
+    for name in dtype.names:
+        column = table[name].combine_chunks()
+        shape = dtype[name].shape
+        values = column.flatten() if shape else column
+        records[name] = values.to_numpy(zero_copy_only=False).reshape(-1, *shape)
+    return records
+
+
 class SideLog:
     """Append-only Arrow IPC stream of one record type."""
 
@@ -60,6 +72,13 @@ class SideLog:
         self.rows += 1
         if self._filled == len(self._batch):
             self.flush()
+
+    def extend(self, records: npt.NDArray[np.void]) -> None:
+        """Write many records as one batch."""
+        self.flush()
+        if len(records):
+            self._stream.write_batch(record_batch(records, self._schema))
+            self.rows += len(records)
 
     def flush(self) -> None:
         """Hand what is buffered to the kernel as one batch."""

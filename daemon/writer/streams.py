@@ -30,6 +30,7 @@ class RecordStream:
         self.time_field = time_field
         self.lost = 0
         self._reader = reader
+        self._keep = keep
         self._history = History(dtype, keep, time_field=time_field)
         self._lost_before = 0
 
@@ -38,15 +39,22 @@ class RecordStream:
         """Time of the newest record seen; -1 before the first."""
         return self._history.newest_ns
 
-    def drain(self, consume: Callable[[Records], None] | None = None) -> int:
-        """Take all records that wait; give each to `consume`. Returns how many there were."""
+    def rewind(self) -> None:
+        """Go back by the newest seconds: the last reader may have taken records that it wrote
+        nowhere. Records seen twice are told apart by their time."""
+        oldest = max(0, self._reader.peek_head() - self._reader.spec.slots + 2)
+        self._reader.seek(max(oldest, self._reader.cursor - self._keep))
+
+    def drain(self, consume: Callable[[Records, int], None] | None = None) -> int:
+        """Take all records that wait; give each to `consume` with the word `aux` of its slot.
+        Returns how many there were."""
         taken = 0
         while (slot := self._reader.take()) is not None:
             record = slot.payload[: self.dtype.itemsize].copy().view(self.dtype)[0]
             if not slot.intact():
                 continue  # the ring counts it as torn, and `lost` below with it
             if self._history.append(record) and consume is not None:
-                consume(record)
+                consume(record, slot.aux)
             taken += 1
         self.lost = self._reader.lost + self._reader.torn
         return taken

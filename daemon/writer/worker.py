@@ -4,8 +4,9 @@ One thread. It may be blocked by the disk for as long as the rings hold (ten sec
 what overflows after that is counted and told.
 """
 
+import os
 import select
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,17 @@ from recd.config.models import RobotConfig
 from recd.config.streams import TICK_DTYPE, arm_sample_dtype, telemetry_dtype
 from recd.daemon.align.cameras import KERNELS
 from recd.daemon.dataset import DatasetStore
-from recd.daemon.worker import WorkerContext
+from recd.daemon.dataset.durable import remove_tree
+from recd.daemon.faultpoints import fault_point
+from recd.daemon.spill import FOLDER as SPILLED
+from recd.daemon.spill import SpillWriter
+from recd.daemon.worker import OPEN_TAKES, WorkerContext
 from recd.daemon.writer.builder import RowBuilder
 from recd.daemon.writer.decoding import BackgroundDecode
 from recd.daemon.writer.episode import Episode
 from recd.daemon.writer.publish import Publisher, dataset_schema
 from recd.daemon.writer.streams import RecordStream
-from recd.shm import aot
+from recd.shm import Credit, Segment, aot
 from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns
 
 DRAIN_EVERY_NS = 20 * NS_PER_MS
@@ -38,24 +43,27 @@ KEEP_SECONDS = 4
 def run(ctx: WorkerContext) -> int:
     """Life of the writer: open (and recover) the dataset, then serve until told to stop."""
     robot = RobotConfig.model_validate(ctx.robot)
+    open_takes = {str(begin["uid"]): begin for begin in ctx.config.get(OPEN_TAKES, ())}
     with DatasetStore.open_or_create(
         robot.dataset_root, dataset_schema(robot), repo_id=robot.dataset.repo_id
     ) as store:
-        writer = Writer(ctx, robot, store, set_aside=_recover(ctx, store))
+        set_aside = _recover(ctx, store, spare=frozenset(open_takes))
+        writer = Writer(ctx, robot, store, set_aside=set_aside)
         for arm, earlier in writer.publisher.check_calibrations(ctx.spec.runtime_dir).items():
             ctx.event("calibration change accepted", level="warning", arm=arm, earlier=earlier)
+        writer.resume(open_takes.values())
         ctx.ready(**writer.publisher.facts())
         writer.serve()
     return 0
 
 
-def _recover(ctx: WorkerContext, store: DatasetStore) -> dict[str, str]:
+def _recover(ctx: WorkerContext, store: DatasetStore, *, spare: frozenset[str]) -> dict[str, str]:
     """Publish or put aside what a crash left, and tell the operator what became of it.
 
-    Returns uid -> reason of what could not be published.
+    spare: uids that are still being recorded. Returns uid -> reason of what could not be published.
     """
     aot.load(KERNELS)  # compiled now, not in the first episode
-    report = store.recover()
+    report = store.recover(spare=spare)
     for found in report.recovered:
         ctx.event("episode recovered", level="warning", uid=found.uid, rows=found.rows,
                   episode_index=found.episode_index)  # fmt: skip
@@ -85,6 +93,7 @@ class Writer:
         self.arms = [self._arm_stream(bus) for bus in robot.buses()]
         self.telemetry = [self._telemetry_stream(bus) for bus in robot.buses()]
         self.cameras = [self._tick_stream(name) for name in robot.cameras]
+        self.spills = [self._spill(n) for n in robot.cameras if f"cam.{n}" in ctx.spec.rings]
         self._progress_ns = 0
         self._handlers: dict[str, Callable[[dict[str, Any]], None]] = {
             "begin": self._begin,
@@ -123,6 +132,11 @@ class Writer:
             keep=self.robot.dataset.fps * KEEP_SECONDS,
         )
 
+    def _spill(self, camera: str) -> SpillWriter:
+        stream = f"cam.{camera}"
+        segment = Segment.attach(os.dup(self.ctx.spec.rings[stream].fd))
+        return SpillWriter(camera, self.ctx.ring_reader(stream), Credit(segment, slack=0))
+
     def serve(self) -> None:
         """Until told to stop; then episodes that are sealed are still committed."""
         poller = select.poll()
@@ -141,23 +155,28 @@ class Writer:
             if (handler := self._handlers.get(message["ty"])) is not None:
                 handler(message)
         self._drain()
+        self._keep_frames()
         at_ns = now_ns()
         for episode in list(self.episodes.values()):
             if episode.due(at_ns):
-                self._keep(episode)
+                self._keep(episode, at_ns)
             if self._complete(episode):
                 self._finish(episode)
         self.decoding.step(recording=bool(self.episodes))
         self._report(at_ns)
 
-    def _keep(self, episode: Episode) -> None:
-        """Once a second: build what can be built, so that a crash costs no more than that."""
+    def _keep(self, episode: Episode, at_ns: int) -> None:
+        """Build what can be built and hand it to the kernel, once a second to the disk: a kill and
+        a power cut cost no more than that."""
         builder = self.builders[episode.uid]
         try:
             builder.extend(builder.decidable())
+            fault_point("writer.rows_built")
             episode.flush()
-            if self.robot.dataset.durability == "resilient":
+            if episode.sync_due(at_ns) and self.robot.dataset.durability == "resilient":
+                episode.sync()
                 builder.sync()
+                fault_point("writer.synced")
         except OSError as error:
             self._failed(episode.uid, error, episode.staging)
             self._forget(episode)
@@ -170,13 +189,65 @@ class Writer:
         for stream in (*self.arms, *self.telemetry, *self.cameras):
             stream.drain(partial(self._consume, stream.name) if self.episodes else None)
 
-    def _consume(self, stream: str, record: Any) -> None:
+    def _keep_frames(self) -> None:
+        """Frames that an encoder does not come after, before their ring overwrites them."""
+        running = next((e for e in self.episodes.values() if e.seal is None), None)
+        if running is None:
+            return
+        for spill in self.spills:
+            began = spill.spilled == 0
+            try:
+                count = spill.keep(running.staging)
+            except OSError as error:
+                self.ctx.log.warning("frames not kept", camera=spill.camera, reason=str(error))
+                continue
+            if began and count:
+                self.ctx.event(
+                    "encoder stalls", level="warning", camera=spill.camera,
+                    reason="its frames are kept on disk until it comes after them",
+                )  # fmt: skip
+
+    def _consume(self, stream: str, record: Any, owner: int) -> None:
         for episode in self.episodes.values():
-            episode.consume(stream, record)
+            episode.consume(stream, record, owner)
+
+    def resume(self, begins: Iterable[Mapping[str, Any]]) -> None:
+        """Take up episodes that the writer before this one had open: first what it logged, then
+        what the rings still hold. While they reach back far enough nothing is missing."""
+        streams = (*self.arms, *self.telemetry, *self.cameras)
+        settled = {entry.uid for entry in self.store.trash()}
+        for begin in begins:
+            if begin["uid"] not in settled and self.publisher.published(begin["uid"]) is None:
+                self._open(begin, resumed=True)
+        if not self.episodes:
+            return
+        for stream in streams:
+            stream.rewind()
+        self._drain()
+        for episode in list(self.episodes.values()):
+            self._settle(episode)
+
+    def _settle(self, episode: Episode) -> None:
+        builder = self.builders[episode.uid]
+        try:
+            builder.extend(builder.decidable())
+            builder.sync()
+            fault_point("writer.resumed")
+            episode.settle()
+        except OSError as error:
+            self._failed(episode.uid, error, episode.staging)
+            self._forget(episode)
+            return
+        self.ctx.event("episode resumed", level="warning", uid=episode.uid,
+                       rows=episode.rows_so_far())  # fmt: skip
 
     def _begin(self, message: dict[str, Any]) -> None:
         if message["uid"] in self.episodes or (message.get("resume") and self._recovered(message)):
             return
+        fault_point("writer.begin")
+        self._open(message, resumed=bool(message.get("resume")))
+
+    def _open(self, message: Mapping[str, Any], *, resumed: bool) -> None:
         self.decoding.pause()
         try:
             self.store.stage(message["uid"], _recovery_facts(message))
@@ -185,7 +256,7 @@ class Writer:
                 arms=self.arms,
                 telemetry=self.telemetry,
                 cameras=self.cameras,
-                durable=self.robot.dataset.durability == "resilient",
+                resumed=resumed,
             )
             self.builders[episode.uid] = RowBuilder(self.robot, self.store.schema, episode)
             self.episodes[episode.uid] = episode
@@ -197,6 +268,9 @@ class Writer:
         uid = message["uid"]
         if (told := self.publisher.published(uid)) is not None:
             self.ctx.link.send("durable", **told, recovered=True)
+            return True
+        if uid in {entry.uid for entry in self.store.trash()}:
+            self.ctx.link.send("discarded", uid=uid)
             return True
         if (reason := self.set_aside.get(uid)) is not None:
             kept_at = self.store.root / ".recd" / "quarantine" / uid
@@ -229,7 +303,9 @@ class Writer:
         del self.episodes[episode.uid], self.builders[episode.uid]
         assert episode.seal is not None
         self.ctx.status.beat("committing")
+        fault_point("writer.sealed")
         try:
+            remove_tree(episode.staging / SPILLED)
             episode.close_logs(durable=False)  # the commit syncs all files of the episode
             if episode.seal["keep"]:
                 self.ctx.link.send("durable", **self.publisher.publish(episode, builder))
@@ -294,6 +370,6 @@ class Writer:
         status.beat("recording" if self.episodes else "ready")
 
 
-def _recovery_facts(begin: dict[str, Any]) -> dict[str, Any]:
+def _recovery_facts(begin: Mapping[str, Any]) -> dict[str, Any]:
     keys = ("t0_ns", "rate_num", "rate_den", "grid", "task", "operator")
     return {key: begin[key] for key in keys}

@@ -1,5 +1,6 @@
 """Fixtures of the dataset tests."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -13,7 +14,12 @@ for folder in (HERE, HERE.parent / "interop"):
 from crash_child import CrashServer  # noqa: E402
 from studio import Studio  # noqa: E402
 
+from recd.daemon.dataset import DatasetStore, RowBlock, RowLog, new_uid  # noqa: E402
 from tests.said import recctl_of  # noqa: E402
+
+LENGTHS = (5, 4)
+NEXT = 6
+"""Rows of the two episodes of the fixture `dataset`, and of the one in its staging."""
 
 
 @pytest.fixture
@@ -35,3 +41,42 @@ def crash():
 def recctl(monkeypatch, capsys):
     """Calls recctl's entry point in this process."""
     return recctl_of(monkeypatch, capsys)
+
+
+def log_rows(studio: Studio, store: DatasetStore, uid: str, count: int, *, batch: int = 2) -> None:
+    """The row stream as the writer keeps it, ended."""
+    rows = studio.rows(store.totals.episodes, count, ("a new task",))
+    log = RowLog(store.root / ".recd/staging" / uid / "own", store.schema, uid=uid)
+    for first in range(0, count, batch):
+        last = min(first + batch, count)
+        log.append(
+            RowBlock(
+                first=first,
+                tick_ns=[k * 33_333_333 for k in range(first, last)],
+                state=rows.state[first:last],
+                action=rows.action[first:last],
+                task=rows.task[first:last],
+                extra={},
+            )
+        )
+    log.close()
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    """Two episodes published and a third whole in staging, each of a new task; with the uids."""
+    studio = Studio(tmp_path_factory.mktemp("recorded"))
+    store = studio.open()
+    uids = [studio.record(store, length, tasks=(f"task {length}",)).uid for length in LENGTHS]
+    staged = new_uid()
+    studio.stage(store, NEXT, len(LENGTHS), staged)
+    log_rows(studio, store, staged, NEXT)
+    studio.close()
+    return studio.root, [*uids, staged]
+
+
+@pytest.fixture
+def dataset(recorded, tmp_path):
+    root = tmp_path / "dataset"
+    shutil.copytree(recorded[0], root)
+    return root, recorded[1]

@@ -13,6 +13,7 @@ import traceback
 from pathlib import Path
 
 import numpy as np
+from powercut import Witness
 
 from recd.daemon import faultpoints
 from recd.daemon.dataset import (
@@ -71,6 +72,8 @@ def forked(request: dict) -> int:
         code = 70
         try:
             signal.alarm(60)
+            if request["notes"]:
+                Witness(Path(request["notes"]))
             for module in ARMED:
                 if hasattr(module, "fault_point"):
                     module.fault_point = faultpoints.watching(request["fault"])
@@ -100,9 +103,13 @@ class CrashServer:
         )
 
     def __call__(
-        self, root: Path, action: str, uid: str = "", count: int = 0, *, fault: str = ""
-    ) -> int:
-        request = {"root": str(root), "action": action, "uid": uid, "count": count, "fault": fault}
+        self, root: Path, action: str, uid: str = "", count: int = 0, *, fault: str = "",
+        notes: Path | None = None,
+    ) -> int:  # fmt: skip
+        request = {
+            "root": str(root), "action": action, "uid": uid, "count": count, "fault": fault,
+            "notes": str(notes or ""),
+        }  # fmt: skip
         assert self._server.stdin is not None
         assert self._server.stdout is not None
         self._server.stdin.write(json.dumps(request) + "\n")

@@ -9,10 +9,9 @@ import crash_child
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from studio import Studio
 
 from recd.config.errors import DatasetError
-from recd.daemon.dataset import DatasetStore, RowBlock, RowLog, new_uid
+from recd.daemon.dataset import DatasetStore, new_uid
 from recd.daemon.dataset.boxes import read_track
 from recd.daemon.dataset.commit import FAULT_POINTS as COMMIT_POINTS
 from recd.daemon.dataset.recover import ExitCode
@@ -21,8 +20,7 @@ from recd.daemon.dataset.verify import verify_dataset
 from recd.daemon.faultpoints import watching
 
 KILLED = -9
-LENGTHS = (5, 4)
-NEXT = 6
+LENGTHS, NEXT = (5, 4), 6  # of the fixture `dataset`
 
 
 def lerobot_files(root: Path) -> dict[str, bytes]:
@@ -31,45 +29,6 @@ def lerobot_files(root: Path) -> dict[str, bytes]:
         for path in sorted(root.rglob("*"))
         if path.is_file() and ".recd" not in path.parts
     }
-
-
-def log_rows(studio: Studio, store: DatasetStore, uid: str, count: int, *, batch: int = 2) -> None:
-    """The row stream as the writer keeps it, ended."""
-    rows = studio.rows(store.totals.episodes, count, ("a new task",))
-    log = RowLog(store.root / ".recd/staging" / uid / "own", store.schema, uid=uid)
-    for first in range(0, count, batch):
-        last = min(first + batch, count)
-        log.append(
-            RowBlock(
-                first=first,
-                tick_ns=[k * 33_333_333 for k in range(first, last)],
-                state=rows.state[first:last],
-                action=rows.action[first:last],
-                task=rows.task[first:last],
-                extra={},
-            )
-        )
-    log.close()
-
-
-@pytest.fixture(scope="module")
-def recorded(tmp_path_factory):
-    """Two episodes published and a third whole in staging, each of a new task; with the uids."""
-    studio = Studio(tmp_path_factory.mktemp("recorded"))
-    store = studio.open()
-    uids = [studio.record(store, length, tasks=(f"task {length}",)).uid for length in LENGTHS]
-    staged = new_uid()
-    studio.stage(store, NEXT, len(LENGTHS), staged)
-    log_rows(studio, store, staged, NEXT)
-    studio.close()
-    return studio.root, [*uids, staged]
-
-
-@pytest.fixture
-def dataset(recorded, tmp_path):
-    root = tmp_path / "dataset"
-    shutil.copytree(recorded[0], root)
-    return root, recorded[1]
 
 
 def whole_episodes(root: Path) -> int:

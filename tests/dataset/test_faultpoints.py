@@ -44,3 +44,15 @@ def test_several_faults_are_read_and_nonsense_is_refused():
     for text in ("a", "a:melt", "a:kill:x", ":kill"):
         with pytest.raises(ValueError, match="RECD_FAULT"):
             parse_faults(text)
+
+
+def test_a_point_armed_by_a_file_acts_once_and_in_one_process_only(tmp_path):
+    environment = os.environ | {"RECD_FAULT_FOLDER": str(tmp_path)}
+    command = [sys.executable, "-c", PASSES]
+    faultpoints.arm(tmp_path, "elsewhere", "kill")
+    faultpoints.arm(tmp_path, "here", "kill")
+    codes = [subprocess.run(command, env=environment, timeout=30).returncode for _ in range(2)]
+    assert codes == [-9, 0]
+    assert [path.name for path in tmp_path.iterdir()] == ["elsewhere"]
+    with pytest.raises(ValueError, match="melt"):
+        faultpoints.arm(tmp_path, "here", "melt")

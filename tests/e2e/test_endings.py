@@ -1,9 +1,18 @@
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import psutil
 
+from recd.config.streams import TICK_DTYPE, arm_sample_dtype, telemetry_dtype
+from recd.daemon.dataset.sides import read_stream
 from recd.daemon.dataset.verify import verify_dataset
+from recd.daemon.writer.sidelog import records_of
+from recd.shm import ReaderPolicy, RingReader, Segment
 
 from .conftest import Robot, running, until
 
@@ -73,3 +82,84 @@ def _encoders(robot: Robot) -> int:
     told = robot.client.status()["processes"]
     return sum(p["pid"] is not None and p["phase"] == "running" for n, p in told.items()
                if n.startswith("encoder:"))  # fmt: skip
+
+
+def test_a_writer_killed_in_an_episode_comes_back_into_it_and_nothing_is_lost(tmp_path):
+    with running(tmp_path) as robot:
+        robot.arm()
+        robot.client.start()
+        for rows in (30, 150):
+            until(lambda rows=rows: robot.rows() >= rows, f"{rows} rows")
+            killed = robot.workers()["writer"]
+            killed.kill()
+            until(lambda pid=killed.pid: _writer(robot) not in (None, pid), "the writer to be back")
+        until(lambda: robot.rows() >= 200, "200 rows")
+        saved = robot.client.stop()
+        assert saved["summary"]["restarts"] == {"writer": 2}
+        own = robot.own(saved["uid"])
+        for stream, kept, whole in side_files(own):
+            assert whole, stream
+            number = NUMBERED_BY[stream.partition(".")[0]]
+            published = in_ring(robot, stream, kept.dtype)[number].tolist()
+            logged = kept[number].tolist()
+            begin = published.index(logged[0])
+            assert published[begin : begin + len(logged)] == logged, stream
+        rows, _ = read_stream(own / "rows.arrows")
+        assert rows["k"].to_pylist() == list(range(saved["rows"]))
+    assert verify_dataset(robot.root).findings == ()
+
+
+NUMBERED_BY = {"arm": "tick", "telemetry": "sample_ns", "ticks": "k"}
+
+
+def side_files(own: Path) -> Iterator[tuple[str, Any, bool]]:
+    """Name, records and wholeness of every stream that the writer logged."""
+    dtypes = {"arm": arm_sample_dtype(6), "telemetry": telemetry_dtype(6), "ticks": TICK_DTYPE}
+    for path in sorted(own.glob("*.*.arrows")):
+        table, whole = read_stream(path)
+        yield path.stem, records_of(table, dtypes[path.stem.partition(".")[0]]), whole
+
+
+def in_ring(robot: Robot, stream: str, dtype: np.dtype[np.void]) -> Any:
+    """All records that the ring of a running daemon still holds; record rings hold a minute."""
+    fds = Path(f"/proc/{robot.process.pid}/fd")
+    name = f"/memfd:recd:{stream} "
+    fd = os.open(next(fd for fd in fds.iterdir() if os.readlink(fd).startswith(name)), os.O_RDONLY)
+    with closing(Segment.attach(fd, readonly=True)) as segment:
+        reader = RingReader(segment, policy=ReaderPolicy.BEST_EFFORT)
+        reader.seek(0)
+        records = []
+        while (slot := reader.take()) is not None:
+            records.append(slot.payload[: dtype.itemsize].copy().view(dtype)[0])
+    os.close(fd)
+    return np.array(records, dtype)
+
+
+def _writer(robot: Robot) -> int | None:
+    told = robot.client.status()["processes"]["writer"]
+    return told["pid"] if told["phase"] == "running" else None
+
+
+def test_an_encoder_stopped_for_longer_than_its_ring_loses_nothing(tmp_path):
+    # A ring of two seconds, an encoder away for five.
+    with running(tmp_path, "cameras.front.ring_seconds=2") as robot:
+        robot.arm()
+        robot.client.start()
+        until(lambda: robot.rows() >= 30, "30 rows")
+        encoder = robot.workers()["encoder:front"]
+        wrist = _decided(robot, "wrist")
+        encoder.suspend()
+        until(lambda: _decided(robot, "wrist") >= wrist + 150, "five seconds of the other camera")
+        encoder.resume()
+        until(lambda: robot.rows() >= wrist + 160, "the encoder to catch up")
+        lost = {ring["name"]: ring for ring in robot.client.call("shm")["rings"]}["cam.front"]
+        keeps = [reader for reader in lost["readers"] if reader["policy"] == "MUST_KEEP"]
+        assert [reader["lost"] for reader in keeps] == [0]
+        saved = robot.client.stop()
+        assert not (robot.root / ".recd/staging" / saved["uid"]).exists()
+    assert verify_dataset(robot.root).findings == ()
+
+
+def _decided(robot: Robot, camera: str) -> int:
+    rings = {ring["name"]: ring for ring in robot.client.call("shm")["rings"]}
+    return int(rings[f"ticks.{camera}"]["head"])

@@ -22,7 +22,7 @@ def adapted(row: Process, script: dict[str, Any]) -> Process:
     timing = script.get("timing", {}).get(row.name, {})
     manners = replace(
         row.manners,
-        restart=RestartPolicy(most=2, first_ns=10 * MS, cap_ns=20 * MS),
+        restart=RestartPolicy(most=script.get("most", 2), first_ns=10 * MS, cap_ns=20 * MS),
         **{key: value * MS for key, value in timing.items()},
     )
     config = {**row.config, "manners": script.get(row.name, {})}

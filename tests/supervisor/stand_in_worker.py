@@ -62,7 +62,10 @@ class StandIn:
         self.rows: dict[str, int] = {}
         self.trash: set[str] = set()
         self.open = Path(ctx.config.get("root", ".")).parent / "open"
-        self.found = set(os.listdir(self.open)) if self.open.is_dir() else set()
+        resumed = {begin["uid"] for begin in ctx.config.get("open_takes", ())}
+        self.found = (set(os.listdir(self.open)) if self.open.is_dir() else set()) - resumed
+        if ctx.kind == "writer" and resumed and manners.get("dies_of_takes"):
+            os.kill(os.getpid(), signal.SIGKILL)
         self.dies_at = now_ns() + int(manners["dies_after_s"] * 1e9) if (
             "dies_after_s" in manners
         ) else None  # fmt: skip

@@ -151,9 +151,24 @@ def test_an_encoder_that_fails_ends_the_episode_and_the_writer_is_told(
     assert "codec broke" in take["end_reason"]
 
 
-def test_a_writer_that_dies_ends_the_episode_and_starts_again_once_all_files_are_closed(
-    daemon: Daemon,
+def test_a_writer_that_dies_comes_back_into_the_running_episode(daemon: Daemon) -> None:
+    uid = daemon.ok("start")["uid"]
+    os.kill(daemon.pid_of("writer"), signal.SIGKILL)
+    until(lambda: daemon.status()["processes"]["writer"]["restarts"] == 1, "writer ended")
+    until(lambda: daemon.status()["processes"]["writer"]["phase"] == "running", "writer is back")
+    assert daemon.status()["state"] == "RECORDING"
+    saved = daemon.ok("stop")
+    assert (saved["uid"], saved["state"], saved["summary"]["restarts"]) == (
+        uid, "saved", {"writer": 1}
+    )  # fmt: skip
+    assert "recovered" not in saved
+
+
+def test_a_take_that_kills_every_writer_is_left_to_recovery_once_its_files_are_closed(
+    start_daemon: Start,
 ) -> None:
+    daemon = start_daemon(writer={"dies_of_takes": True}, most=5)
+    daemon.wait_state("READY")
     uid = daemon.ok("start")["uid"]
     os.kill(daemon.pid_of("encoder:front"), signal.SIGSTOP)
     os.kill(daemon.pid_of("writer"), signal.SIGKILL)
@@ -165,11 +180,11 @@ def test_a_writer_that_dies_ends_the_episode_and_starts_again_once_all_files_are
         lambda: (t := daemon.ok("episodes")["episodes"][-1])["state"] == "saved" and t, "saved"
     )
     assert (take["uid"], take["recovered"], take["rows"]) == (uid, True, 5)
-    assert "writer" in take["end_reason"]
+    assert "writer: ended 4 times in this episode" in take["end_reason"]
     daemon.wait_state("READY")
 
 
-def test_a_writer_killed_while_committing_tells_what_became_of_the_take(
+def test_a_writer_killed_while_committing_leaves_the_commit_to_the_next_one(
     start_daemon: Start,
 ) -> None:
     daemon = start_daemon(writer={"commit_s": 1.0})
@@ -180,10 +195,10 @@ def test_a_writer_killed_while_committing_tells_what_became_of_the_take(
     daemon.wait_state("READY")
     os.kill(daemon.pid_of("writer"), signal.SIGKILL)
     saved = daemon.reply_to(request_id)["result"]
-    assert (saved["uid"], saved["state"], saved["recovered"]) == (uid, "saved", True)
+    assert (saved["uid"], saved["state"], saved["restarts"]) == (uid, "saved", {"writer": 1})
 
 
-def test_a_take_thrown_away_while_the_writer_dies_is_thrown_away_after_its_recovery(
+def test_a_take_thrown_away_while_the_writer_dies_is_thrown_away_by_the_next_one(
     daemon: Daemon,
 ) -> None:
     uid = daemon.ok("start")["uid"]

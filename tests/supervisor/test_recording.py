@@ -142,7 +142,7 @@ class Choreography(RuleBasedStateMachine):
 
     @rule(process=st.sampled_from(["writer", "encoder:front"]))
     def worker_comes_back(self, process: str) -> None:
-        self.recording.worker_left(process)
+        self.recording.worker_left(process, process.partition(":")[0], self.now)
         self.recording.worker_back(process, process.partition(":")[0])
 
     @rule()

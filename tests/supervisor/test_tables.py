@@ -41,7 +41,7 @@ def test_every_loss_has_a_row(kind: str, required: Required, loss: Loss, recordi
         ("camera", Required.MARK, Loss.GIVEN_UP, Action.FAULT, Action.DEGRADE),
         ("camera", Required.NOTHING, Loss.ABSENT, Action.NOTE, Action.NOTE),
         ("encoder", Required.EPISODE, Loss.ABSENT, Action.DEGRADE, Action.DEGRADE),
-        ("writer", Required.ALL, Loss.ABSENT, Action.DEGRADE, Action.END_EPISODE),
+        ("writer", Required.ALL, Loss.ABSENT, Action.DEGRADE, Action.DEGRADE),
         ("writer", Required.ALL, Loss.GIVEN_UP, Action.FAULT, Action.FAULT),
         ("arm", Required.EPISODE, Loss.ABSENT, Action.DEGRADE, Action.END_EPISODE),
         ("arm", Required.EPISODE, Loss.STARTING, Action.NOTE, Action.NOTE),
@@ -95,9 +95,11 @@ def test_grants_give_each_reader_a_line_and_a_doorbell_of_its_own(demo: RobotCon
     resources = Resources(demo, rows.values())
     try:
         writer = resources.ring_grants(rows["camera:front"])["cam.front"]
-        reader = resources.ring_grants(rows["encoder:front"])["cam.front"]
-        assert (writer.reader, reader.reader, reader.policy) == (-1, 0, "MUST_KEEP")
-        assert writer.doorbells == reader.doorbells
+        encoder = resources.ring_grants(rows["encoder:front"])["cam.front"]
+        keeper = resources.ring_grants(rows["writer"])["cam.front"]
+        assert (writer.reader, {encoder.reader, keeper.reader}) == (-1, {0, 1})
+        assert (encoder.policy, keeper.policy) == ("MUST_KEEP", "BEST_EFFORT")
+        assert sorted(writer.doorbells) == sorted((*encoder.doorbells, *keeper.doorbells))
         spec = read_spec(resources.rings["cam.front"])
         assert (spec.meta["payload"], spec.meta["fps_num"]) == ("mjpeg", 30)
         assert describe_ring(resources.rings["cam.front"])["readers"] == []

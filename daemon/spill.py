@@ -1,0 +1,137 @@
+"""Frames of a ring kept in a file while their encoder does not come after them.
+
+The writer puts them there before the ring overwrites them; the encoder takes them back by their
+index. A bridge over a stall, not over a crash: nothing here is synced. Compressed payloads only.
+"""
+
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from recd.shm import Credit, RingReader, Slot
+from recd.shm.segment import Bytes
+
+FOLDER = "spill"
+_FACTS = (
+    "index", "nbytes", "epoch", "t_capture_ns", "t_arrival_ns", "t_publish_ns", "source_seq",
+    "flags", "aux",
+)  # fmt: skip
+_HEAD = struct.Struct(f"<{len(_FACTS)}q")
+"""Before each payload in the file."""
+
+BEGIN_AT, TAKE_BACK_AT = 0.5, 0.25
+"""Shares of the ring waiting for the encoder: above the first, frames are spilled; down to the
+second, the encoder looks for them in the file before it looks into the ring."""
+
+FRAMES_A_TURN = 64
+"""So many are spilled before the writer looks after its other streams again."""
+
+
+def spill_path(staging: Path, camera: str) -> Path:
+    """Where the spilled frames of a camera lie while an episode runs."""
+    return staging / FOLDER / f"{camera}.frames"
+
+
+@dataclass(frozen=True, slots=True)
+class SpilledSlot:
+    """What a `Slot` of the ring was, from the file. It is never overwritten."""
+
+    index: int
+    nbytes: int
+    epoch: int
+    t_capture_ns: int
+    t_arrival_ns: int
+    t_publish_ns: int
+    source_seq: int
+    flags: int
+    aux: int
+    payload: Bytes
+
+    def intact(self) -> bool:
+        """True: nobody writes into what was spilled."""
+        return True
+
+
+class SpillWriter:
+    """The writer's end for one camera. reader: a line of its own; credit: where the encoder is."""
+
+    def __init__(self, camera: str, reader: RingReader, credit: Credit) -> None:
+        self.camera = camera
+        self.spilled = 0
+        self._reader = reader
+        self._credit = credit
+        self._next = 0
+
+    def keep(self, staging: Path) -> int:
+        """Spill what the encoder has not taken, if that is much; frames written. OSError from the
+        disk."""
+        slots = self._reader.spec.slots
+        waiting = slots - self._credit.free()
+        if waiting <= slots * BEGIN_AT:
+            return 0
+        head = self._reader.peek_head()
+        self._reader.seek(max(self._next, head - waiting))
+        path = spill_path(staging, self.camera)
+        path.parent.mkdir(exist_ok=True)
+        count = 0
+        with path.open("ab") as file:
+            while count < FRAMES_A_TURN and (slot := self._reader.take()) is not None:
+                payload = slot.payload.tobytes()
+                if slot.intact():
+                    file.write(_record(slot, payload))
+                    count += 1
+                self._next = slot.index + 1
+        self.spilled += count
+        return count
+
+
+def _record(slot: Slot, payload: bytes) -> bytes:
+    return _HEAD.pack(*(getattr(slot, name) for name in _FACTS)) + payload
+
+
+class SpillReader:
+    """The encoder's end for one camera of one episode."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._at: dict[int, int] = {}
+        self._seen_bytes = 0
+
+    def take(self, index: int) -> SpilledSlot | None:
+        """The frame of ring index `index`; None when it was not spilled (yet)."""
+        if index not in self._at:
+            self._look()
+        place = self._at.get(index)
+        if place is None:
+            return None
+        with self._path.open("rb") as file:
+            file.seek(place)
+            facts = _HEAD.unpack(file.read(_HEAD.size))
+            told: dict[str, int] = dict(zip(_FACTS, facts, strict=True))
+            payload = np.frombuffer(file.read(told["nbytes"]), np.uint8)
+            return SpilledSlot(**told, payload=payload)
+
+    def reaching_back(self, index: int) -> int:
+        """First index of the frames that were spilled without a gap up to `index`; `index` when
+        the one before it was not."""
+        self._look()
+        while index - 1 in self._at:
+            index -= 1
+        return index
+
+    def _look(self) -> None:
+        """Find what was added; a record that is not whole yet is found the next time."""
+        try:
+            size = self._path.stat().st_size
+        except FileNotFoundError:
+            return
+        with self._path.open("rb") as file:
+            while self._seen_bytes + _HEAD.size <= size:
+                file.seek(self._seen_bytes)
+                index, nbytes, *_ = _HEAD.unpack(file.read(_HEAD.size))
+                if self._seen_bytes + _HEAD.size + nbytes > size:
+                    return
+                self._at[index] = self._seen_bytes
+                self._seen_bytes += _HEAD.size + nbytes

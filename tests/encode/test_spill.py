@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+
+from recd.daemon.spill import SpillReader, SpillWriter, spill_path
+from recd.shm import Credit, ReaderPolicy, RingReader, RingSpec, RingWriter, create_ring
+
+SLOTS = 16
+ENCODER, KEEPER = 0, 1
+
+
+@pytest.fixture
+def ring():
+    spec = RingSpec("cam.front", "frame", slots=SLOTS, slot_bytes=4096, readers=4, meta={})
+    segment = create_ring(spec)
+    yield segment
+    segment.close()
+
+
+def publish(writer: RingWriter, numbers: range) -> None:
+    for number in numbers:
+        writer.write(
+            np.full(100 + number, number % 256, np.uint8), t_capture_ns=number * 1000,
+            t_arrival_ns=number * 1000 + 1, source_seq=number, flags=number % 3, aux=7,
+        )  # fmt: skip
+
+
+def readers(ring):
+    encoder = RingReader(ring, ENCODER, policy=ReaderPolicy.MUST_KEEP)
+    keeper = RingReader(ring, KEEPER, policy=ReaderPolicy.BEST_EFFORT)
+    return encoder, SpillWriter("front", keeper, Credit(ring, slack=0))
+
+
+def test_frames_of_a_stalled_encoder_come_back_from_the_file_in_order_and_unchanged(ring, tmp_path):
+    writer = RingWriter(ring)
+    encoder, spill = readers(ring)
+    taken = SpillReader(spill_path(tmp_path, "front"))
+    publish(writer, range(4))
+    assert [encoder.take().index for _ in range(4)] == [0, 1, 2, 3]
+    for first in range(4, 100, 4):
+        publish(writer, range(first, first + 4))
+        spill.keep(tmp_path)
+    assert taken.reaching_back(90) == 4
+    for index in range(4, 84):
+        slot = taken.take(index)
+        assert (slot.index, slot.source_seq, slot.t_capture_ns) == (index, index, index * 1000)
+        assert (slot.flags, slot.aux, slot.intact()) == (index % 3, 7, True)
+        assert slot.payload.tolist() == [index % 256] * (100 + index)
+        encoder.seek(index + 1)
+    assert [slot.index for slot in iter(encoder.take, None)] == list(range(84, 100))
+    assert (encoder.lost, spill.spilled) == (0, 96)
+
+
+def test_nothing_is_kept_of_a_ring_whose_encoder_keeps_up(ring, tmp_path):
+    writer = RingWriter(ring)
+    encoder, spill = readers(ring)
+    for number in range(50):
+        publish(writer, range(number, number + 1))
+        assert encoder.take().index == number
+        assert spill.keep(tmp_path) == 0
+    assert not spill_path(tmp_path, "front").exists()
+
+
+def test_a_record_that_is_still_being_written_is_found_when_it_is_whole(ring, tmp_path):
+    writer = RingWriter(ring)
+    _, spill = readers(ring)
+    publish(writer, range(12))
+    assert spill.keep(tmp_path) == 12
+    path = spill_path(tmp_path, "front")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    taken = SpillReader(path)
+    assert (taken.take(11), taken.take(10).index) == (None, 10)
+    path.write_bytes(whole)
+    assert taken.take(11).payload.tolist() == [11] * 111

@@ -54,7 +54,9 @@ def test_repeats_of_a_slower_camera_are_expected_and_not_beyond():
     assert (told["expected_repeats"], told["repeated"], told["beyond_drift"]) == (1, 1, 0)
 
 
-@pytest.mark.parametrize("scenario", [Scenario(), Scenario(cameras=5, rate_hz=100, vcodec="av1", preset="9")])
+@pytest.mark.parametrize(
+    "scenario", [Scenario(), Scenario(cameras=5, rate_hz=100, vcodec="av1", preset="9")]
+)
 def test_a_scenario_is_a_valid_configuration(tmp_path, scenario):
     source = read_source("demo")
     source.data.clear()

@@ -51,6 +51,7 @@ def test_a_device_that_is_away_tells_why_and_its_mend_in_status_and_at_start(
 ) -> None:
     daemon = start_daemon(camera__front={"device_away": "no camera at /dev/video7"})
     until(lambda: daemon.status()["waiting_for"] == ["camera:front"], "only the camera is away")
+    until(lambda: daemon.status()["processes"]["camera:front"]["error"], "it to say why")
     status = daemon.status()
     error = status["processes"]["camera:front"]["error"]
     assert (error["message"], error["mend"]) == ("no camera at /dev/video7", "plug it in")

@@ -9,6 +9,7 @@ import pytest
 from recd.config.load import load_robot
 from recd.config.messages import COMMANDS, TOPICS
 from recd.config.models import RobotConfig
+from recd.config.roles import ROLES
 from recd.daemon.supervisor import simulation
 from recd.daemon.supervisor.failures import Absence, Action, Loss, action_for, consequences
 from recd.daemon.supervisor.processes import MANNERS, Required, process_table
@@ -137,7 +138,7 @@ def test_simulated_devices_are_resolved_and_others_left_alone(demo: RobotConfig)
 
 def test_every_command_says_what_it_does_and_who_may_use_it() -> None:
     for command in COMMANDS.values():
-        assert command.role in ("observe", "operate", "admin")
+        assert command.role in ROLES
         assert command.doc.endswith(".")
 
 

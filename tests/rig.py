@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from recd.clients.client import NotRunningError, RecdClient
+from recd.daemon.sim import camera_control
 from recd.shm.clock import NS_PER_S, now_ns, sleep_until_ns
 
 START_S = 90.0
@@ -97,6 +98,12 @@ class Robot:
         self.client.start()
         until(lambda: self.rows() >= rows, f"{rows} rows")
         return self.client.stop()
+
+    def given_up(self) -> dict[str, int]:
+        """Frames that the simulated cameras never sent because the computer was busy."""
+        cameras = str(next(self.runtime.rglob("cameras.sock")))
+        told = camera_control.call(cameras, "describe")["cameras"]
+        return {name: camera["dropped"] + camera["overrun"] for name, camera in told.items()}
 
     def own(self, uid: str) -> Path:
         return self.root / ".recd" / "episodes" / uid

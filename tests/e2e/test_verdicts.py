@@ -72,11 +72,6 @@ class Stage:
             self._cameras, "fault", camera=camera, kind=kind, frames=frames, value=value
         )
 
-    def given_up(self) -> dict[str, int]:
-        """Frames that the simulated cameras never sent because the computer was busy."""
-        told = camera_control.call(self._cameras, "describe")["cameras"]
-        return {name: camera["dropped"] + camera["overrun"] for name, camera in told.items()}
-
     def recover(self) -> None:
         """Nothing is wrong any more and the follower follows."""
         camera_control.call(self._cameras, "clear")
@@ -252,9 +247,9 @@ def test_the_manifest_keeps_the_verdict_that_was_told(stage):
 
 def test_without_a_fault_the_devices_give_no_reason(stage):
     for _ in range(2):
-        before = stage.given_up()
+        before = stage.robot.given_up()
         saved = stage.episode(rows=45)
-        after = stage.given_up()
+        after = stage.robot.given_up()
         assert {rule for rule, _ in reasons(saved)} & DEVICE_RULES == set()
         for camera in CAMERAS:
             lost = saved["summary"]["cameras"][camera]["lost"]

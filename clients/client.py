@@ -4,11 +4,7 @@ A request keeps its id over retries, so a command whose reply was lost is never 
 use from several threads at once; make one client per thread.
 """
 
-import errno
-import grp
-import pwd
-import socket as sockets
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
 from types import TracebackType
@@ -18,8 +14,17 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from recd import __version__
-from recd.clients.entry import HANDSHAKE_FAILED, find_key, turned_away, use_key
-from recd.config.endpoints import Endpoint, parse_endpoint
+from recd.clients.entry import (
+    HANDSHAKE_FAILED,
+    NotRunningError,
+    bad_endpoint,
+    check_reachable,
+    find_key,
+    not_allowed,
+    parsed,
+    turned_away,
+    use_key,
+)
 from recd.config.errors import RecdError, StateError
 from recd.config.messages import Request, decode, new_request_id
 from recd.config.paths import (
@@ -27,23 +32,18 @@ from recd.config.paths import (
     control_endpoint,
     instance_dir,
     lock_holder,
-    open_to_group,
     running_instances,
     starting_instances,
 )
 from recd.shm.clock import NS_PER_MS, now_ns
+
+__all__ = ["NotRunningError", "RecdClient", "ReplyTimeoutError", "find_instance"]
 
 RETRY_AFTER_MS = 2_000
 """Ask again on a fresh connection after this long without a reply; the id makes it harmless."""
 
 REPLY_GRACE_MS = 500
 """The daemon answers at the deadline at the latest; its answer may travel for so long."""
-
-
-class NotRunningError(RecdError):
-    """No daemon answers at the endpoint."""
-
-    code = "not_running"
 
 
 class ReplyTimeoutError(RecdError):
@@ -63,7 +63,7 @@ def find_instance(instance: str | None = None) -> Path:
     if not running and (starting := starting_instances()):
         raise _still_starting(*next(iter(starting.items())))
     if not running and (closed := closed_folders()):
-        raise _not_allowed(closed[0])
+        raise not_allowed(closed[0])
     if not running:
         raise NotRunningError(
             "no recd daemon is running for this user",
@@ -90,7 +90,7 @@ class RecdClient:
         key: Path | str | None = None, timeout_s: float = 10.0,
     ) -> None:  # fmt: skip
         directory = None if endpoint else find_instance(instance)
-        address = _parsed(endpoint or control_endpoint(_existing(directory)))
+        address = parsed(endpoint or control_endpoint(_existing(directory)))
         self.endpoint = address.text
         self._events_at = address.events
         self._pair = None if address.path else find_key(key, needed=not address.local)
@@ -185,7 +185,7 @@ class RecdClient:
                 socket.connect(self.endpoint)
             except zmq.ZMQError as error:
                 socket.close()
-                raise _bad_endpoint(self.endpoint, error.strerror or str(error)) from error
+                raise bad_endpoint(self.endpoint, error.strerror or str(error)) from error
             self._socket = socket
         return self._socket
 
@@ -328,7 +328,7 @@ def _existing(directory: Path | None) -> Path:
     try:
         there = (directory / "ctl.sock").exists()
     except PermissionError:
-        raise _not_allowed(directory) from None
+        raise not_allowed(directory) from None
     if not there:
         if pid := lock_holder(directory / "recd.lock"):
             raise _still_starting(directory.name, pid)
@@ -345,73 +345,6 @@ def _still_starting(instance: str, pid: int) -> NotRunningError:
         "listen",
         mend="Try again in a few seconds; its own terminal or log tells what it is doing.",
     )
-
-
-def _parsed(endpoint: str) -> Endpoint:
-    try:
-        return parse_endpoint(endpoint, named="--endpoint")
-    except RecdError as error:
-        raise RecdError(error.message, mend=error.mend, code="usage") from None
-
-
-def _bad_endpoint(endpoint: str, reason: str) -> RecdError:
-    return RecdError(
-        f"--endpoint: expected a ZeroMQ address, found {endpoint!r} ({reason})",
-        mend="For instance ipc:///run/recd/demo/ctl.sock or tcp://127.0.0.1:5591",
-        code="usage",
-    )
-
-
-def check_reachable(endpoint: str, asked: str = "") -> None:
-    """Whether a process listens at an ipc `endpoint`; others are taken on trust.
-
-    asked: the command that waits for a reply, for the message. Raises NotRunningError when nobody
-    listens (a killed daemon leaves its socket file), RecdError when this user may not connect.
-    """
-    if not endpoint.startswith("ipc:///"):
-        return
-    path = endpoint.removeprefix("ipc://")
-    with sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM) as probe:
-        probe.settimeout(1.0)
-        try:
-            reason = probe.connect_ex(path)
-        except OSError as error:
-            raise _bad_endpoint(endpoint, str(error)) from error
-    if reason in (errno.EACCES, errno.EPERM):
-        raise _not_allowed(Path(path).parent)
-    if reason not in (errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR):
-        return
-    if asked:
-        raise NotRunningError(
-            f"{asked}: the daemon ended before it answered",
-            mend="Its log tells why. What was recorded is saved at the next start: recd run CONFIG",
-        )
-    raise NotRunningError(
-        f"no recd daemon listens at {path}", mend="Start it: recd run CONFIG (try: recd run demo)"
-    )
-
-
-def _not_allowed(directory: Path) -> RecdError:
-    """A folder that this user may not enter: whose it is, and how one gets in."""
-    facts = directory.stat()
-    user, group = _name(pwd.getpwuid, facts.st_uid), _name(grp.getgrgid, facts.st_gid)
-    if open_to_group(directory):
-        mend = f"Join the group: sudo usermod -aG {group} $USER, then log in again."
-    else:
-        mend = f"Run recctl as {user}."
-    return RecdError(
-        f"{directory}: permission denied: the daemon is operated by the user {user}"
-        + (f" and the group {group}" if open_to_group(directory) else ""),
-        mend=mend,
-        code="permission",
-    )
-
-
-def _name(lookup: Callable[[int], Any], number: int) -> str:
-    try:
-        return str(lookup(number)[0])
-    except KeyError:
-        return str(number)
 
 
 def _error_of(error: dict[str, Any]) -> RecdError:

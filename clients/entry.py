@@ -1,12 +1,20 @@
-"""How a client enters a daemon on another computer: which key it uses, and what a refusal means."""
+"""How a client enters a daemon: whether one listens, which key is used, what a refusal means."""
 
+import errno
+import grp
 import os
+import pwd
+import socket as sockets
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import zmq
 
+from recd.config.endpoints import Endpoint, parse_endpoint
 from recd.config.errors import RecdError
 from recd.config.keys import Pair, fingerprint, keys_folder, read_pair
+from recd.config.paths import open_to_group
 
 DEFAULT_KEY = "client.key"
 """In the folder of keys: used for other computers when no key is named."""
@@ -17,6 +25,12 @@ HANDSHAKE_FAILED = (
     | zmq.EVENT_HANDSHAKE_FAILED_AUTH
 )
 """Events of a socket monitor: the daemon has turned this client away."""
+
+
+class NotRunningError(RecdError):
+    """No daemon answers at the endpoint."""
+
+    code = "not_running"
 
 
 def find_key(key: Path | str | None, *, needed: bool) -> Pair | None:
@@ -76,3 +90,72 @@ def turned_away(endpoint: str, pair: Pair | None, failed: int) -> RecdError:
         mend="Is it the right address? On the daemon's computer: recctl keys show server",
         code="key",
     )
+
+
+def parsed(endpoint: str) -> Endpoint:
+    """The address in `endpoint`. RecdError (code `usage`) when it is none of ours."""
+    try:
+        return parse_endpoint(endpoint, named="--endpoint")
+    except RecdError as error:
+        raise RecdError(error.message, mend=error.mend, code="usage") from None
+
+
+def bad_endpoint(endpoint: str, reason: str) -> RecdError:
+    """An address that ZeroMQ does not take, and why."""
+    return RecdError(
+        f"--endpoint: expected a ZeroMQ address, found {endpoint!r} ({reason})",
+        mend="For instance ipc:///run/recd/demo/ctl.sock or tcp://127.0.0.1:5591",
+        code="usage",
+    )
+
+
+def check_reachable(endpoint: str, asked: str = "") -> None:
+    """Whether a process listens at an ipc `endpoint`; others are taken on trust.
+
+    asked: the command that waits for a reply, for the message. Raises NotRunningError when nobody
+    listens (a killed daemon leaves its socket file), RecdError when this user may not connect.
+    """
+    if not endpoint.startswith("ipc:///"):
+        return
+    path = endpoint.removeprefix("ipc://")
+    with sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            reason = probe.connect_ex(path)
+        except OSError as error:
+            raise bad_endpoint(endpoint, str(error)) from error
+    if reason in (errno.EACCES, errno.EPERM):
+        raise not_allowed(Path(path).parent)
+    if reason not in (errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR):
+        return
+    if asked:
+        raise NotRunningError(
+            f"{asked}: the daemon ended before it answered",
+            mend="Its log tells why. What was recorded is saved at the next start: recd run CONFIG",
+        )
+    raise NotRunningError(
+        f"no recd daemon listens at {path}", mend="Start it: recd run CONFIG (try: recd run demo)"
+    )
+
+
+def not_allowed(directory: Path) -> RecdError:
+    """A folder that this user may not enter: whose it is, and how one gets in."""
+    facts = directory.stat()
+    user, group = _name(pwd.getpwuid, facts.st_uid), _name(grp.getgrgid, facts.st_gid)
+    if open_to_group(directory):
+        mend = f"Join the group: sudo usermod -aG {group} $USER, then log in again."
+    else:
+        mend = f"Run recctl as {user}."
+    return RecdError(
+        f"{directory}: permission denied: the daemon is operated by the user {user}"
+        + (f" and the group {group}" if open_to_group(directory) else ""),
+        mend=mend,
+        code="permission",
+    )
+
+
+def _name(lookup: Callable[[int], Any], number: int) -> str:
+    try:
+        return str(lookup(number)[0])
+    except KeyError:
+        return str(number)

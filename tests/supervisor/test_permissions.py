@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from recd.clients.client import RecdClient, check_reachable
+from recd.clients.client import RecdClient
+from recd.clients.entry import check_reachable
 from recd.config.errors import RecdError
 from recd.config.messages import Request
 from recd.config.paths import make_below, make_private
 from recd.daemon.service import people
 from recd.daemon.service.people import Account
+from recd.daemon.supervisor.access import LOCAL, Caller
 from recd.daemon.supervisor.control import ControlPlane
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="becoming other accounts needs root")
@@ -37,7 +39,8 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     shutil.rmtree(base)
 
 
-def _handle(request: Request) -> dict[str, str]:
+def _handle(request: Request, caller: Caller) -> dict[str, str]:
+    assert caller is LOCAL
     return {"cmd": request.cmd}
 
 

@@ -16,7 +16,9 @@ from recd.config.errors import RecdError
 
 PROTOCOL_VERSION: Final = 1
 MAX_MESSAGE_BYTES: Final = 256 * 1024
-MAX_DEPTH: Final = 8
+MAX_DEPTH: Final = 32
+"""Levels of a reply or event: what a device tells of itself nests deeper than a request may."""
+MAX_REQUEST_DEPTH: Final = 8
 MAX_ITEMS: Final = 65_536
 """Values in one message, all levels together."""
 MAX_REQUEST_ITEMS: Final = 4096
@@ -57,15 +59,18 @@ def encode(message: Mapping[str, Any]) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a message may be: bytes on the wire, values on all levels, bytes of a map's key."""
+    """What a message may be: bytes on the wire, values in all, bytes of a map's key, levels."""
 
     nbytes: int
     items: int
     key_bytes: int
+    depth: int
 
 
-REPLY_LIMITS: Final = Limits(MAX_MESSAGE_BYTES, MAX_ITEMS, MAX_TEXT_BYTES)
-REQUEST_LIMITS: Final = Limits(MAX_REQUEST_BYTES, MAX_REQUEST_ITEMS, MAX_REQUEST_KEY_BYTES)
+REPLY_LIMITS: Final = Limits(MAX_MESSAGE_BYTES, MAX_ITEMS, MAX_TEXT_BYTES, MAX_DEPTH)
+REQUEST_LIMITS: Final = Limits(
+    MAX_REQUEST_BYTES, MAX_REQUEST_ITEMS, MAX_REQUEST_KEY_BYTES, MAX_REQUEST_DEPTH
+)
 
 
 def decode(data: bytes, limits: Limits = REPLY_LIMITS) -> dict[str, Any]:
@@ -103,7 +108,7 @@ def _pairs(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
 def _check_plain(message: object, limits: Limits) -> None:
     """Only maps with short text keys, lists and scalars; not too deep, not too many."""
     level, items = [message], 0
-    for _ in range(MAX_DEPTH):
+    for _ in range(limits.depth):
         below: list[object] = []
         for value in level:
             if isinstance(value, dict):
@@ -120,7 +125,7 @@ def _check_plain(message: object, limits: Limits) -> None:
         if not below:
             return
         level = below
-    raise MessageError(f"nested deeper than {MAX_DEPTH} levels", code="oversized")
+    raise MessageError(f"nested deeper than {limits.depth} levels", code="oversized")
 
 
 def _check_key(key: object, most: int) -> None:

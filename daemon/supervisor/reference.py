@@ -4,8 +4,8 @@ from collections.abc import Iterable, Sequence
 
 from recd.config.messages import (
     COMMANDS,
-    MAX_DEPTH,
     MAX_MESSAGE_BYTES,
+    MAX_REQUEST_DEPTH,
     REQUEST_LIMITS,
     Command,
     Request,
@@ -31,7 +31,7 @@ client `recd.clients.client.RecdClient` and `recctl` use nothing else.
 
 ## Requests and replies
 
-One frame, one msgpack map, {MAX_DEPTH} levels deep; a request at most {_KIB[0]} KiB,
+One frame, one msgpack map, a request {MAX_REQUEST_DEPTH} levels deep and at most {_KIB[0]} KiB,
 {REQUEST_LIMITS.items} values and keys of {REQUEST_LIMITS.key_bytes} bytes, a reply at most
 {_KIB[1]} KiB; text keys, none twice, no extension types. Unknown fields are ignored, unknown
 commands refused.

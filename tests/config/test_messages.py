@@ -151,3 +151,13 @@ def test_an_unknown_command_is_answered_with_the_known_ones() -> None:
     with pytest.raises(CommandError) as refused:
         parse_request(request(cmd="strat"))
     assert "start" in refused.value.mend
+
+
+def test_a_reply_may_nest_deeper_than_a_request() -> None:
+    inner: object = 1
+    for _ in range(12):
+        inner = {"a": [inner]}
+    data = messages.encode({"v": 1, "told": inner})
+    assert messages.decode(data)["v"] == 1
+    with pytest.raises(MessageError, match="nested deeper than 8 levels"):
+        messages.decode(data, messages.REQUEST_LIMITS)

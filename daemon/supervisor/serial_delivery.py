@@ -11,7 +11,7 @@ from pathlib import Path
 
 from recd.shm.clock import NS_PER_S
 
-CHECK_NS = 10 * NS_PER_S
+CHECK_NS = NS_PER_S
 _KTHREADD = 2
 
 

@@ -25,6 +25,10 @@ BEGIN_AT, TAKE_BACK_AT = 0.5, 0.25
 """Shares of the ring waiting for the encoder: above the first, frames are spilled; down to the
 second, the encoder looks for them in the file before it looks into the ring."""
 
+HELD = 8
+"""Frames before the encoder's place in the ring that it may still hold, undecided or half decoded,
+when it stops; a camera at twice the dataset's rate has up to five. They are spilled too."""
+
 FRAMES_A_TURN = 64
 """So many are spilled before the writer looks after its other streams again."""
 
@@ -49,8 +53,12 @@ class SpilledSlot:
     aux: int
     payload: Bytes
 
+    def overtaken(self) -> bool:
+        """False: nobody writes into what was spilled."""
+        return False
+
     def intact(self) -> bool:
-        """True: nobody writes into what was spilled."""
+        """True, for the same reason."""
         return True
 
 
@@ -62,6 +70,7 @@ class SpillWriter:
         self.spilled = 0
         self._reader = reader
         self._credit = credit
+        self._staging = Path()
         self._next = 0
 
     def keep(self, staging: Path) -> int:
@@ -71,8 +80,11 @@ class SpillWriter:
         waiting = slots - self._credit.free()
         if waiting <= slots * BEGIN_AT:
             return 0
+        if staging != self._staging:
+            self._staging, self._next = staging, 0
         head = self._reader.peek_head()
-        self._reader.seek(max(self._next, head - waiting))
+        oldest = head - min(waiting + HELD, slots - 1)
+        self._reader.seek(max(self._next, oldest))
         path = spill_path(staging, self.camera)
         path.parent.mkdir(exist_ok=True)
         count = 0

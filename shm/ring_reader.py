@@ -60,6 +60,12 @@ class Slot:
         ) = facts  # fmt: skip
         self.payload: Bytes = reader.payload_of(index)[: self.nbytes]
 
+    def overtaken(self) -> bool:
+        """True when the writer has come round to the slot or may be about to. Counts nothing: for
+        readers who have another copy; `intact` is the verdict on this one.
+        """
+        return self._reader.peek_head() - self.index >= self._reader.spec.slots
+
     def intact(self) -> bool:
         """True while nothing of the slot was overwritten; ask after the last use of the payload.
 

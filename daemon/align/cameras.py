@@ -109,22 +109,27 @@ class Decision:
 class CameraAligner:
     """Live form: push frames as they come, ask for decisions, get rows 0, 1, 2, ... in order.
 
-    Holds the frames that may still be used and no more, given that decisions are taken.
+    Holds the frames that may still be used and no more, given that decisions are taken. first_row,
+    shown: go on where another one ended, row `first_row - 1` having got frame `shown` (-1: none);
+    pushed from that frame on, the rows are those that the other one would have decided.
     """
 
-    def __init__(self, grid: Grid, rule: CameraRule) -> None:
+    def __init__(
+        self, grid: Grid, rule: CameraRule, *, first_row: int = 0, shown: int = -1
+    ) -> None:
         self._rule = rule.words(grid)
         self._grid = grid
         self._capture: list[int] = []
         self._known: list[int] = []
         self._index: list[int] = []
         self._last = -1
-        self.k = 0
+        self._shown = shown
+        self.k = first_row
         """The next row to be decided."""
         self.refused = 0
         """Frames that were not newer than the one before them (duplicates, clock steps)."""
         self._newest = -(2**63)
-        self._tick = grid.tick_ns(0)
+        self._tick = grid.tick_ns(first_row)
 
     def push(self, index: int, t_capture_ns: int, t_known_ns: int) -> bool:
         """A usable frame came. index: its number in the ring; t_known_ns: when it was published.
@@ -137,6 +142,9 @@ class CameraAligner:
         in_time = t_known_ns <= self._tick + self._rule[passes.WAIT]
         if self._last < 0 and t_capture_ns <= self._tick and in_time:
             self._forget(len(self._index))  # this one is nearer to every row to come
+        if index == self._shown:
+            self._forget(len(self._index))
+            self._last = 0
         self._newest = t_capture_ns
         self._capture.append(t_capture_ns)
         self._known.append(t_known_ns)

@@ -5,7 +5,7 @@ from typing import Any
 
 from recd.config.streams import FrameFlag
 from recd.daemon.encode.colour import Converter, PictureError
-from recd.daemon.spill import SpilledSlot
+from recd.daemon.spill import SpilledSlot, SpillReader
 from recd.shm import Slot
 
 _KEPT = 4
@@ -27,20 +27,27 @@ class Pictures:
         self.converter = converter
         self._seen: dict[int, tuple[Any, Fate]] = {}
 
-    def of(self, slot: Slot | SpilledSlot) -> tuple[Any, Fate]:
-        """(VideoFrame or None, fate) of a slot. Asked again, it answers the same."""
+    def of(self, slot: Slot | SpilledSlot, spill: SpillReader) -> tuple[Any, Fate]:
+        """(VideoFrame or None, fate) of a slot. Asked again, it answers the same.
+
+        spill: where the frame is looked for when the writer has come round to its slot.
+        """
         if (known := self._seen.get(slot.index)) is not None:
             return known
         while len(self._seen) >= _KEPT:
             del self._seen[next(iter(self._seen))]
-        self._seen[slot.index] = result = self._read(slot)
+        self._seen[slot.index] = result = self._read(slot, spill)
         return result
 
-    def _read(self, slot: Slot | SpilledSlot) -> tuple[Any, Fate]:
+    def _read(self, slot: Slot | SpilledSlot, spill: SpillReader) -> tuple[Any, Fate]:
         if slot.flags & FrameFlag.CORRUPT:
             return None, Fate.CORRUPT
         try:
             frame = self.converter.convert(slot.payload)
         except PictureError:
-            return None, Fate.CORRUPT if slot.intact() else Fate.LOST
-        return (frame, Fate.GOOD) if slot.intact() else (None, Fate.LOST)
+            frame = None
+        if slot.overtaken() and (kept := spill.take(slot.index)) is not None:
+            return self._read(kept, spill)
+        if not slot.intact():
+            return None, Fate.LOST
+        return frame, Fate.CORRUPT if frame is None else Fate.GOOD

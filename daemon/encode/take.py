@@ -20,7 +20,7 @@ from recd.daemon.encode.pictures import Fate, Pictures
 from recd.daemon.encode.sinks import PictureSink
 from recd.daemon.encode.statistics import CameraStatistics
 from recd.daemon.encode.thumbnails import Thumbnails
-from recd.daemon.spill import SpilledSlot
+from recd.daemon.spill import SpilledSlot, SpillReader
 from recd.shm import RingWriter, Slot
 from recd.shm.clock import NS_PER_S, now_ns
 
@@ -107,16 +107,14 @@ class Counts:
 
 
 def make_aligner(
-    spec: TakeSpec, *, camera_period_ns: int, rule: str
+    spec: TakeSpec, *, camera_period_ns: int, rule: str, shown: int = -1
 ) -> CameraAligner | StepAligner:
-    """The aligner of a take. rule: `hysteresis` or `previous`."""
+    """The aligner of a take. rule: `hysteresis` or `previous`; shown: ring index of the frame in
+    the row before the first one, -1 for none."""
     if spec.step:
         return StepAligner()
-    grid = spec.grid
-    if spec.first_row:
-        grid = Grid(grid.tick_ns(spec.first_row), grid.rate_num, grid.rate_den)
-    kind = FrameRule[rule.upper()]
-    return CameraAligner(grid, CameraRule.of(grid, period_ns=camera_period_ns, kind=kind))
+    chosen = CameraRule.of(spec.grid, period_ns=camera_period_ns, kind=FrameRule[rule.upper()])
+    return CameraAligner(spec.grid, chosen, first_row=spec.first_row, shown=shown)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,10 +137,13 @@ class Take:
         sink: PictureSink,
         pictures: Pictures,
         ticks: RingWriter,
+        spill: SpillReader,
     ) -> None:
         size = pictures.converter.picture.size
         self.spec = spec
         self.sink = sink
+        self.spill = spill
+        """Frames that the writer kept while this process stalled."""
         self.size = size
         self.statistics = CameraStatistics(size=size)
         self.thumbnails = Thumbnails()
@@ -257,7 +258,7 @@ class Take:
         slot = self._slots.get(decision.source_index)
         if slot is not None and self._shown is not None and slot.index == self._shown.slot.index:
             return self._shown.frame, flags | self._shown.flags
-        frame, fate = (None, Fate.LOST) if slot is None else self._pictures.of(slot)
+        frame, fate = (None, Fate.LOST) if slot is None else self._pictures.of(slot, self.spill)
         if fate is Fate.GOOD:
             assert slot is not None
             if self._passed_over:

@@ -58,14 +58,12 @@ def run(ctx: WorkerContext) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Open:
-    """A take being encoded. final: its file; earlier: parts of encoders that died before; spill:
-    frames that the writer kept while an encoder stalled."""
+    """A take being encoded. final: its file; earlier: parts of encoders that died before."""
 
     take: Take
     final: Path
     earlier: tuple[Part, ...]
     lost_before: int
-    spill: SpillReader
 
 
 class EncoderWorker:
@@ -175,7 +173,7 @@ class EncoderWorker:
         if self._reader.peek_head() - index <= self._reader.spec.slots * TAKE_BACK_AT:
             return None
         for opened in self._open.values():
-            if (slot := opened.spill.take(index)) is not None:
+            if (slot := opened.take.spill.take(index)) is not None:
                 self._reader.seek(index + 1)
                 return slot
         return None
@@ -270,16 +268,21 @@ class EncoderWorker:
             sink.discard()
             raise
         self._pictures = self._new_pictures(spec.source)
+        shown = self._shown_last(spec) if spec.first_row else -1
         aligner = make_aligner(
             spec,
             camera_period_ns=self._camera_period_ns(spec.source),
             rule=str(self._ctx.config.get("alignment", "hysteresis")),
+            shown=shown,
         )
-        take = Take(spec, aligner=aligner, sink=sink, pictures=self._pictures, ticks=self._ticks)
         spill = SpillReader(spill_path(spec.staging, self._camera))
-        self._open[spec.uid] = _Open(take, final, earlier, self._reader.lost, spill)
+        take = Take(
+            spec, aligner=aligner, sink=sink, pictures=self._pictures, ticks=self._ticks,
+            spill=spill,
+        )  # fmt: skip
+        self._open[spec.uid] = _Open(take, final, earlier, self._reader.lost)
         if spec.first_row:
-            self._go_back(spec, spill)
+            self._go_back(spec, spill, shown)
         elif not spec.step:
             for slot in self._recent:
                 take.push(slot)
@@ -347,32 +350,41 @@ class EncoderWorker:
         if self._spare is None and not self._open:
             self._spare = self._new_sink(self._dataset_rate())
 
-    def _go_back(self, spec: TakeSpec, spill: SpillReader) -> None:
+    def _go_back(self, spec: TakeSpec, spill: SpillReader, shown: int) -> None:
         """After a restart: take up again what the ring still holds of rows not in the file, and
-        what was spilled before it."""
+        what was spilled before it. shown: index of the frame in the file's last row, or -1."""
         oldest = self._oldest_held()
         # A few frames further on the ring is sure to hold them when they are asked for.
         held = oldest + self._reader.spec.slots // 8
         oldest = min(oldest, spill.reaching_back(held))
-        if spec.step and (told := self._last_row_told()) is not None:
-            row, index = told
-            oldest = max(oldest, index - (row - spec.first_row))
-        self._reader.seek(oldest)
+        self._reader.seek(max(oldest, shown + 1 if spec.step else shown))
 
     def _oldest_held(self) -> int:
         """Index of the oldest frame that the ring has for sure."""
         return max(0, self._reader.peek_head() - self._reader.spec.slots + 2)
 
-    def _last_row_told(self) -> tuple[int, int] | None:
-        """(row, ring index of its frame) of the newest record in the tick ring."""
+    def _shown_last(self, spec: TakeSpec) -> int:
+        """Ring index of the frame in the row before this process's first one; -1: not known."""
+        told = self._rows_told(spec.owner)
+        newest = max((row for row in told if row < spec.first_row), default=-1)
+        if newest < 0:
+            return -1
+        unsaid = spec.first_row - 1 - newest  # rows in the file whose records were never written
+        if spec.step:
+            return told[newest] + unsaid
+        return -1 if unsaid else told[newest]
+
+    def _rows_told(self, owner: int) -> dict[int, int]:
+        """Row of this take -> ring index of its frame, of the records that the tick ring holds."""
         fd = os.dup(self._ctx.spec.rings[f"ticks.{self._camera}"].fd)
         reader = RingReader(Segment.attach(fd), OBSERVER, policy=ReaderPolicy.BEST_EFFORT)
-        reader.seek(reader.peek_head() - 2)  # the newest may have been left unfinished
-        newest = None
+        reader.seek(reader.peek_head() - reader.spec.slots + 2)
+        told = {}
         while (slot := reader.take()) is not None:
-            record = np.array(slot.payload).view(TICK_DTYPE)[0]
-            newest = (int(record["k"]), int(record["source_index"]))
-        return newest
+            if slot.aux == owner:
+                record = np.array(slot.payload).view(TICK_DTYPE)[0]
+                told[int(record["k"])] = int(record["source_index"])
+        return told
 
     # ------------------------------------------------------------------ reports
 

@@ -50,20 +50,25 @@ def takes(draw, max_frames=60) -> Take:
     return Take(grid, ticks, rule, capture, known)
 
 
-def live(take: Take, *, wakes: list[int] | None = None) -> CameraAlignment:
-    """The same take through the incremental form, at given times of waking (default: many)."""
-    aligner = CameraAligner(take.grid, take.rule)
+def live(
+    take: Take, *, wakes: list[int] | None = None, first_row: int = 0, shown: int = -1
+) -> CameraAlignment:
+    """The same take through the incremental form, at given times of waking (default: many).
+
+    first_row, shown: only from this row on, with the frames from `shown` on.
+    """
+    aligner = CameraAligner(take.grid, take.rule, first_row=first_row, shown=shown)
     end = take.grid.tick_ns(take.ticks) + 10 * take.rule.wait_ns
     times = sorted({*wakes, end}) if wakes is not None else _default_wakes(take, end)
-    decisions, pushed = [], 0
+    decisions, pushed = [], max(0, shown)
     for now in times:
         while pushed < len(take.capture) and take.known[pushed] <= now:
             aligner.push(pushed, int(take.capture[pushed]), int(take.known[pushed]))
             pushed += 1
-        while len(decisions) < take.ticks and (decision := aligner.decide(now)) is not None:
+        while aligner.k < take.ticks and (decision := aligner.decide(now)) is not None:
             decisions.append(decision)
-    assert [d.k for d in decisions] == list(range(take.ticks))
-    assert [d.tick_ns for d in decisions] == take.grid.ticks_ns(0, take.ticks).tolist()
+    assert [d.k for d in decisions] == list(range(first_row, take.ticks))
+    assert [d.tick_ns for d in decisions] == take.grid.ticks_ns(0, take.ticks)[first_row:].tolist()
     columns = [
         np.array([getattr(d, name) for d in decisions], dtype=np.int64)
         for name in ("source_index", "error_ns", "flags")

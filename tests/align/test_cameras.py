@@ -61,6 +61,17 @@ def test_live_and_whole_take_decide_alike_however_often_the_encoder_wakes(take, 
 
 
 @settings(max_examples=200, deadline=None)
+@given(takes(), st.data())
+def test_rows_after_a_restart_are_those_of_an_encoder_that_never_died(take, data):
+    whole = live(take)
+    rows = np.flatnonzero(whole.source_index >= 0)
+    if len(rows):
+        last = int(data.draw(st.sampled_from(rows.tolist())))
+        rest = live(take, first_row=last + 1, shown=int(whole.source_index[last]))
+        for name in ("source_index", "error_ns", "flags"):
+            assert getattr(rest, name).tolist() == getattr(whole, name)[last + 1 :].tolist()
+
+
 @given(takes())
 def test_every_row_has_one_honest_decision(take):
     done = batch(take)

@@ -142,11 +142,6 @@ def _writer(robot: Robot) -> int | None:
     return told["pid"] if told["phase"] == "running" else None
 
 
-@pytest.mark.xfail(
-    strict=False,
-    reason="known defect: the one frame that an encoder holds at the moment it is stopped is not "
-    "spilled, and is lost (and counted) when the ring comes round",
-)
 def test_an_encoder_stopped_for_longer_than_its_ring_loses_nothing(tmp_path):
     # A ring of two seconds, an encoder away for five.
     with running(tmp_path, "cameras.front.ring_seconds=2") as robot:

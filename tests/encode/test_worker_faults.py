@@ -12,6 +12,7 @@ from recd.daemon.encode.colour import Converter, PictureFormat
 from recd.daemon.encode.images import read_pictures
 from recd.daemon.encode.pictures import Fate, Pictures
 from recd.daemon.encode.salvage import salvage
+from recd.daemon.spill import SpillReader
 from recd.shm import ReaderPolicy, RingReader, RingSpec, RingWriter, create_ring
 from recd.shm.clock import NS_PER_MS
 
@@ -47,6 +48,24 @@ def test_kill_9_in_a_take_costs_no_row_while_the_ring_holds_the_frames(make_rig,
     assert len(closed["restarted_at"]) == 2
     names = sorted(p.name for p in rig.staging(uid).iterdir())
     assert names == ["observation.images.front.mp4", "thumbs"]
+
+
+def test_a_restart_goes_on_with_the_frame_after_the_last_one_shown(rig, shown, period_ns):
+    # Frames 0.6 periods after their ticks, kept since they were on time: a fresh start would take
+    # the one 0.4 periods before.
+    uid, t0 = rig.begin()
+    for number in range(20):
+        late = min(number, 12) * period_ns // 20
+        rig.frame(number, t0 + number * period_ns + late)
+    rig.told(uid, 18)
+
+    restarted(rig, uid, t0)
+    for number in range(20, 34):
+        rig.frame(number, t0 + number * period_ns + 12 * period_ns // 20)
+    closed = rig.end(uid, 30)
+
+    assert rig.told(uid, 30)["source_seq"].tolist() == list(range(30)) == shown(closed["path"])
+    assert closed["counts"]["repeated"] == 0
 
 
 def test_while_a_restarted_take_runs_staging_holds_a_valid_prefix(rig, shown):
@@ -202,11 +221,11 @@ def test_an_ended_step_take_that_is_owed_rows_closes_with_flagged_ones(make_rig,
     assert closed["counts"]["missing"] == 2
 
 
-def test_a_slot_overwritten_while_it_waited_is_lost_not_corrupt(moving_picture):
+def test_a_slot_overwritten_while_it_waited_is_lost_not_corrupt(tmp_path):
     segment = create_ring(RingSpec("cam.x", "frame", 4, 64 * 48, meta={}))
     camera = RingWriter(segment)
     reader = RingReader(segment, policy=ReaderPolicy.BEST_EFFORT)
-    pictures = Pictures(Converter(PictureFormat("gray8", 64, 48)))
+    pictures, nothing = Pictures(Converter(PictureFormat("gray8", 64, 48))), SpillReader(tmp_path / "none")
 
     for k in range(2):
         camera.write(np.full(64 * 48, k, np.uint8), t_capture_ns=k, t_arrival_ns=k)
@@ -214,8 +233,8 @@ def test_a_slot_overwritten_while_it_waited_is_lost_not_corrupt(moving_picture):
     for k in range(2, 5):
         camera.write(np.full(64 * 48, k, np.uint8), t_capture_ns=k, t_arrival_ns=k)
 
-    assert pictures.of(held) == (None, Fate.LOST)
-    assert pictures.of(kept)[1] is Fate.GOOD
+    assert pictures.of(held, nothing) == (None, Fate.LOST)
+    assert pictures.of(kept, nothing)[1] is Fate.GOOD
     assert reader.torn == 1
     del held, kept, reader, camera
     assert os.fstat(segment.fd).st_size

@@ -23,7 +23,7 @@ from recd.perf.subject import Subject, running
 from recd.shm.clock import NS_PER_S, now_ns, sleep_until_ns
 
 SETTLE_S = 6.0
-"""A stream's foreign clock is trusted after three seconds; arms glide in within one."""
+"""Arms glide in within one second; the first heartbeats and imports are over."""
 
 IDLE_S = 3.0
 

@@ -33,6 +33,9 @@ BEAT_NS = 100 * NS_PER_MS
 BACK_OFF_NS = (250 * NS_PER_MS, 500 * NS_PER_MS, NS_PER_S, 2 * NS_PER_S)
 """Pauses before opening again; the last one repeats."""
 
+CLOCK_WITHIN_NS = 3 * NS_PER_S
+"""A sender whose clock is not understood by then is used with its times of arrival, flagged."""
+
 FIRST_FRAME_WITHIN_NS = 5 * NS_PER_S
 """Some webcams need seconds for their first picture."""
 
@@ -222,7 +225,7 @@ class CameraWorker:
         self._count(judgement)
         self._status["lateness"][histogram_bucket(info.t_arrival_ns - judgement.t_capture_ns)] += 1
         self._status["work"][histogram_bucket(now_ns() - info.t_arrival_ns)] += 1
-        if self._state is not _State.RUNNING and not judgement.flags & FrameFlag.CORRUPT:
+        if self._state is not _State.RUNNING and self._fit_to_record(judgement.flags, progress):
             self._running()
         self._complain(judgement, progress)
 
@@ -239,8 +242,18 @@ class CameraWorker:
         if judgement.wrong_size:
             status.count("wrong_size")
 
+    def _fit_to_record(self, flags: int, progress: _Progress) -> bool:
+        """A whole picture, and of a sender with stamps the first whose time is known by them: no
+        episode begins with times of arrival. A camera that comes back is not kept waiting."""
+        assert self._format is not None
+        if flags & FrameFlag.CORRUPT:
+            return False
+        learning = self._format.stamp == "foreign" and flags & FrameFlag.STAMP_ARRIVAL
+        waited_ns = now_ns() - progress.opened_ns
+        return not learning or bool(self._facts) or waited_ns > CLOCK_WITHIN_NS
+
     def _running(self) -> None:
-        """The first whole picture since opening."""
+        """The first picture since opening that may go into an episode."""
         assert self._format is not None
         self._state, self._told = _State.RUNNING, ""
         self._beat()

@@ -225,7 +225,10 @@ def test_a_slot_overwritten_while_it_waited_is_lost_not_corrupt(tmp_path):
     segment = create_ring(RingSpec("cam.x", "frame", 4, 64 * 48, meta={}))
     camera = RingWriter(segment)
     reader = RingReader(segment, policy=ReaderPolicy.BEST_EFFORT)
-    pictures, nothing = Pictures(Converter(PictureFormat("gray8", 64, 48))), SpillReader(tmp_path / "none")
+    pictures, nothing = (
+        Pictures(Converter(PictureFormat("gray8", 64, 48))),
+        SpillReader(tmp_path / "none"),
+    )
 
     for k in range(2):
         camera.write(np.full(64 * 48, k, np.uint8), t_capture_ns=k, t_arrival_ns=k)

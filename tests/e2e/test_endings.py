@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import psutil
-import pytest
 
 from recd.config.streams import TICK_DTYPE, arm_sample_dtype, telemetry_dtype
 from recd.daemon.dataset.sides import read_stream

@@ -18,7 +18,7 @@ demo: env ## record three short episodes with the simulated robot and verify the
 	@$(BIN)/recctl demo
 
 test: env-test ## the test suite
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not soak and not interop and not systemd"
+	@$(BIN)/python -m pytest -n 2 -m "not soak and not interop and not systemd"
 
 lint: env-test ## lint, format, strict types, import layers
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

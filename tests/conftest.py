@@ -4,18 +4,25 @@
 tests of tests/e2e do too, because one daemon that records takes a core.
 """
 
-from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling
 
-E2E = Path(__file__).parent / "e2e"
+TOGETHER = "tests/e2e"
 
 settings.register_profile("fixed", derandomize=True)
 settings.load_profile("fixed")  # `make soak` draws others: --hypothesis-profile=default
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        alone = E2E in item.path.parents
-        item.add_marker(pytest.mark.xdist_group("e2e" if alone else str(item.path)))
+class ByFile(LoadScopeScheduling):
+    """Hands out whole files, the longest first, and TOGETHER as if it were one file."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return TOGETHER if file.startswith(f"{TOGETHER}/") else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
+    return ByFile(config, log)

@@ -243,7 +243,7 @@ def test_teleoperation_goes_on_through_stop_save_and_start(bench) -> None:
         until(lambda: bench.robot.rows() >= 30, "30 rows")
         mark = bench.control.mark()
         assert client.stop()["state"] == "saved"
-        until(lambda: bench.moved(mark), "the goals of the first three joints to move")
+        until(lambda since=mark: bench.moved(since), "the goals of the first three joints to move")
     bench.assert_never_left_alone(begin)
     told = bench.motion()
     assert (told["state"], told["since_ns"]) == ("TELEOP", began)

@@ -4,6 +4,7 @@
 tests of tests/e2e do too, because one daemon that records takes a core.
 """
 
+import signal
 from typing import Any
 
 import pytest
@@ -22,6 +23,12 @@ class ByFile(LoadScopeScheduling):
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
         return TOGETHER if file.startswith(f"{TOGETHER}/") else file
+
+
+def pytest_configure() -> None:
+    """A run in the background of a script ignores ctrl-c, and so would all that tests start."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:

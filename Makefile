@@ -18,7 +18,7 @@ demo: env ## record three short episodes with the simulated robot and verify the
 	@$(BIN)/recctl demo
 
 test: env-test ## the test suite
-	@$(BIN)/python -m pytest -m "not soak and not interop and not systemd"
+	@$(BIN)/python -m pytest -n 2 -m "not soak and not interop and not systemd"
 
 lint: env-test ## lint, format, strict types, import layers
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -28,8 +28,9 @@ lint: env-test ## lint, format, strict types, import layers
 interop: env-test ## checks with the real lerobot 0.6.1 in an environment of its own
 	@tests/interop/run
 
-soak: env-test ## long torture and fault tests
+soak: env-test ## long torture and fault tests, and property tests with new examples
 	@$(BIN)/python -m pytest -m soak
+	@$(BIN)/python -m pytest -m "hypothesis and not soak" --hypothesis-profile=default
 
 fuzz: env-test ## 100,000 malformed messages against a daemon that records
 	@$(BIN)/python -m pytest -s -m soak tests/e2e/test_fuzz.py

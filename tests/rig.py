@@ -16,6 +16,9 @@ from recd.daemon.sim import camera_control
 from recd.shm.clock import NS_PER_S, now_ns, sleep_until_ns
 
 START_S = 90.0
+SLOW_ARMS, FULL_RATE = "arms.main.rate_hz=100", "arms.main.rate_hz=250"
+"""So that a test tells of what it does and not of how busy the computer is; the full rate is for
+those that ask for it."""
 
 
 def until(found: Callable[[], Any], what: str, timeout_s: float = 60.0) -> Any:
@@ -55,7 +58,7 @@ class Robot:
 
     def start(self) -> None:
         command = [sys.executable, "-m", "recd.daemon.cli", "run", "demo"]
-        for override in (f"dataset.root={self.root}", *self.overrides):
+        for override in (SLOW_ARMS, f"dataset.root={self.root}", *self.overrides):
             command += ["--set", override]
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(

@@ -11,6 +11,10 @@ BUS_SILENT_NS = 250 * NS_PER_MS
 """A follower bus that is silent for longer is not driven again before an arm command. Shorter
 stalls (a hub that resets, a computer that is busy elsewhere) cost their ticks and no more."""
 
+UNWATCHED_NS = BUS_SILENT_NS
+"""After longer than this between two readings it was this process that did not run: that time is
+nobody's silence. A process stopped in a read comes back to a reading that is worth nothing."""
+
 JOINT_SILENT_NS = NS_PER_S
 """A single joint that is silent for longer is named to the operator."""
 
@@ -30,11 +34,16 @@ class Silence:
         self._everybody = (1 << joints) - 1
         self._heard_ns = [at_ns] * joints
         self._told = [False] * joints
+        self._noted_ns = at_ns
         self.bus_heard_ns = at_ns
         self.bus_silent = False
 
     def note(self, valid: int, at_ns: int) -> tuple[SilenceFinding, ...]:
         """Take the validity bits of one reading. Allocates nothing while all is well."""
+        unwatched_ns, self._noted_ns = at_ns - self._noted_ns, at_ns
+        if unwatched_ns > UNWATCHED_NS:
+            self._heard_ns = [heard_ns + unwatched_ns for heard_ns in self._heard_ns]
+            self.bus_heard_ns += unwatched_ns
         if valid == self._everybody and not self.bus_silent and not any(self._told):
             for joint in range(len(self._heard_ns)):
                 self._heard_ns[joint] = at_ns

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import floor
 
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
 from recd.config.streams import JointFlag
@@ -23,6 +23,13 @@ CODE_NS = 250 * US
 
 READ_NS = 1_250 * US
 """A position read, its sleep's rounding and the code around it."""
+
+GIVEN_UP_NS = 6_240 * US
+"""A servo's delay after which a read is given up although its replies would just make the next
+tick: they then cost what replies cost that miss it."""
+
+TOLD_NS = PERIOD_NS - 500 * US
+"""A delay after which even the shortest read has taken longer than a period."""
 
 KNOWN = 600
 """Ticks after which the bus sleeps through most of the wait for its replies."""
@@ -98,13 +105,17 @@ def test_no_accepted_position_is_older_than_its_request_and_the_line_comes_back(
 
 @PLAIN
 @given(ms=st.floats(0.0, 60.0), at=st.sampled_from(["host", "servo"]))
+@example(ms=6.3, at="servo")
+@example(ms=3.51, at="host")
 def test_a_late_reply_costs_the_ticks_it_covers_and_at_most_one_more(ms, at) -> None:
     with pytest.MonkeyPatch.context() as patch:
         found = served(VirtualLine(patch), 60, {20: WireFault("late", ms=ms, at=at)})
     covered = floor((ms * MS + READ_NS + CODE_NS) / PERIOD_NS)
+    if at == "servo" and ms * MS > GIVEN_UP_NS:
+        covered = max(covered, 2)
     cost = gap_after(found, 20)
     assert cost <= covered + (covered > 1)
-    if READ_NS / 2 + ms * MS > PERIOD_NS:
+    if ms * MS > TOLD_NS:
         assert any(t.flags & JointFlag.LATE_REPLY for t in found if 20 <= t.number <= 22 + covered)
 
 

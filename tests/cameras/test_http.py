@@ -1,6 +1,7 @@
 import select
 import socket
 import threading
+from contextlib import suppress
 from fractions import Fraction
 
 import numpy as np
@@ -32,7 +33,8 @@ class Server:
                 client, _ = self.listener.accept()
             except OSError:
                 return
-            with client:
+            # A reader that has seen enough hangs up in the middle of the script.
+            with client, suppress(OSError):
                 self.requests.append(client.recv(8192).decode())
                 for piece in script:
                     client.sendall(piece)

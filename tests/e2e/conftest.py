@@ -2,13 +2,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.rig import Robot, running, until
+from tests.rig import FULL_RATE, Robot, running, until
 
 __all__ = ["Robot", "running", "until"]
 
 
 @pytest.fixture(scope="module")
 def robot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Robot]:
-    with running(tmp_path_factory.mktemp("robot")) as started:
+    with running(tmp_path_factory.mktemp("robot"), FULL_RATE) as started:
         started.arm()
         yield started

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import psutil
@@ -21,12 +22,16 @@ import yaml
 from recd.config.load import dump, load_robot
 from recd.daemon.sim import launch
 from recd.daemon.sim.servolog import writes_of
+from recd.shm.clock import NS_PER_S
 from tests.rig import START_S, Robot, until
 
 RATE_HZ = 100
 JOINTS = 6
 LEADER, FOLLOWER = "main.leader", "main.follower"
 GOAL, TORQUE = "Goal_Position", "Torque_Enable"
+LONGEST_GAP_NS = NS_PER_S // 4
+"""Half of the silence that makes a follower hold: 25 periods, more than a busy computer takes."""
+
 VELOCITY_PER_S, GLIDE_PER_S, RAMP_S = 360.0, 60.0, 0.5
 STEPS_PER_UNIT = dict.fromkeys(range(1, JOINTS), 4095 / 360) | {JOINTS: 15.0}
 REST = {
@@ -135,6 +140,20 @@ class Bench:
         assert all(len(set(goals)) <= 1 for goals in self.goals(since, bus).values())
         assert self.torque_changes(since, bus) == []
 
+    def moved(self, since: int) -> bool:
+        """Whether the three joints that every demonstration moves have got different goals."""
+        return all(len(set(goals)) > 1 for at, goals in self.goals(since).items() if at < 4)
+
+    def assert_never_left_alone(self, since: int) -> None:
+        """A goal for every joint all the time since then, at the rate of the control loop."""
+        times: dict[int, list[int]] = {ident: [] for ident in range(1, JOINTS + 1)}
+        for write in self.control.writes(since=since, bus=FOLLOWER, name=GOAL):
+            times[write.ident].append(write.t_ns)
+        for ident, written_ns in times.items():
+            gaps = [b - a for a, b in itertools.pairwise(written_ns)]
+            assert max(gaps) <= LONGEST_GAP_NS, (ident, max(gaps))
+            assert median(gaps) < 1.5 * NS_PER_S / RATE_HZ, (ident, median(gaps))
+
     def assert_gentle(self, since: int, bus: str = FOLLOWER) -> None:
         """No two goals in a row, while torque is on, lie further apart than a period allows."""
         last: dict[int, int] = {}
@@ -224,10 +243,8 @@ def test_teleoperation_goes_on_through_stop_save_and_start(bench) -> None:
         until(lambda: bench.robot.rows() >= 30, "30 rows")
         mark = bench.control.mark()
         assert client.stop()["state"] == "saved"
-        assert all(len(set(goals)) > 1 for ident, goals in bench.goals(mark).items() if ident < 4)
-        mark = bench.control.mark()
-        bench.ticks(60)
-        assert all(len(goals) > 5 for goals in bench.goals(mark).values())
+        until(lambda since=mark: bench.moved(since), "the goals of the first three joints to move")
+    bench.assert_never_left_alone(begin)
     told = bench.motion()
     assert (told["state"], told["since_ns"]) == ("TELEOP", began)
     assert bench.torque_changes(begin) == []

@@ -19,7 +19,7 @@ from recd.daemon.session.verdict import RULES, Level
 from recd.daemon.sim import camera_control
 from recd.daemon.sim.control import SimControl
 from recd.shm.clock import NS_PER_MS, now_ns, sleep_until_ns
-from tests.rig import START_S, Robot, running, until
+from tests.rig import FULL_RATE, START_S, Robot, running, until
 
 FOLLOWER, LEADER = "main.follower", "main.leader"
 CAMERAS = ("front", "wrist")
@@ -92,7 +92,7 @@ def robot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Robot]:
     # Small pictures and long rings: a busy computer makes this slow, but changes no verdict's rule.
     wanted = {"width": 320, "height": 240, "ring_seconds": 20}
     overrides = [f"cameras.{c}.{key}={value}" for c in CAMERAS for key, value in wanted.items()]
-    with running(tmp_path_factory.mktemp("robot"), *overrides) as started:
+    with running(tmp_path_factory.mktemp("robot"), FULL_RATE, *overrides) as started:
         started.arm()
         yield started
 

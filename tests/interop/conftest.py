@@ -9,6 +9,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -113,14 +114,16 @@ def packed(resumed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def whole(side: Lerobot, tally: Tally) -> Whole:
-    """Asks both: `recctl verify` and the real lerobot must read every row and every picture.
+    """Asks both at once: `recctl verify` and lerobot must read every row and every picture.
 
     stale_numbers: only those that lerobot's merge leaves behind are to be found, and are.
     """
 
     def ask(root: Path, *, episodes: int, stale_numbers: bool = False) -> None:
-        ours = recctl("verify", root, check=False)
-        theirs = side.ask("check", root=root, stale_numbers=stale_numbers)
+        with ThreadPoolExecutor(1) as beside:
+            verified = beside.submit(recctl, "verify", root, check=False)
+            theirs = side.ask("check", root=root, stale_numbers=stale_numbers)
+            ours = verified.result()
         assert theirs["good"], f"{theirs['error']} in {theirs['where']}"
         broken = {"episodes.own_file"} if stale_numbers else set()
         assert set(ours["counts"]) - NOTES == broken, ours["findings"]

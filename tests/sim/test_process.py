@@ -32,7 +32,7 @@ class Host:
         self.port = scs.PortHandler(str(path))
         self.port.baudrate = baud
         assert self.port.openPort()
-        self.port.setPacketTimeout = lambda _: self.port.setPacketTimeoutMillis(2000)
+        self.port.setPacketTimeout = lambda _: self.port.setPacketTimeoutMillis(PATIENCE_NS // MS)
         self.packets = scs.PacketHandler(0)
 
     def read1(self, ident, address):
@@ -157,7 +157,7 @@ def test_a_late_burst_leaves_the_sdk_one_reply_behind(sim, host):
     until(lambda: host.port.getBytesAvailable() == 48)
 
     sim.control.place(bus="follower", joints={"shoulder_pan": 2500})
-    host.port.setPacketTimeout = lambda _: host.port.setPacketTimeoutMillis(2000)
+    host.port.setPacketTimeout = lambda _: host.port.setPacketTimeoutMillis(PATIENCE_NS // MS)
     assert host.positions()[0] != 2500  # the reply to the request before
     assert host.positions()[0] == 2500
     until(lambda: host.port.getBytesAvailable() == 48)  # and so on until somebody flushes

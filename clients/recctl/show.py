@@ -290,7 +290,7 @@ def rings(told: Told) -> list[str]:
         for reader in ring.get("readers", []):
             reader_rows.append(
                 (ring["name"], reader.get("process") or f"pid {reader['pid']}", reader["policy"],
-                 reader["lag"], f"{100 * reader['fill']:.0f}%", reader["kept"], reader["lost"],
+                 reader["lag"], _fill(reader["fill"]), reader["kept"], reader["lost"],
                  reader["torn"])
             )  # fmt: skip
     head = ("ring", "slots", "size", "produced", "device lost", "epoch", "newest ms")
@@ -299,6 +299,11 @@ def rings(told: Told) -> list[str]:
         return lines
     reader_head = ("ring", "reader", "policy", "lag", "fill", "kept", "lost", "torn")
     return [*lines, "", *table(reader_head, reader_rows)]
+
+
+def _fill(share: float) -> str:
+    """Part of a ring that a reader has yet to read; one that looks in at times may be far behind."""
+    return ">100%" if share > 1 else f"{100 * share:.0f}%"
 
 
 def costs(before: Told, now: Told) -> dict[str, dict[str, Any]]:

@@ -74,7 +74,10 @@ def test_one_episode_by_hand_marked_discarded_and_brought_back_by_its_first_digi
     assert "record is not possible in RECORDING" in recctl("record").err
     uid = recctl("discard", "--json").json["uid"]
 
-    assert recctl("undelete", "zz").code == 1
+    for nobody in ("zz", "", uid + "0"):
+        said = recctl("undelete", nobody)
+        assert (said.code, said.out) == (1, "")
+        assert "recctl episodes" in said.err
     assert uid in recctl("undelete", uid[:6]).out
     told = recctl("episodes").out
     assert "Stack the cups" in told

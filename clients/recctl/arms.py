@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from recd.clients.recctl import show
-from recd.clients.recctl.output import Output
+from recd.clients.recctl.output import Output, complete_config
 
 PAIR = click.argument("pair", required=False)
 POLICY = click.option("--policy", type=click.Choice(["hold", "park", "release"]), default=None,
@@ -68,7 +68,7 @@ def estop(output: Output, pair: str | None) -> None:
 
 
 @click.command()
-@click.argument("config")
+@click.argument("config", shell_complete=complete_config)
 @click.argument("bus", required=False)
 @POLICY
 @click.option("--force", is_flag=True, help="Also while another process has the port open.")

@@ -135,8 +135,7 @@ def status(told: Told) -> list[str]:
     ]
     if told.get("fault"):
         lines.append(f"  fault: {told['fault']} (recctl reset, once it is mended)")
-    if told.get("waiting_for"):
-        lines.append(f"  waiting for: {', '.join(told['waiting_for'])}")
+    lines += [f"  waiting for {reason}" for reason in told.get("waiting_why", ())]
     if take := told.get("episode"):
         lines.append(f"  recording {take['uid'][:8]}: {take['rows']} rows, task: {take['task']}")
         if take.get("closes_in_s") is not None:
@@ -302,7 +301,7 @@ def rings(told: Told) -> list[str]:
 
 
 def _fill(share: float) -> str:
-    """Part of a ring that a reader has yet to read; one that looks in at times may be far behind."""
+    """Part of a ring that a reader has yet to read; one that looks in at times is far behind."""
     return ">100%" if share > 1 else f"{100 * share:.0f}%"
 
 

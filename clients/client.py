@@ -152,8 +152,8 @@ class RecdClient:
             if now_ns() >= deadline_ns - NS_PER_MS:
                 raise ReplyTimeoutError(
                     f"{request.cmd}: no reply within {timeout_ms / 1000:g} s from {self.endpoint}",
-                    mend="Is it the daemon's address, and can it be reached from here? Then its log "
-                    "tells more; --timeout waits longer.",
+                    mend="Is it the daemon's address, and can it be reached from here? Then its "
+                    "log tells more; --timeout waits longer.",
                 )
 
     def _heard(self, wait_ms: int) -> bool:

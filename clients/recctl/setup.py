@@ -21,11 +21,17 @@ def config() -> None:
 @OVERRIDE
 @click.pass_obj
 def check(output: Output, config: str, overrides: tuple[str, ...]) -> None:
-    """Say whether CONFIG can work: every problem with key, file and line."""
+    """Say whether CONFIG can work: every problem with key, file and line.
+
+    Connected cameras are asked what they can do, and the dataset folder, if there is one already,
+    for which robot it is. The arms are not asked.
+    """
     from recd.daemon.cameras.preflight import check_cameras
+    from recd.daemon.writer.preflight import check_dataset
 
     robot = load_robot(config, overrides=overrides)
     check_cameras(robot, config, overrides=overrides)
+    check_dataset(robot)
     output.show({"ok": True, "robot": robot.name}, lambda _: _summary(config, robot))
 
 

@@ -54,6 +54,27 @@ def test_what_an_operator_gets_wrong_is_told_with_its_exit_code(recctl, argument
     assert named in error["message"] + error["mend"]
 
 
+def test_a_folder_of_something_else_and_a_dataset_of_another_set_up_are_found_by_config_check(
+    recctl, tmp_path
+):
+    root = tmp_path / "dataset"
+    asked = ("config", "check", "demo", "--set", f"dataset.root={root}")
+    assert recctl(*asked).code == 0
+    assert not root.exists()
+
+    (root / "meta").mkdir(parents=True)
+    said = recctl(*asked)
+    assert said.code == 1
+    assert f"{root}: not empty and not a LeRobot dataset" in said.err
+
+    info = root / "meta" / "info.json"
+    info.write_text('{"codebase_version": "v3.0", "fps": 15, "features": {}}')
+    said = recctl(*asked)
+    assert said.code == 1
+    assert "fps: expected 30, the dataset has 15" in said.err
+    assert list(root.rglob("*")) == [info.parent, info]
+
+
 def test_a_socket_file_that_a_killed_daemon_left_is_no_daemon(recctl, tmp_path):
     folder = tmp_path / "run" / "left"
     folder.mkdir(parents=True)

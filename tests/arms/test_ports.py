@@ -1,3 +1,4 @@
+import grp
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from recd.config.errors import DeviceError
 from recd.daemon.arms import ports
 from recd.daemon.arms.ports import find_again, list_ports, port_users, usb_serial_of
 from recd.daemon.arms.scan import scan_port
+from recd.daemon.permission import way_in
 
 
 def test_users_of_a_terminal_are_named_by_pid_and_command() -> None:
@@ -78,3 +80,19 @@ def test_a_port_that_came_back_under_another_name_is_found_by_its_serial_number(
 def test_listed_ports_are_usb_ports_that_exist() -> None:
     for port in list_ports():
         assert os.path.exists(port.device)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="giving a file to a group needs root")
+@pytest.mark.parametrize(
+    ("group", "mode", "mend"),
+    [("dialout", 0o660, "sudo usermod -aG dialout $USER, then"),
+     ("dialout", 0o600, "sudo chmod g+rw"), ("root", 0o660, "sudo chgrp dialout")],
+)  # fmt: skip
+def test_the_group_to_join_is_one_that_opens_the_port_and_never_root(tmp_path, group, mode, mend):
+    node = tmp_path / "ttyACM0"
+    node.touch()
+    os.chown(node, -1, grp.getgrnam(group).gr_gid)
+    node.chmod(mode)
+    told = way_in(str(node), usual="dialout")
+    assert mend in told
+    assert "-aG root" not in told

@@ -17,7 +17,8 @@ import serial
 from scservo_sdk import PortHandler
 
 from recd.config.errors import DeviceError
-from recd.daemon.arms.ports import describe_missing, describe_users, owning_group
+from recd.daemon.arms.ports import describe_missing, describe_users
+from recd.daemon.permission import group_of, way_in
 from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns
 
 BITS_PER_BYTE = 10
@@ -233,10 +234,9 @@ def open_error(error: Exception, path: str, bus: str, baud: int) -> DeviceError:
             code="busy",
         )
     if number in (errno.EACCES, errno.EPERM):
-        group = owning_group(path)
         return DeviceError(
-            f"{key}no permission to open {path} (it belongs to group {group})",
-            mend=f"sudo usermod -aG {group} $USER, then log in again.",
+            f"{key}no permission to open {path} (it belongs to group {group_of(path)})",
+            mend=way_in(path, usual="dialout"),
             code="permission",
         )
     if not stat.S_ISCHR(os.stat(path).st_mode) or _no_tty(error):

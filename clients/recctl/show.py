@@ -162,7 +162,7 @@ def _dataset(told: Told) -> Iterable[str]:
         yield f"dataset {dataset['root']}: {', '.join(totals) or 'not read yet'}"
     if disk:
         left = disk.get("seconds_left")
-        room = f", room for {duration(left)} of recording" if left is not None else ""
+        room = f", room for {long_time(left)} of recording" if left is not None else ""
         yield f"disk: {size(disk['free_bytes'])} free{room}"
 
 

@@ -84,6 +84,17 @@ def test_one_episode_by_hand_marked_discarded_and_brought_back_by_its_first_digi
     assert "success" in told
 
 
+def test_arm_and_resume_say_whether_the_follower_follows_or_what_it_waits_for(robot, recctl):
+    for command in ("arm", "hold", "resume", "hold", "teleop"):
+        said = recctl(command)
+        assert (said.code, said.err) == (0, "")
+        if command == "hold":
+            assert said.out.startswith("main: HOLD")
+        else:
+            assert re.match(r"main: (TELEOP|HOLD .*waiting: bring )", said.out), said.out
+    assert recctl("disarm", "--policy", "release").code == 0
+
+
 def test_faults_of_cameras_and_buses_are_made_by_recctl_and_seen_in_status(robot, recctl):
     frozen = robot.client.status()["cameras"]["front"]["frozen"]
     assert recctl("sim", "fault", "front", "freeze").code == 0

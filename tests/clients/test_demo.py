@@ -36,7 +36,7 @@ def demo(tmp_path):
 def test_the_demo_takes_any_name_and_its_next_command_fits_the_dataset_it_left(demo, tmp_path):
     done = demo("--set", "name=another", *SMALL)
     assert done.returncode == 0, done.stderr
-    assert f"{tmp_path / 'demo-data' / 'dataset'}: whole: 1 episodes, 60 rows" in done.stdout
+    assert f"{tmp_path / 'demo-data' / 'dataset'}: whole: 1 episodes" in done.stdout, done.stdout
     record = next(line for line in done.stdout.splitlines() if "recctl record" in line)
     assert "--resume" in record
 

@@ -152,8 +152,8 @@ class RecdClient:
             if now_ns() >= deadline_ns - NS_PER_MS:
                 raise ReplyTimeoutError(
                     f"{request.cmd}: no reply within {timeout_ms / 1000:g} s from {self.endpoint}",
-                    mend="Something listens there and does not answer: see the daemon's log; "
-                    "--timeout waits longer.",
+                    mend="Is it the daemon's address, and can it be reached from here? Then its "
+                    "log tells more; --timeout waits longer.",
                 )
 
     def _heard(self, wait_ms: int) -> bool:
@@ -292,7 +292,7 @@ class RecdClient:
         while status["state"] not in states:
             left_s = (deadline_ns - now_ns()) / 1e9
             if left_s <= 0:
-                waiting = ", ".join(status.get("waiting_for", [])) or "nothing named"
+                waiting = "; ".join(status["waiting_why"]) or "nothing named"
                 raise ReplyTimeoutError(
                     f"expected state {' or '.join(states)} within {timeout_s:g} s, found "
                     f"{status['state']} (waiting for {waiting})",

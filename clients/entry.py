@@ -110,12 +110,13 @@ def bad_endpoint(endpoint: str, reason: str) -> RecdError:
 
 
 def check_reachable(endpoint: str, asked: str = "") -> None:
-    """Whether a process listens at an ipc `endpoint`; others are taken on trust.
+    """Whether a process listens at `endpoint`. A tcp one is at fault only when it refuses.
 
     asked: the command that waits for a reply, for the message. Raises NotRunningError when nobody
     listens (a killed daemon leaves its socket file), RecdError when this user may not connect.
     """
     if not endpoint.startswith("ipc:///"):
+        _check_tcp(endpoint)
         return
     path = endpoint.removeprefix("ipc://")
     with sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM) as probe:
@@ -136,6 +137,19 @@ def check_reachable(endpoint: str, asked: str = "") -> None:
     raise NotRunningError(
         f"no recd daemon listens at {path}", mend="Start it: recd run CONFIG (try: recd run demo)"
     )
+
+
+def _check_tcp(endpoint: str) -> None:
+    address = parsed(endpoint)
+    try:
+        sockets.create_connection((address.host.strip("[]"), address.port), timeout=1.0).close()
+    except ConnectionRefusedError:
+        raise NotRunningError(
+            f"no recd daemon listens at {endpoint}",
+            mend="Is it the daemon's control.endpoint, and does the daemon run?",
+        ) from None
+    except OSError:  # slow, or no way there at this moment: ZeroMQ tries until the deadline
+        return
 
 
 def not_allowed(directory: Path) -> RecdError:

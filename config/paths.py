@@ -59,9 +59,17 @@ def make_private(path: Path, *, gid: int | None = None) -> Path:
     """Create `path` with mode 0700, or 2750 for group `gid`; or check that it is ours, and close it
     to others. A folder that a service made for a group (mode 0750) stays open to it.
 
-    RecdError when the folder is another user's, or lies where others could exchange it.
+    RecdError when the folder cannot be made, is another user's, or lies where others could exchange
+    it.
     """
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise RecdError(
+            f"{path}: expected a folder that user {os.geteuid()} can make, found "
+            f"{error.strerror} ({error.filename})",
+            mend="Set control.runtime_dir or RECD_RUNTIME_DIR to a folder of your own.",
+        ) from error
     facts, above = path.stat(), path.parent.stat()
     if facts.st_uid != os.geteuid():
         raise RecdError(

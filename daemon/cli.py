@@ -11,7 +11,7 @@ from recd.config.load import load_robot
 from recd.daemon import log
 
 
-@click.group()
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="recd")
 def recd() -> None:
     """Recording daemon for robot learning. Talk to it with recctl."""

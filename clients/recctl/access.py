@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from recd.clients.recctl.output import Output, table
+from recd.clients.recctl.output import Group, Output, table
 from recd.config.errors import RecdError
 from recd.config.keys import (
     LIST_FILE,
@@ -29,7 +29,7 @@ _folder = click.option(
 )  # fmt: skip
 
 
-@click.group()
+@click.group(cls=Group)
 def keys() -> None:
     """Keys of clients on other computers. The list takes effect without a restart."""
 

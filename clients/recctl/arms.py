@@ -5,12 +5,34 @@ from typing import Any
 
 import click
 
+from recd.clients.client import RecdClient
 from recd.clients.recctl import show
-from recd.clients.recctl.output import Output
+from recd.clients.recctl.output import Output, complete_config
+from recd.shm.clock import NS_PER_S, now_ns
 
 PAIR = click.argument("pair", required=False)
 POLICY = click.option("--policy", type=click.Choice(["hold", "park", "release"]), default=None,
                       help="What the torque does; else as configured.")  # fmt: skip
+
+
+SETTLE_S = 3.0
+
+
+def _settled(client: RecdClient, pair: str | None) -> dict[str, Any]:
+    """Motion of all pairs once those that were told to move follow, or say what they wait for."""
+    until_ns = now_ns() + int(SETTLE_S * NS_PER_S)
+    while True:
+        arms = client.status()["arms"]
+        undecided = any(
+            "leader" in one
+            and one["motion"].get("state") == "HOLD"
+            and not one["motion"].get("waiting_joints")
+            for name, one in arms.items()
+            if pair in (None, name)
+        )
+        if not undecided or now_ns() > until_ns:
+            return {"motion": {name: one["motion"] for name, one in arms.items()}}
+        client.pause(0.1, "event")
 
 
 @click.command()
@@ -22,8 +44,8 @@ def arm(output: Output, pair: str | None) -> None:
     An arm whose process is still starting is waited for, as long as --timeout allows.
     """
     with output.client() as client:
-        told = client.arm(pair)
-    output.show(told, show.motion)
+        client.arm(pair)
+        output.show(_settled(client, pair), show.motion)
 
 
 @click.command()
@@ -40,7 +62,9 @@ def disarm(output: Output, pair: str | None, policy: str | None) -> None:
 @click.pass_obj
 def teleop(output: Output, pair: str | None) -> None:
     """Follow the leader (after hold, pause or replay)."""
-    output.show(output.call("teleop", pair=pair), show.motion)
+    with output.client() as client:
+        client.call("teleop", pair=pair)
+        output.show(_settled(client, pair), show.motion)
 
 
 @click.command()
@@ -56,7 +80,9 @@ def hold(output: Output, pair: str | None) -> None:
 @click.pass_obj
 def resume(output: Output, pair: str | None) -> None:
     """Go on after hold: glide to the leader and follow it."""
-    output.show(output.call("resume", pair=pair), show.motion)
+    with output.client() as client:
+        client.call("resume", pair=pair)
+        output.show(_settled(client, pair), show.motion)
 
 
 @click.command()
@@ -68,7 +94,7 @@ def estop(output: Output, pair: str | None) -> None:
 
 
 @click.command()
-@click.argument("config")
+@click.argument("config", shell_complete=complete_config)
 @click.argument("bus", required=False)
 @POLICY
 @click.option("--force", is_flag=True, help="Also while another process has the port open.")

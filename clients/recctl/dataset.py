@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from recd.clients.recctl.output import Output, size, table
+from recd.clients.recctl.output import Group, Output, size, table
 from recd.clients.recctl.show_dataset import dataset_episode, dataset_info
 from recd.config.errors import DatasetError
 from recd.shm.clock import NS_PER_S, clock_pair
@@ -109,7 +109,7 @@ def _recovered(told: dict[str, Any]) -> list[str]:
     return lines or ["nothing to recover"]
 
 
-@click.group()
+@click.group(cls=Group)
 def dataset() -> None:
     """Offline work on a dataset folder: look at it, edit it, pack it.
 

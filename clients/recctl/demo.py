@@ -22,10 +22,10 @@ from recd.clients.recctl.dataset import show_verified, verified
 from recd.clients.recctl.output import Output
 from recd.clients.recctl.record import LiveLine, Told
 from recd.config.errors import RecdError
+from recd.config.load import load_robot
 from recd.config.paths import running_instances
 from recd.shm.clock import NS_PER_S, now_ns
 
-INSTANCE = "demo"
 START_TIMEOUT_S = 120.0
 CLIENT = "recctl_demo"
 REDO_AFTER_S = 1.5
@@ -49,16 +49,17 @@ def demo(
     overrides: tuple[str, ...],
 ) -> int:  # fmt: skip
     """Record three short episodes with the simulated robot, one of them twice, and verify them."""
-    if INSTANCE in running_instances():
-        raise RecdError(
-            f"a daemon of instance {INSTANCE!r} is running already",
-            mend=f"End it first: recctl --instance {INSTANCE} shutdown",
-        )
     directory = directory.absolute()
+    overrides = (f"dataset.root={directory / 'dataset'}", *overrides)
+    robot = load_robot("demo", overrides=overrides)
+    instance, root = robot.instance_name, robot.dataset_root
+    if instance in running_instances():
+        raise RecdError(
+            f"a daemon of instance {instance!r} is running already",
+            mend=f"End it first: recctl --instance {instance} shutdown",
+        )
     directory.mkdir(parents=True, exist_ok=True)
-    root = directory / "dataset"
-    command = [sys.executable, "-m", "recd.daemon.cli", "run", "demo",
-               "--set", f"dataset.root={root}"]  # fmt: skip
+    command = [sys.executable, "-m", "recd.daemon.cli", "run", "demo"]
     for override in overrides:
         command += ["--set", override]
     from recd.daemon.dataset.verify import verify_dataset
@@ -67,7 +68,8 @@ def demo(
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _leave)  # so that the daemon is ended with this command
     say("starting recd with a simulated SO-101 pair and two cameras ...")
-    with _daemon(command, directory / "recd.log") as process, _client(process, directory) as client:
+    log = directory / "recd.log"
+    with _daemon(command, log) as process, _client(process, log, instance) as client:
         client.wait_until("READY", timeout_s=START_TIMEOUT_S)
         client.arm()
         client.wait_for_motion("TELEOP")
@@ -108,23 +110,23 @@ def _daemon(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
                 process.wait()
 
 
-def _client(process: subprocess.Popen[bytes], directory: Path) -> RecdClient:
+def _client(process: subprocess.Popen[bytes], log: Path, instance: str) -> RecdClient:
     """A connection as soon as the daemon listens; RecdError with its last words if it ends."""
     deadline_ns = now_ns() + int(START_TIMEOUT_S * NS_PER_S)
     while now_ns() < deadline_ns:
         if process.poll() is not None:
-            lines = (directory / "recd.log").read_text(errors="replace").splitlines()
+            lines = log.read_text(errors="replace").splitlines()
             last = "\n  ".join(lines[-3:])
             raise RecdError(f"the daemon ended with code {process.returncode}:\n  {last}",
-                            mend=f"See {directory / 'recd.log'}")  # fmt: skip
+                            mend=f"See {log}")  # fmt: skip
         try:
-            return RecdClient(INSTANCE)
+            return RecdClient(instance)
         except NotRunningError:
             try:
                 process.wait(0.1)
             except subprocess.TimeoutExpired:
                 continue
-    raise RecdError("the daemon did not come up", mend=f"See {directory / 'recd.log'}")
+    raise RecdError("the daemon did not come up", mend=f"See {log}")
 
 
 def _record(
@@ -176,7 +178,7 @@ def _what_next(root: Path, report: dict[str, Any]) -> list[str]:
         "try next:",
         *_activate(),
         "  recd run demo                 the same daemon, for your own hands",
-        "  recctl record -n 2 --episode-time 10 --reset-time 5 --arm",
+        "  recctl record -n 2 --episode-time 10 --reset-time 5 --arm --resume",
         "  recctl config preset so101 > my_robot.yaml   then edit ports and cameras",
         f"  lerobot: LeRobotDataset('local/recd_demo', root='{root}')",
     ]

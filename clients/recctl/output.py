@@ -7,9 +7,13 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import click
+from click.shell_completion import CompletionItem
 
 from recd.clients.client import RecdClient
 from recd.config.errors import RecdError, StateError
+
+SENTENCE_MAX = 500
+"""Characters; no first sentence of a command's help is longer."""
 
 EXIT_REFUSED, EXIT_USAGE, EXIT_LOST, EXIT_NO_DAEMON, EXIT_INTERRUPTED = 1, 2, 3, 4, 130
 
@@ -17,6 +21,31 @@ EXIT_REFUSED, EXIT_USAGE, EXIT_LOST, EXIT_NO_DAEMON, EXIT_INTERRUPTED = 1, 2, 3,
 REPLY_S, DURABLE_S = 10.0, 120.0
 """How long to wait for a reply, and for an episode to be durable (a slow disk may need it), where
 --timeout does not say."""
+
+
+class Group(click.Group):
+    """A command with subcommands, whose list shows the whole first sentence of each."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """As click does, wrapped instead of cut."""
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [
+                    (name, one.get_short_help_str(SENTENCE_MAX))
+                    for name, one in self.commands.items()
+                    if not one.hidden
+                ]
+            )
+
+
+def complete_config(_: click.Context, __: click.Parameter, begun: str) -> list[CompletionItem]:
+    """For the completion of a CONFIG argument: presets, and files."""
+    from recd.config.load import preset_names
+
+    presets = [CompletionItem(name) for name in preset_names() if name.startswith(begun)]
+    # click's script for bash forgets what came before a `file`.
+    return [CompletionItem(begun, type="file"), *presets]
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,7 +89,7 @@ def _wait_until_ready(client: RecdClient) -> dict[str, Any]:
             mend="recctl attach joins the plan that runs; recctl stop ends a single episode",
         )  # fmt: skip
     if now["state"] != "READY":
-        what = ", ".join(now["waiting_for"]) or "the episode before to be closed"
+        what = "; ".join(now["waiting_why"]) or "the episode before to be closed"
         click.echo(f"{now['state']}, waiting for: {what}", err=True)
         return client.wait_until("READY", timeout_s=READY_TIMEOUT_S)
     return now

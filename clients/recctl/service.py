@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from recd.clients.client import NotRunningError
-from recd.clients.recctl.output import EXIT_NO_DAEMON, REPLY_S, Output
+from recd.clients.recctl.output import EXIT_NO_DAEMON, REPLY_S, Group, Output, complete_config
 from recd.clients.recctl.setup import OVERRIDE
 from recd.config.errors import RecdError, StateError
 from recd.daemon.service.places import Places
@@ -20,13 +20,13 @@ PREFIX = click.option("--prefix", type=click.Path(path_type=Path, file_okay=Fals
 RESTART_WAIT_S = 24 * 3600.0
 
 
-@click.group()
+@click.group(cls=Group)
 def service() -> None:
     """recd as a service of systemd: starts with the computer and with the robot's plug."""
 
 
 @service.command()
-@click.argument("config")
+@click.argument("config", shell_complete=complete_config)
 @click.option("--user", metavar="NAME", help="Account of the service; else who runs this.")
 @click.option("--group", metavar="NAME", default="recd", show_default=True,
               help="Its members operate the daemon and own its files.")  # fmt: skip
@@ -171,7 +171,7 @@ def _status_lines(told: dict[str, Any]) -> list[str]:
 
 
 @service.command(hidden=True)
-@click.argument("config")
+@click.argument("config", shell_complete=complete_config)
 @click.pass_obj
 def stopped(output: Output, config: str) -> None:
     """The unit's stop hook: apply the torque policy of CONFIG if the daemon died."""

@@ -63,14 +63,21 @@ def undelete(output: Output, uid: str) -> None:
 
 
 def _whole_uid(client: RecdClient, uid: str) -> str:
-    """The one episode of this session whose uid begins with `uid`; else `uid` as it is."""
-    if len(uid) == UID_DIGITS or not uid:
+    """The one episode of this session whose uid begins with `uid`; a whole uid as it is."""
+    if len(uid) == UID_DIGITS:
         return uid
     takes = client.call("episodes", limit=EPISODES_MAX)["episodes"]
     found = [take["uid"] for take in takes if take["uid"].startswith(uid)]
-    if len(found) > 1:
-        raise RecdError(f"several episodes begin with {uid}: {', '.join(found)}", code="argument")
-    return found[0] if found else uid
+    if len(found) == 1 and uid:
+        return str(found[0])
+    how_many = f"several: {', '.join(found)}" if found else "none"
+    raise RecdError(
+        f"undelete: expected the first digits of one episode of this session, found {uid!r}, "
+        f"which fits {how_many}",
+        mend="recctl episodes lists them; one of an earlier session needs all 32 digits "
+        "(recctl dataset trash ROOT).",
+        code="argument",
+    )
 
 
 @click.command()

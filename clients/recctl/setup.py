@@ -3,7 +3,7 @@
 import click
 import yaml
 
-from recd.clients.recctl.output import Output
+from recd.clients.recctl.output import Group, Output, complete_config
 from recd.config.load import dump, load_robot, preset_names, read_source
 from recd.config.models import RobotConfig
 
@@ -11,21 +11,27 @@ OVERRIDE = click.option("--set", "overrides", multiple=True, metavar="KEY.PATH=V
                         help="Change one value; may be given often.")  # fmt: skip
 
 
-@click.group()
+@click.group(cls=Group)
 def config() -> None:
     """Check or show a robot's configuration. CONFIG is a YAML file or the name of a preset."""
 
 
 @config.command()
-@click.argument("config")
+@click.argument("config", shell_complete=complete_config)
 @OVERRIDE
 @click.pass_obj
 def check(output: Output, config: str, overrides: tuple[str, ...]) -> None:
-    """Say whether CONFIG can work: every problem with key, file and line."""
+    """Say whether CONFIG can work: every problem with key, file and line.
+
+    Connected cameras are asked what they can do, and the dataset folder, if there is one already,
+    for which robot it is. The arms are not asked.
+    """
     from recd.daemon.cameras.preflight import check_cameras
+    from recd.daemon.writer.preflight import check_dataset
 
     robot = load_robot(config, overrides=overrides)
     check_cameras(robot, config, overrides=overrides)
+    check_dataset(robot)
     output.show({"ok": True, "robot": robot.name}, lambda _: _summary(config, robot))
 
 
@@ -44,7 +50,7 @@ def _summary(name: str, robot: RobotConfig) -> list[str]:
 
 
 @config.command()
-@click.argument("config")
+@click.argument("config", shell_complete=complete_config)
 @OVERRIDE
 @click.pass_obj
 def show(output: Output, config: str, overrides: tuple[str, ...]) -> None:

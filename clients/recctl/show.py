@@ -135,8 +135,7 @@ def status(told: Told) -> list[str]:
     ]
     if told.get("fault"):
         lines.append(f"  fault: {told['fault']} (recctl reset, once it is mended)")
-    if told.get("waiting_for"):
-        lines.append(f"  waiting for: {', '.join(told['waiting_for'])}")
+    lines += [f"  waiting for {reason}" for reason in told.get("waiting_why", ())]
     if take := told.get("episode"):
         lines.append(f"  recording {take['uid'][:8]}: {take['rows']} rows, task: {take['task']}")
         if take.get("closes_in_s") is not None:
@@ -163,7 +162,7 @@ def _dataset(told: Told) -> Iterable[str]:
         yield f"dataset {dataset['root']}: {', '.join(totals) or 'not read yet'}"
     if disk:
         left = disk.get("seconds_left")
-        room = f", room for {duration(left)} of recording" if left is not None else ""
+        room = f", room for {long_time(left)} of recording" if left is not None else ""
         yield f"disk: {size(disk['free_bytes'])} free{room}"
 
 
@@ -290,7 +289,7 @@ def rings(told: Told) -> list[str]:
         for reader in ring.get("readers", []):
             reader_rows.append(
                 (ring["name"], reader.get("process") or f"pid {reader['pid']}", reader["policy"],
-                 reader["lag"], f"{100 * reader['fill']:.0f}%", reader["kept"], reader["lost"],
+                 reader["lag"], _fill(reader["fill"]), reader["kept"], reader["lost"],
                  reader["torn"])
             )  # fmt: skip
     head = ("ring", "slots", "size", "produced", "device lost", "epoch", "newest ms")
@@ -299,6 +298,11 @@ def rings(told: Told) -> list[str]:
         return lines
     reader_head = ("ring", "reader", "policy", "lag", "fill", "kept", "lost", "torn")
     return [*lines, "", *table(reader_head, reader_rows)]
+
+
+def _fill(share: float) -> str:
+    """Part of a ring that a reader has yet to read; one that looks in at times is far behind."""
+    return ">100%" if share > 1 else f"{100 * share:.0f}%"
 
 
 def costs(before: Told, now: Told) -> dict[str, dict[str, Any]]:

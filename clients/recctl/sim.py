@@ -8,11 +8,11 @@ import click
 import yaml
 
 from recd.clients.client import find_instance
-from recd.clients.recctl.output import Output
+from recd.clients.recctl.output import Group, Output
 from recd.config.errors import RecdError
 
 
-@click.group()
+@click.group(cls=Group)
 def sim() -> None:
     """Faults of the simulated robot, on demand. A DEVICE is a bus (main.follower) or a camera."""
 

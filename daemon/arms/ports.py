@@ -3,7 +3,6 @@
 Reads /dev, /sys and /proc; opens no port.
 """
 
-import grp
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -132,15 +131,6 @@ def describe_missing() -> str:
         return "No USB serial port is plugged in. Connect the arm's board and its power."
     names = ", ".join(port.stable or port.device for port in ports)
     return f"Plugged in are: {names}."
-
-
-def owning_group(path: str) -> str:
-    """Name of the group that may open `path`."""
-    gid = os.stat(path).st_gid
-    try:
-        return grp.getgrgid(gid).gr_name
-    except KeyError:
-        return str(gid)
 
 
 def _stable_names() -> dict[str, str]:

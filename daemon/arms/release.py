@@ -6,6 +6,7 @@ that cannot be talked to is told to let go all the same.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from recd.config.errors import DeviceError, RecdError
@@ -15,7 +16,7 @@ from recd.daemon.arms.feetech.port import BusPort
 from recd.daemon.arms.goalpath import PARK_PATIENCE_NS, off_rest
 from recd.daemon.arms.normalize import units_of
 from recd.daemon.arms.registers import POSITION_BLOCK, TORQUE_ENABLE
-from recd.daemon.arms.side import ArmSide, arm_side, goal_path, park_pose
+from recd.daemon.arms.side import SIMULATED, ArmSide, arm_side, goal_path, park_pose
 from recd.daemon.arms.torque import disengage, read_torque
 from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns, sleep_until_ns
 
@@ -63,6 +64,12 @@ def release(
             f"policy {wanted!r}: expected one of {', '.join(POLICIES)}", code="argument"
         )
     side = arm_side(pair, role, arm, runtime_dir=runtime_dir)
+    if arm[role]["port"] == SIMULATED and not Path(side.port).exists():
+        raise DeviceError(
+            f"arms.{bus}.port: the simulated robot is there only while its daemon runs "
+            f"(there is no {side.port})",
+            mend="Nothing to do: it holds no torque any more.",
+        )
     port = BusPort(side.port, baud=side.baud, bus=bus, exclusive=not force)
     servos = ServoBus(port, side.ids)
     servos.open()

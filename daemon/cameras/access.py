@@ -2,7 +2,6 @@
 
 import errno
 import getpass
-import grp
 import os
 import pwd
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from recd.config.errors import DeviceError
 from recd.daemon.cameras.source import CameraLostError
+from recd.daemon.permission import group_of, way_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,18 +89,14 @@ def forbidden(key: str, path: str) -> DeviceError:
     """The node exists and its permissions keep us out; names its group."""
     status = os.stat(path)
     try:
-        group = grp.getgrgid(status.st_gid).gr_name
-    except KeyError:
-        group = str(status.st_gid)
-    try:
         owner = pwd.getpwuid(status.st_uid).pw_name
     except KeyError:
         owner = str(status.st_uid)
     user = getpass.getuser()
     return DeviceError(
-        f"{key}.device: {user} may not open {path} (owner {owner}, group {group}, "
+        f"{key}.device: {user} may not open {path} (owner {owner}, group {group_of(path)}, "
         f"mode {status.st_mode & 0o777:o})",
-        mend=f"Run 'sudo usermod -aG {group} {user}', then log in again.",
+        mend=way_in(path, usual="video", user=user),
         code="permission",
     )
 

@@ -1,9 +1,15 @@
+import grp
 import os
 import subprocess
 import sys
 
+import pytest
+
+from recd.config.errors import DeviceError
 from recd.daemon.arms import ports
 from recd.daemon.arms.ports import find_again, list_ports, port_users, usb_serial_of
+from recd.daemon.arms.scan import scan_port
+from recd.daemon.permission import way_in
 
 
 def test_users_of_a_terminal_are_named_by_pid_and_command() -> None:
@@ -22,6 +28,30 @@ def test_users_of_a_terminal_are_named_by_pid_and_command() -> None:
     assert port_users(path) == ()
     os.close(slave)
     os.close(master)
+
+
+def test_a_scan_that_cannot_open_its_port_names_the_port_and_no_key(tmp_path) -> None:
+    master, slave = os.openpty()
+    path = os.ttyname(slave)
+    code = (
+        f"import serial; held = serial.Serial({path!r}, exclusive=True); "
+        "print('open', flush=True); input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "open\n"
+        with pytest.raises(DeviceError) as busy:
+            scan_port(path)
+        other.communicate("\n")
+    assert busy.value.message.startswith(f"{path} is in use by ")
+    assert f"(pid {other.pid})" in busy.value.message
+    os.close(slave)
+    os.close(master)
+    with pytest.raises(DeviceError) as missing:
+        scan_port(str(tmp_path / "none"))
+    assert missing.value.message == f"there is no {tmp_path / 'none'}"
 
 
 def test_a_pseudo_terminal_has_no_usb_serial_and_is_looked_for_by_its_path(tmp_path) -> None:
@@ -50,3 +80,19 @@ def test_a_port_that_came_back_under_another_name_is_found_by_its_serial_number(
 def test_listed_ports_are_usb_ports_that_exist() -> None:
     for port in list_ports():
         assert os.path.exists(port.device)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="giving a file to a group needs root")
+@pytest.mark.parametrize(
+    ("group", "mode", "mend"),
+    [("dialout", 0o660, "sudo usermod -aG dialout $USER, then"),
+     ("dialout", 0o600, "sudo chmod g+rw"), ("root", 0o660, "sudo chgrp dialout")],
+)  # fmt: skip
+def test_the_group_to_join_is_one_that_opens_the_port_and_never_root(tmp_path, group, mode, mend):
+    node = tmp_path / "ttyACM0"
+    node.touch()
+    os.chown(node, -1, grp.getgrnam(group).gr_gid)
+    node.chmod(mode)
+    told = way_in(str(node), usual="dialout")
+    assert mend in told
+    assert "-aG root" not in told

@@ -83,3 +83,10 @@ def test_unknown_bus_and_policy_are_told_what_there_is(rig) -> None:
         release(config(rig), "left.follower")
     with pytest.raises(RecdError, match="expected one of hold, park, release"):
         release(config(rig), BUS, policy="drop")
+
+
+def test_a_simulated_arm_without_its_daemon_is_no_unplugged_cable(rig, tmp_path) -> None:
+    simulated = {**rig.config, "follower": {**rig.config["follower"], "port": "sim"}}
+    with pytest.raises(DeviceError, match="only while its daemon runs") as caught:
+        release({"arms": {"main": simulated}}, BUS, runtime_dir=str(tmp_path))
+    assert "USB" not in str(caught.value)

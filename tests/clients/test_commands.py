@@ -74,11 +74,25 @@ def test_one_episode_by_hand_marked_discarded_and_brought_back_by_its_first_digi
     assert "record is not possible in RECORDING" in recctl("record").err
     uid = recctl("discard", "--json").json["uid"]
 
-    assert recctl("undelete", "zz").code == 1
+    for nobody in ("zz", "", uid + "0"):
+        said = recctl("undelete", nobody)
+        assert (said.code, said.out) == (1, "")
+        assert "recctl episodes" in said.err
     assert uid in recctl("undelete", uid[:6]).out
     told = recctl("episodes").out
     assert "Stack the cups" in told
     assert "success" in told
+
+
+def test_arm_and_resume_say_whether_the_follower_follows_or_what_it_waits_for(robot, recctl):
+    for command in ("arm", "hold", "resume", "hold", "teleop"):
+        said = recctl(command)
+        assert (said.code, said.err) == (0, "")
+        if command == "hold":
+            assert said.out.startswith("main: HOLD")
+        else:
+            assert re.match(r"main: (TELEOP|HOLD .*waiting: bring )", said.out), said.out
+    assert recctl("disarm", "--policy", "release").code == 0
 
 
 def test_faults_of_cameras_and_buses_are_made_by_recctl_and_seen_in_status(robot, recctl):

@@ -17,8 +17,9 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash here")
 @pytest.mark.parametrize(
     ("words", "offered"),
-    [(("sta",), ["start", "status"]), (("dataset", "p"), ["pack", "purge"])],
-)
+    [(("sta",), ["start", "status"]), (("dataset", "p"), ["pack", "purge"]),
+     (("config", "check", "bi"), ["bimanual_so101"])],
+)  # fmt: skip
 def test_bash_completes_commands_and_subcommands_by_the_printed_script(tmp_path, words, offered):
     command = tmp_path / "recctl"
     command.write_text(f'#!/bin/sh\nexec {sys.executable} -m recd.clients.recctl.cli "$@"\n')

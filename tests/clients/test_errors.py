@@ -23,7 +23,7 @@ WRONG = [
     (("--endpoint", "bogus", "status"), 2, "tcp://"),
     (("--endpoint", "tcp://x", "status"), 2, "tcp://"),
     (("--endpoint", "ipc:///nowhere/ctl.sock", "status"), 4, "/nowhere/ctl.sock"),
-    (("--endpoint", "tcp://127.0.0.1:9", "--timeout", "0.3", "status"), 4, "no reply"),
+    (("--endpoint", "tcp://127.0.0.1:9", "--timeout", "60", "status"), 4, "no recd daemon listens"),
     (("--timeout", "-3", "status"), 2, "--timeout"),
     (("statu",), 2, "'status'"),
     (("mark",), 2, "LABEL"),
@@ -54,6 +54,27 @@ def test_what_an_operator_gets_wrong_is_told_with_its_exit_code(recctl, argument
     assert named in error["message"] + error["mend"]
 
 
+def test_a_folder_of_something_else_and_a_dataset_of_another_set_up_are_found_by_config_check(
+    recctl, tmp_path
+):
+    root = tmp_path / "dataset"
+    asked = ("config", "check", "demo", "--set", f"dataset.root={root}")
+    assert recctl(*asked).code == 0
+    assert not root.exists()
+
+    (root / "meta").mkdir(parents=True)
+    said = recctl(*asked)
+    assert said.code == 1
+    assert f"{root}: not empty and not a LeRobot dataset" in said.err
+
+    info = root / "meta" / "info.json"
+    info.write_text('{"codebase_version": "v3.0", "fps": 15, "features": {}}')
+    said = recctl(*asked)
+    assert said.code == 1
+    assert "fps: expected 30, the dataset has 15" in said.err
+    assert list(root.rglob("*")) == [info.parent, info]
+
+
 def test_a_socket_file_that_a_killed_daemon_left_is_no_daemon(recctl, tmp_path):
     folder = tmp_path / "run" / "left"
     folder.mkdir(parents=True)
@@ -62,6 +83,17 @@ def test_a_socket_file_that_a_killed_daemon_left_is_no_daemon(recctl, tmp_path):
     said = recctl("stop")
     assert said.code == 4
     assert "ctl.sock" in said.err
+
+
+def test_a_tcp_address_where_nobody_answers_is_told_from_one_where_nobody_listens(recctl):
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        address = f"tcp://127.0.0.1:{mute.getsockname()[1]}"
+        said = recctl("--endpoint", address, "--timeout", "0.3", "status")
+        assert said.code == 4
+        assert f"no reply within 0.3 s from {address}" in said.err
+    said = recctl("--endpoint", address, "status")
+    assert said.code == 4
+    assert f"no recd daemon listens at {address}" in said.err
 
 
 def test_a_daemon_that_does_not_listen_yet_is_told_as_starting_with_its_pid(recctl, tmp_path):

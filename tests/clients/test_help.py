@@ -34,6 +34,15 @@ def test_the_help_lists_every_command_and_every_exit_code(recctl):
         assert f"\n    {code} " in told
 
 
+def test_the_list_of_subcommands_cuts_no_sentence(recctl):
+    groups = [path for path, command in ALL.items() if isinstance(command, click.Group)]
+    assert ("config",) in groups
+    for path in groups:
+        listed = recctl(*path, "--help").out.partition("\nCommands:\n")[2]
+        assert listed
+        assert "..." not in listed
+
+
 def test_what_is_asked_with_json_is_a_document_also_where_people_get_a_script(recctl):
     told = recctl("completion", "bash", "--json").json
     assert told["shell"] == "bash"

@@ -2,6 +2,8 @@
 
 import os
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -68,6 +70,25 @@ def test_a_folder_open_to_everybody_is_not_taken_for_a_groups(tmp_path: Path) ->
     control = ControlPlane(folder, _handle)
     assert mode(folder / "ctl.sock") == 0o600
     control.close()
+
+
+@pytest.mark.parametrize("below", ["", "robot"])
+def test_a_runtime_folder_that_cannot_be_made_ends_the_start_in_words(
+    tmp_path: Path, below: str
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("not a folder")
+    run = [sys.executable, "-m", "recd.daemon.cli", "run", "demo"]
+    ended = subprocess.run(
+        [*run, "--set", f"control.runtime_dir={file / below}",
+         "--set", f"dataset.root={tmp_path / 'dataset'}"],
+        capture_output=True, text=True, timeout=100,
+    )  # fmt: skip
+    assert ended.returncode == 2
+    assert f"recd: {file / below}: expected a folder" in ended.stderr
+    assert "RECD_RUNTIME_DIR" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert file.read_text() == "not a folder"
 
 
 def account_in(group: str) -> Account:

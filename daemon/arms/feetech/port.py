@@ -17,7 +17,8 @@ import serial
 from scservo_sdk import PortHandler
 
 from recd.config.errors import DeviceError
-from recd.daemon.arms.ports import describe_missing, describe_users, owning_group
+from recd.daemon.arms.ports import describe_missing, describe_users
+from recd.daemon.permission import group_of, way_in
 from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns
 
 BITS_PER_BYTE = 10
@@ -215,37 +216,38 @@ def _no_tty(error: Exception) -> bool:
 
 
 def open_error(error: Exception, path: str, bus: str, baud: int) -> DeviceError:
-    """What stands between us and the port at `path`, in words and with the mend."""
-    key = f"arms.{bus}.port"
+    """What stands between us and the port at `path`, in words and with the mend.
+
+    bus: whose key of the configuration is named; `path` itself where none has to do with it.
+    """
+    key = "" if bus == path else f"arms.{bus}.port: "
     number = getattr(error, "errno", None)
     if isinstance(error, BlockingIOError) or "lock" in str(error).lower():
         number = errno.EBUSY
     exists = Path(path).exists()
     if not exists:
-        return DeviceError(f"{key}: there is no {path}", mend=describe_missing())
+        return DeviceError(f"{key}there is no {path}", mend=describe_missing())
     if number == errno.EBUSY:
         return DeviceError(
-            f"{key}: {path} is in use by {describe_users(path)}",
+            f"{key}{path} is in use by {describe_users(path)}",
             mend="End that program, or stop the daemon that holds it: recctl shutdown.",
             code="busy",
         )
     if number in (errno.EACCES, errno.EPERM):
-        group = owning_group(path)
         return DeviceError(
-            f"{key}: no permission to open {path} (it belongs to group {group})",
-            mend=f"sudo usermod -aG {group} $USER, then log in again.",
+            f"{key}no permission to open {path} (it belongs to group {group_of(path)})",
+            mend=way_in(path, usual="dialout"),
             code="permission",
         )
     if not stat.S_ISCHR(os.stat(path).st_mode) or _no_tty(error):
         return DeviceError(
-            f"{key}: {path} is not a serial port",
+            f"{key}{path} is not a serial port",
             mend="Give a serial port; recctl devices lists them.",
         )
     if isinstance(error, ValueError):
-        return DeviceError(
-            f"arms.{bus}.baud: {path} cannot do {baud} baud ({error})", mend="Set 1000000."
-        )
+        key = key.replace(".port: ", ".baud: ")
+        return DeviceError(f"{key}{path} cannot do {baud} baud ({error})", mend="Set 1000000.")
     return DeviceError(
-        f"{key}: {path} cannot be opened: {error}",
+        f"{key}{path} cannot be opened: {error}",
         mend="Unplug the adapter and plug it in again; recctl devices lists the ports.",
     )

@@ -11,7 +11,8 @@ import click
 from recd.clients.client import RecdClient
 from recd.config.errors import RecdError, StateError
 
-EXIT_REFUSED, EXIT_USAGE, EXIT_LOST, EXIT_NO_DAEMON, EXIT_INTERRUPTED = 1, 2, 3, 4, 130
+EXIT_REFUSED, EXIT_USAGE, EXIT_LOST, EXIT_NO_DAEMON, EXIT_WARNINGS = 1, 2, 3, 4, 5
+EXIT_INTERRUPTED = 130
 
 
 REPLY_S, DURABLE_S = 10.0, 120.0

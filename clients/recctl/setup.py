@@ -22,10 +22,10 @@ def config() -> None:
 @click.pass_obj
 def check(output: Output, config: str, overrides: tuple[str, ...]) -> None:
     """Say whether CONFIG can work: every problem with key, file and line."""
-    from recd.daemon.cameras.preflight import check_cameras
+    from recd.daemon.preflight import check_here
 
     robot = load_robot(config, overrides=overrides)
-    check_cameras(robot, config, overrides=overrides)
+    check_here(robot, config, overrides=overrides)
     output.show({"ok": True, "robot": robot.name}, lambda _: _summary(config, robot))
 
 

@@ -15,7 +15,6 @@ from recd.config.models import CameraConfig, RealtimeConfig, RobotConfig
 from recd.config.streams import RAW_PAYLOADS, frame_payload
 from recd.daemon.arms.ports import latency_timer_ms, owning_group, port_users
 from recd.daemon.cameras.access import users_of
-from recd.daemon.cameras.preflight import check_cameras
 from recd.daemon.cameras.v4l2 import device_path
 from recd.daemon.doctor import clip, machine
 from recd.daemon.doctor.bandwidth import camera_bytes_per_s
@@ -25,6 +24,7 @@ from recd.daemon.doctor.headroom import LITTLE, load_of, works
 from recd.daemon.doctor.usb import usb_devices, usb_name_of
 from recd.daemon.encode.choice import CodecPolicy
 from recd.daemon.encode.codecs import CodecSettings
+from recd.daemon.preflight import check_here
 
 Problem = tuple[str, str, str, str]
 
@@ -63,7 +63,7 @@ def _robot(
     """The robot as far as it can be read, and everything that `config check` finds."""
     problems: tuple[Problem, ...] = ()
     try:
-        check_cameras(load_robot(config, overrides=overrides), config, overrides=overrides)
+        check_here(load_robot(config, overrides=overrides), config, overrides=overrides)
     except ConfigError as error:
         problems = tuple(
             (f"{p.key} ({p.where})", p.found, p.expected, p.mend) for p in error.problems

@@ -61,7 +61,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "devices": ("watch", "Cameras and serial ports of this computer."),
     "keys": ("access", "Keys of clients on other computers: make, list, show, revoke."),
     "doctor": ("doctor", "Check this computer before a session."),
-    "config": ("setup", "Check or show a configuration."),
+    "config": ("setup", "Check, show or update a configuration."),
     "service": ("service", "Install recd as a service of systemd."),
     "completion": ("setup", "Shell completion for bash, zsh or fish."),
     "sim": ("sim", "Faults of the simulated robot, on demand."),

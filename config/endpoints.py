@@ -38,6 +38,10 @@ class Endpoint:
         folder, found, rest = self.path.rpartition("/ctl.sock")
         return f"ipc://{folder}/evt.sock" if found and not rest else f"ipc://{self.path}.evt"
 
+    def asks_for_keys(self, curve: str) -> bool:
+        """Whether peers need a key here; curve: `control.curve`. File sockets have their mode."""
+        return not self.path and (curve == "always" or not self.local)
+
 
 def parse_endpoint(text: str, *, named: str = "control.endpoint") -> Endpoint:
     """The address in `text`. RecdError (code `endpoint`) when it is none of ours.

@@ -136,6 +136,31 @@ def read_list(folder: Path) -> tuple[Allowed, ...]:
     return clients
 
 
+def check_keys(folder: Path) -> list[KeyFileError]:
+    """Everything that is wrong with a daemon's own pair, its list, and those of its clients' key
+    files that were not carried away yet. [] when it can start with them."""
+    problems = []
+    try:
+        read_pair(folder / SERVER_FILE)
+    except KeyFileError as error:
+        problems.append(error)
+    try:
+        if not any(not client.revoked for client in read_list(folder)):
+            raise KeyFileError(
+                f"{folder / LIST_FILE}: expected a client that may enter, found none",
+                mend="recctl keys make NAME --role operate",
+            )
+    except KeyFileError as error:
+        problems.append(error)
+    kept = folder / CLIENTS_FOLDER
+    for path in sorted(kept.glob("*.key")) if kept.is_dir() else []:
+        try:
+            read_pair(path)
+        except KeyFileError as error:
+            problems.append(error)
+    return problems
+
+
 def write_list(folder: Path, clients: tuple[Allowed, ...]) -> None:
     """Replace the list at once; a reader sees the old one or the new one, whole."""
     _write(folder / LIST_FILE, {"clients": [asdict(client) for client in clients]})

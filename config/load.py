@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 
 from recd.config.checks import check_robot
 from recd.config.errors import ConfigError, ConfigProblem
+from recd.config.migrate import renamed, version_in
 from recd.config.models import NAME_PATTERN, REPO_ID_PATTERN, RobotConfig, Section
 
 Key = tuple[str | int, ...]
@@ -107,7 +108,8 @@ def read_source(config: str | Path) -> Source:
 
 
 def parse(text: str, *, name: str) -> Source:
-    """Parse YAML text, remembering the line of every key."""
+    """Parse YAML text of any version, remembering the line of every key; names become today's."""
+    text = renamed(text, version_in(text, name))
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:

@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from recd.config.migrate import CONFIG_VERSION
+
 NAME_PATTERN = r"^[a-z][a-z0-9_]{0,30}$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Positive = Annotated[float, Field(gt=0)]
@@ -284,6 +286,8 @@ class SimulationConfig(Section):
 class RobotConfig(Section):
     """One robot: one YAML file."""
 
+    version: int = Field(default=CONFIG_VERSION, ge=1, le=CONFIG_VERSION)
+    """Version of this file's form; `recctl config migrate` brings older files up to date."""
     name: Name
     """Name of this robot; also the default instance of the daemon."""
     instance: Name | None = None

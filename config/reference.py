@@ -19,6 +19,9 @@ One YAML file describes one robot. `recctl config check FILE` refuses what canno
 key, file and line; `recctl config show FILE` prints every value with its default filled in. Any
 value can be changed for one run with `--set key.path=value` (`null` removes a key). Presets:
 {presets}.
+
+`version` counts the forms of this file. Files of older versions work as they are; `recctl config
+migrate FILE` shows them in today's form. A file of a newer recd is refused.
 """
 
 

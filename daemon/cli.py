@@ -29,11 +29,11 @@ def run(config: str, overrides: tuple[str, ...]) -> None:
     """
     faulthandler.enable()  # systemd's watchdog sends SIGABRT: the log then says where we hung
     from recd.daemon import realtime
-    from recd.daemon.cameras.preflight import check_cameras
+    from recd.daemon.preflight import check_here
     from recd.daemon.supervisor.supervisor import Supervisor
 
     robot = load_robot(config, overrides=overrides)
-    check_cameras(robot, config, overrides=overrides)
+    check_here(robot, config, overrides=overrides, access=False)
     log.configure(process="supervisor")
     realtime.refuse_huge_pages()
     sys.exit(Supervisor(robot).run())

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import recd
+from recd.daemon.doctor.disk import filesystem_of
 from recd.shm.clock import clock_pair, wall_iso
 
 LIBRARIES = ("numpy", "av", "pyarrow", "numba", "llvmlite", "pyzmq", "msgpack", "psutil")
@@ -44,21 +45,6 @@ def origin() -> dict[str, Any]:
         "commit": _commit(),
         "made_at": wall_iso(clock_pair().real_ns),
     }
-
-
-def filesystem_of(path: Path) -> str:
-    """Type of the file system that `path` is on, by the longest mount point above it."""
-    wanted = os.path.realpath(path)
-    best, found = "", "unknown"
-    for line in (_text(Path("/proc/self/mounts")) or "").splitlines():
-        fields = line.split()
-        if len(fields) < 3:
-            continue
-        point = fields[1].replace("\\040", " ")
-        inside = wanted == point or wanted.startswith(point.rstrip("/") + "/")
-        if inside and len(point) >= len(best):
-            best, found = point, fields[2]
-    return found
 
 
 def _processor() -> dict[str, Any]:

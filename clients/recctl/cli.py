@@ -1,7 +1,7 @@
 """recctl: remote control of a recd daemon, and the offline tools that need none.
 
 Every command has `--json` for scripts and ends with a meaningful exit code: 0 done, 1 refused or
-failed, 2 wrong usage, 3 something was lost, 4 no daemon.
+failed, 2 wrong usage, 3 something was lost, 4 no daemon, 5 warnings.
 """
 
 import importlib
@@ -60,7 +60,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "snapshot": ("watch", "What every camera sees now, as pictures."),
     "devices": ("watch", "Cameras and serial ports of this computer."),
     "keys": ("access", "Keys of clients on other computers: make, list, show, revoke."),
-    "config": ("setup", "Check or show a configuration."),
+    "doctor": ("doctor", "Check this computer before a session."),
+    "config": ("setup", "Check, show or update a configuration."),
     "service": ("service", "Install recd as a service of systemd."),
     "completion": ("setup", "Shell completion for bash, zsh or fish."),
     "sim": ("sim", "Faults of the simulated robot, on demand."),
@@ -134,6 +135,7 @@ Exit codes:
   2    wrong usage
   3    something was lost: an episode was not saved, a torn one put aside
   4    no daemon, or none that answers
+  5    doctor found nothing but warnings
   130  Ctrl-C
 """
 

@@ -15,7 +15,8 @@ from recd.config.errors import RecdError, StateError
 SENTENCE_MAX = 500
 """Characters; no first sentence of a command's help is longer."""
 
-EXIT_REFUSED, EXIT_USAGE, EXIT_LOST, EXIT_NO_DAEMON, EXIT_INTERRUPTED = 1, 2, 3, 4, 130
+EXIT_REFUSED, EXIT_USAGE, EXIT_LOST, EXIT_NO_DAEMON, EXIT_WARNINGS = 1, 2, 3, 4, 5
+EXIT_INTERRUPTED = 130
 
 
 REPLY_S, DURABLE_S = 10.0, 120.0

@@ -1,5 +1,8 @@
 """recctl config, completion: setting up."""
 
+from pathlib import Path
+from typing import Any
+
 import click
 import yaml
 
@@ -13,7 +16,7 @@ OVERRIDE = click.option("--set", "overrides", multiple=True, metavar="KEY.PATH=V
 
 @click.group(cls=Group)
 def config() -> None:
-    """Check or show a robot's configuration. CONFIG is a YAML file or the name of a preset."""
+    """Check, show or update a configuration. CONFIG is a YAML file or the name of a preset."""
 
 
 @config.command()
@@ -26,12 +29,10 @@ def check(output: Output, config: str, overrides: tuple[str, ...]) -> None:
     Connected cameras are asked what they can do, and the dataset folder, if there is one already,
     for which robot it is. The arms are not asked.
     """
-    from recd.daemon.cameras.preflight import check_cameras
-    from recd.daemon.writer.preflight import check_dataset
+    from recd.daemon.preflight import check_here
 
     robot = load_robot(config, overrides=overrides)
-    check_cameras(robot, config, overrides=overrides)
-    check_dataset(robot)
+    check_here(robot, config, overrides=overrides)
     output.show({"ok": True, "robot": robot.name}, lambda _: _summary(config, robot))
 
 
@@ -57,6 +58,33 @@ def show(output: Output, config: str, overrides: tuple[str, ...]) -> None:
     """Print CONFIG with every default filled in."""
     full = dump(load_robot(config, overrides=overrides, check_machine=False))
     output.show(full, lambda data: yaml.safe_dump(data, sort_keys=False).rstrip())
+
+
+@config.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--write", is_flag=True, help="Change FILE; a copy of the old one is kept beside it.")
+@click.pass_obj
+def migrate(output: Output, file: Path, *, write: bool) -> None:
+    """Show what a FILE of an older recd looks like today, as a difference.
+
+    An older file works as it is; --write brings it up to date, comments and order stay. A file of
+    a newer recd is refused.
+    """
+    from recd.clients.recctl.migrate import bring_up
+
+    told = bring_up(file, write=write)
+    output.show(told, lambda t: _migrated(file, t))
+
+
+def _migrated(file: Path, told: dict[str, Any]) -> list[str]:
+    if not told["changed"]:
+        return [f"{file}: is of today's version ({told['to']}); nothing to change"]
+    done = (
+        f"{file}: now of version {told['to']}; the old one is {told['backup']}"
+        if told["written"]
+        else f"{file}: not changed; recctl config migrate --write {file}"
+    )
+    return [*told["diff"].splitlines(), done]
 
 
 @config.command()

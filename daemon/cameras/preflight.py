@@ -5,35 +5,13 @@ here (it may come later), nor are sources that can only be tried by opening them
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from recd.config.errors import ConfigError, ConfigProblem
-from recd.config.load import apply_overrides, read_source
-from recd.config.models import RobotConfig
 from recd.daemon.cameras.request import CameraRequest
 from recd.daemon.cameras.source import CameraRefusedError
 from recd.daemon.cameras.v4l2 import device_path
 from recd.daemon.cameras.v4l2_formats import capability, choose, offers
-
-
-def check_cameras(robot: RobotConfig, config: str, *, overrides: Iterable[str] = ()) -> None:
-    """Raise ConfigError, with file and line, when a connected camera cannot do what is asked.
-
-    config, overrides: where `robot` came from.
-    """
-    sections = {name: camera.model_dump(mode="json") for name, camera in robot.cameras.items()}
-    errors = refused_cameras(sections)
-    if not errors:
-        return
-    source = read_source(config)
-    apply_overrides(source, overrides)
-    raise ConfigError(
-        [
-            ConfigProblem(e.key, source.where(tuple(e.key.split("."))), e.expected, e.found, e.mend)
-            for e in errors
-        ]
-    )
 
 
 def refused_cameras(cameras: Mapping[str, Mapping[str, Any]]) -> list[CameraRefusedError]:

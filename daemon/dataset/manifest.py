@@ -34,7 +34,8 @@ RECORDING_FACTS: Mapping[str, str] = {
     "codec": "encoder and its options, by camera",
     "end_reason": "why the episode ended",
     "marks": "labels the operator set, with row and time",
-    "commanded": "commands of callers with a key: name, role, fingerprint and time",
+    "commanded": "commands of callers with a key: name, role, fingerprint and time (of the plan's "
+    "start, before the episode: negative)",
     "verdict": "good, check or bad, with the rules that said so",
     "recovered": "true when a crash interrupted the episode; then with what was lost",
     "clock": "monotonic and wall time at start and end",

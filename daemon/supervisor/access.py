@@ -82,7 +82,7 @@ def access_of(control: ControlConfig) -> Access:
     if not control.endpoint:
         return Access(gid)
     endpoint = parse_endpoint(control.endpoint)
-    if endpoint.path or (endpoint.local and control.curve == "beyond"):
+    if not endpoint.asks_for_keys(control.curve):
         return Access(gid, endpoint)
     folder = keys_folder(control.keys_dir)
     try:

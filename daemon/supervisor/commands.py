@@ -63,6 +63,8 @@ class Commands:
         if take is not None and len(take.commanded) < NOTES_MAX:
             note = {"cmd": cmd, **caller.describe(), "at_s": (now - take.t0_ns) / NS_PER_S}
             take.commanded.append(note)
+        if cmd == "plan.start":
+            self._s.planner.commissioned(caller.describe(), now)
 
     def _recording(self, args: Args) -> Recording:
         name = args.get("recording", "main")

@@ -46,6 +46,8 @@ class Planner:
         self._uid = ""
         self._uids: list[str] = []
         self._told: tuple[object, ...] = ()
+        self._by: dict[str, str] = {}
+        self._by_ns = 0
 
     @property
     def active(self) -> bool:
@@ -84,10 +86,15 @@ class Planner:
             self.plan = planning.begin(spec, now)
         except ValueError as error:
             raise RecdError(f"plan.start: {error}", code="argument") from error
-        self._uid, self._uids = "", []
+        self._uid, self._uids, self._by = "", [], {}
         self._clients = {args["client"]: now} if args.get("client") else {}
         self.watch(now)
         return self.describe(now) or {}
+
+    def commissioned(self, by: Mapping[str, str], now: int) -> None:
+        """Whose key (name, role, key) has started this plan: noted with each episode that it begins
+        from now on."""
+        self._by, self._by_ns = dict(by), now
 
     def key(self, key: str, now: int) -> dict[str, Any]:
         """A key of the operator."""
@@ -194,6 +201,9 @@ class Planner:
         except RecdError as error:
             self._give_up(error, now)
             return
+        if self._by:
+            at_s = (self._by_ns - take.t0_ns) / NS_PER_S
+            take.commanded.append({"cmd": "plan.start", **self._by, "at_s": at_s})
         self._uid = take.uid
         self._uids.append(take.uid)
         self._feed(Fact.STARTED, take.t0_ns)

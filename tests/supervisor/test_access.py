@@ -86,6 +86,18 @@ def test_a_key_on_the_list_records_an_episode_and_is_noted_with_it(guarded: Guar
     assert keys.read_pair(guarded.key["operate"]).secret not in guarded.daemon.said
 
 
+def test_every_episode_of_a_plan_names_the_key_that_started_the_plan(guarded: Guarded) -> None:
+    with guarded.client(guarded.key["operate"]) as client:
+        before = len(client.call("episodes")["episodes"])
+        client.call("plan.start", episodes=2, episode_s=0.3, reset_s=0.1, resume=True)
+        until(lambda: client.call("plan.status")["plan"]["phase"] == "done", "the plan's end")
+        takes = client.call("episodes")["episodes"][before:]
+    key = keys.fingerprint(keys.read_pair(guarded.key["operate"]).public)
+    told = [[(note["cmd"], note["key"]) for note in take["commanded"]] for take in takes]
+    assert told == [[("plan.start", key)]] * 2
+    assert takes[1]["commanded"][0]["at_s"] < 0
+
+
 def test_no_key_is_refused(guarded: Guarded, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RECD_KEY", raising=False)
     assert guarded.refusal(None).code == "key"

@@ -42,7 +42,12 @@ def wait_state(machine: Machine, state: str, *options: str) -> dict[str, Any]:
             return None
         return told if told.get("state") == state else None
 
-    found: dict[str, Any] = until(there, f"{state}: {machine.journal(UNIT, '-n', '30')}", 120)
+    unit = f"recd@{options[-1]}.service" if options[-1:] == ("real",) else UNIT
+    try:
+        found: dict[str, Any] = until(there, f"{state} of {unit}", 120)
+    except pytest.fail.Exception:
+        print(machine.journal(unit, "-n", "30"))
+        raise
     return found
 
 
@@ -269,8 +274,11 @@ def arms_outside(machine: Machine) -> Iterator[Machine]:
         "recd.daemon.sim", "--pair", "main", "--dir", SIM,
     )  # fmt: skip
 
+    this_run = machine.show("simrobot", "InvocationID")
+
     def said() -> str:
-        lines = machine.journal("simrobot").splitlines()
+        # Only of this run: an earlier one's line says nothing of when the ports are there.
+        lines = machine.journal("simrobot", f"_SYSTEMD_INVOCATION_ID={this_run}").splitlines()
         return next((line for line in lines if line.startswith("{")), "")
 
     facts = json.loads(until(said, "the simulated arms"))

@@ -13,7 +13,6 @@ from recd.config.load import apply_overrides, read_source
 from recd.config.models import ControlConfig, RobotConfig
 from recd.config.paths import group_id
 from recd.daemon.cameras.preflight import refused_cameras
-from recd.daemon.writer.preflight import check_dataset
 
 
 def check_here(
@@ -31,6 +30,8 @@ def check_here(
         found += access_problems(robot.control)
     if not found:
         if access:
+            from recd.daemon.writer.preflight import check_dataset  # pyarrow: not for a daemon
+
             check_dataset(robot)
         return
     source = read_source(config)

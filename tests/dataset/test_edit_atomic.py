@@ -78,7 +78,7 @@ def test_killed_anywhere_a_loader_sees_the_old_or_the_new_dataset_whole_before_a
     assert code == (0 if (point, shape) == ("delete.moved.video", "fresh") else KILLED)
     done = [*SHOWING[2:], "moved.", "folders_synced", "done", "cleaned"]
     shown = any(point.partition(".")[2].startswith(step) for step in done)
-    shown = shown and point != "delete.moved.video" or code == 0
+    shown = (shown and point != "delete.moved.video") or code == 0
     assert seen(root) == (after(kind, before) if shown else before)
     crash(root, "recover")
     assert not any((root / name).is_symlink() for name in ("data", "meta"))

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from recd.clients.recctl.copies import copy, merge
 from recd.clients.recctl.output import Group, Output, size, table
 from recd.clients.recctl.show_dataset import dataset_episode, dataset_info
 from recd.config.errors import DatasetError
@@ -118,6 +119,8 @@ def dataset() -> None:
 
 
 dataset.add_command(verify)
+dataset.add_command(copy)
+dataset.add_command(merge)
 
 
 @dataset.command()

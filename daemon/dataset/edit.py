@@ -1,7 +1,7 @@
 """Take any episodes out of a dataset, or give one another task. Nothing is destroyed here.
 
-All new files are written beside the old ones; then `data` and `meta` are each exchanged in one
-step. Killed between the two, a loader refuses the dataset until recd opens it and finishes.
+All new files are written beside the old ones; then `data` and `meta` change places with the new
+ones in one instant. Killed anywhere, a loader sees the old dataset or the new one, whole.
 """
 
 import os
@@ -32,6 +32,7 @@ from recd.daemon.dataset.durable import (
 )
 from recd.daemon.dataset.edit_rows import Change, Row, new_numbers, write_episodes, write_rows
 from recd.daemon.dataset.edit_videos import VideoEdit, edit_videos
+from recd.daemon.dataset.exchange import make_view, tree_digest
 from recd.daemon.dataset.handle import Handle, refresh
 from recd.daemon.dataset.layout import INFO, OWN, STATS, TASKS, Layout, episodes_name
 from recd.daemon.dataset.ledger import LedgerEntry, Move, Transaction
@@ -40,13 +41,16 @@ from recd.daemon.dataset.parquet import tasks_table, write_table
 from recd.daemon.dataset.rules import Finding, Findings
 from recd.daemon.dataset.state import files_of_kind, read_episodes, stats_of_episodes
 from recd.daemon.dataset.stats import stats_to_json
-from recd.daemon.dataset.transaction import FOLDER, digest_of, run, tree_digest
+from recd.daemon.dataset.transaction import FOLDER, digest_of, run
 from recd.daemon.dataset.trash import TRASH_NOTE, TrashEntry, entry_of, note_of
 from recd.daemon.dataset.verify import fingerprints
 from recd.daemon.faultpoints import fault_point
 from recd.shm import clock
 
 EDITING = "editing"
+SHOWN = ("data", "meta")
+"""Folders of a dataset that a loader must see both old or both new."""
+
 STEPS = (
     "begin",
     "videos_written",
@@ -56,8 +60,12 @@ STEPS = (
     "synced",
     "prepared",
     "moved.video",
-    "moved.data",
-    "moved.meta",
+    "linked.data",
+    "linked.meta",
+    "exchanged",
+    "settled.data",
+    "settled.meta",
+    "moved.dataset",
     "moved.own",
     "moved.old",
     "moved.trash",
@@ -76,13 +84,18 @@ RELABEL_POINTS = tuple(
 
 @dataclass(slots=True)
 class _Edit:
-    """An edit under way. rows: of the episodes table now; work: folder of its new files."""
+    """An edit under way. rows: of the episodes table now; work: folder of all its files."""
 
     kind: str
     rows: list[Row]
     change: Change
     work: Path
     videos: VideoEdit
+
+    @property
+    def new(self) -> Path:
+        """Holds `data` and `meta` as they will be."""
+        return self.work / "new"
 
 
 def delete(handle: Handle, uids: Sequence[str]) -> list[TrashEntry]:
@@ -201,7 +214,7 @@ def _begin(handle: Handle) -> tuple[list[Row], Path]:
 
 def _write(handle: Handle, edit: _Edit, *, aside: Any) -> None:
     """The new `data` and `meta` folders, whole, in the work folder."""
-    root, work, change = handle.root, edit.work, edit.change
+    root, work, change = handle.root, edit.new, edit.change
     write_rows(root, work, edit.rows, change, aside=aside)
     fault_point(f"{edit.kind}.rows_written")
     for path in (root / "meta").rglob("*"):  # whatever else lies there goes along
@@ -267,8 +280,8 @@ def _verify(handle: Handle, edit: _Edit, entries: Sequence[LedgerEntry]) -> None
             )
     staying = [digest for number, digest in enumerate(before) if number not in gone]
     known = {finding.rule.name for finding in _findings(handle.root)}
-    worse = [str(found) for found in _findings(edit.work) if found.rule.name not in known]
-    if fingerprints(edit.work) != staying or worse:
+    worse = [str(found) for found in _findings(edit.new) if found.rule.name not in known]
+    if fingerprints(edit.new) != staying or worse:
         found = worse[0] if worse else "its rows would differ"
         raise DatasetError(
             f"{handle.root}: {found}; nothing was touched", mend="Run `recctl verify` on it."
@@ -288,24 +301,34 @@ def _findings(root: Path) -> list[Finding]:
 
 
 def _exchanges(handle: Handle, edit: _Edit) -> list[Move]:
-    """New mp4s come in, then `data` and `meta` change places with the new ones."""
+    """New mp4s come in, then `data` and `meta` change places with the new ones, together."""
     layout, moves = handle.layout, []
     for name in edit.videos.new:
         digest = sha256_of(edit.work / name)
         moves.append(Move(layout.relative(edit.work / name), name, digest=digest, label="video"))
-    for name in ("data", "meta"):
-        new = edit.work / name
-        moves.append(
-            Move(
-                layout.relative(new),
-                name,
-                digest=tree_digest(new),
-                before=tree_digest(handle.root / name),
-                label=name,
-                swap=True,
-            )
+    return [*moves, *swaps(layout, edit.new)]
+
+
+def swaps(layout: Layout, new: Path) -> list[Move]:
+    """The move that lets `data` and `meta` change places with those of `new` in one instant.
+
+    Where the file system knows no links it is two, one after the other.
+    """
+    root, source = layout.root, layout.relative(new)
+    if make_view(root, new, SHOWN):
+        digest, before = tree_digest(new, SHOWN), tree_digest(root, SHOWN)
+        return [Move(source, "", digest, before=before, label="dataset", swap=True, names=SHOWN)]
+    return [
+        Move(
+            f"{source}/{name}",
+            name,
+            digest=tree_digest(new / name),
+            before=tree_digest(root / name),
+            label="dataset",
+            swap=True,
         )
-    return moves
+        for name in SHOWN
+    ]
 
 
 def _departures(handle: Handle, edit: _Edit, entries: Sequence[LedgerEntry]) -> list[Move]:
@@ -338,13 +361,14 @@ def _departures(handle: Handle, edit: _Edit, entries: Sequence[LedgerEntry]) -> 
 def _publish(
     handle: Handle, edit: _Edit, moves: list[Move], facts: Mapping[str, Any], *, uid: str
 ) -> None:
-    newest = max(files_of_kind(edit.work, "meta/episodes", ".parquet"))
+    newest = max(files_of_kind(edit.new, "meta/episodes", ".parquet"))
     names = (INFO, STATS, TASKS, episodes_name(newest))
-    after = {name: digest_of(edit.work / name) for name in names}
+    after = {name: digest_of(edit.new / name) for name in names}
     transaction = Transaction(edit.kind, uid, tuple(moves), after, facts)
     handle.stale = True
     own = handle.layout.own
-    staged = [*sorted(edit.work.rglob("*")), edit.work, own]
+    written = [path for path in sorted(edit.work.rglob("*")) if not path.is_symlink()]
+    staged = [*written, edit.work, own]
     for entry in facts.get("trashed", ()):
         trash = handle.layout.trash(entry["uid"])
         staged += [*sorted(trash.rglob("*")), trash, trash.parent]

@@ -150,7 +150,7 @@ def differences(wanted: DatasetSchema, info: dict[str, Any]) -> list[str]:
     if info.get("fps") != wanted.fps:
         problems.append(f"fps: expected {wanted.fps}, the dataset has {info.get('fps')}")
     found_robot = info.get("robot_type")
-    if lerobot_type(found_robot or "") != lerobot_type(wanted.robot_type):
+    if lerobot_type(found_robot or "") != lerobot_type(wanted.robot_type or ""):
         problems.append(f"robot: expected {wanted.robot_type}, the dataset has {found_robot}")
     ours, theirs = without_info(wanted.features), without_info(info["features"])
     for key in dict.fromkeys([*ours, *theirs]):

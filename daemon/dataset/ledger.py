@@ -28,7 +28,8 @@ class Move:
 
     digest: sha256 of what is moved ("dir" for a folder); before: sha256 of what the target held,
     "" nothing; keep: where a copy of that lies, "" nowhere; label: its fault point; swap: two
-    folders change places (digests are `tree_digest`s).
+    folders change places (digests are `tree_digest`s); names: those folders inside `src` and `dst`
+    that change places all in one instant (see `exchange`).
     """
 
     src: str
@@ -38,6 +39,15 @@ class Move:
     keep: str = ""
     label: str = ""
     swap: bool = False
+    names: tuple[str, ...] = ()
+
+    def as_record(self) -> Record:
+        """Without what is not set, as versions before it wrote it."""
+        return {key: value for key, value in asdict(self).items() if key != "names" or value}
+
+    @classmethod
+    def from_record(cls, record: Record) -> "Move":
+        return cls(**{**record, "names": tuple(record.get("names", ()))})
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +65,7 @@ class Transaction:
     entry: Mapping[str, Any]
 
     def as_record(self) -> Record:
-        moves = [asdict(move) for move in self.moves]
+        moves = [move.as_record() for move in self.moves]
         return {
             "ty": PREPARE,
             "kind": self.kind,
@@ -70,7 +80,7 @@ class Transaction:
         return cls(
             kind=record["kind"],
             uid=record["uid"],
-            moves=tuple(Move(**move) for move in record["moves"]),
+            moves=tuple(Move.from_record(move) for move in record["moves"]),
             after=record["after"],
             entry=record["entry"],
         )

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from recd.config.errors import DatasetError
 from recd.daemon.dataset.durable import make_folders, remove_tree, sha256_of
+from recd.daemon.dataset.exchange import tree_digest
 from recd.daemon.dataset.handle import Handle, refresh
 from recd.daemon.dataset.layout import (
     FIRST,
@@ -33,7 +34,7 @@ from recd.daemon.dataset.pack_videos import MB, Target, plan_targets, sources_of
 from recd.daemon.dataset.parquet import data_schema, write_table
 from recd.daemon.dataset.remux import Clip, join
 from recd.daemon.dataset.state import files_of_kind, read_episodes
-from recd.daemon.dataset.transaction import FOLDER, digest_of, run, tree_digest
+from recd.daemon.dataset.transaction import FOLDER, digest_of, run
 from recd.daemon.dataset.verify import fingerprints
 from recd.daemon.faultpoints import fault_point
 

@@ -5,10 +5,6 @@ sides, so that whoever comes after a crash can finish it, take it back, or see t
 has written meanwhile and keep off.
 """
 
-import ctypes
-import errno
-import hashlib
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -16,22 +12,18 @@ from pathlib import Path
 
 from recd.config.errors import DatasetError
 from recd.daemon.dataset.durable import keep_copy, make_folders, remove_tree, sha256_of, sync_all
+from recd.daemon.dataset.exchange import (
+    end_half_exchanges,
+    exchange,
+    settle,
+    show_together,
+    tree_digest,
+)
 from recd.daemon.dataset.journal import Journal
 from recd.daemon.dataset.ledger import ABORT, DONE, Ledger, Move, Transaction
 from recd.daemon.faultpoints import fault_point
 
 FOLDER = "dir"
-AT_FDCWD = -100
-RENAME_EXCHANGE = 2
-
-_renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
-_renameat2.argtypes = (
-    ctypes.c_int,
-    ctypes.c_char_p,
-    ctypes.c_int,
-    ctypes.c_char_p,
-    ctypes.c_uint,
-)
 
 
 def digest_of(path: Path) -> str:
@@ -39,33 +31,6 @@ def digest_of(path: Path) -> str:
     if path.is_dir():
         return FOLDER
     return sha256_of(path) if path.exists() else ""
-
-
-def tree_digest(folder: Path) -> str:
-    """Digest of a folder's file names, sizes and times, not contents; "" where there is none."""
-    if not folder.is_dir():
-        return ""
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            found = path.stat()
-            name = path.relative_to(folder).as_posix()
-            digest.update(f"{name}\0{found.st_size}\0{found.st_mtime_ns}\n".encode())
-    return digest.hexdigest()
-
-
-def exchange(one: Path, other: Path) -> None:
-    """Two folders change places, in one step where the file system can (renameat2)."""
-    if _renameat2(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE) == 0:
-        return
-    number = ctypes.get_errno()
-    if number not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
-        raise OSError(number, os.strerror(number), str(one))
-    between = one.with_name(one.name + ".swap")
-    if not between.exists():
-        other.replace(between)
-    one.replace(other)
-    between.replace(one)
 
 
 class MoveState(Enum):
@@ -92,7 +57,8 @@ def state_of(root: Path, move: Move) -> MoveState:
 
 
 def _state_of_swap(root: Path, move: Move) -> MoveState:
-    source, target = tree_digest(root / move.src), tree_digest(root / move.dst)
+    source = tree_digest(root / move.src, move.names)
+    target = tree_digest(root / move.dst, move.names)
     if target == move.digest:
         return MoveState.DONE
     if target in (move.before, ""):
@@ -130,7 +96,9 @@ def finish(root: Path, transaction: Transaction, *, journal: Journal, ledger: Le
     kind = transaction.kind
     for move in transaction.moves:
         source, target = root / move.src, root / move.dst
-        if move.swap:
+        if move.names:
+            _show(root, move, f"{kind}.")
+        elif move.swap:
             if _state_of_swap(root, move) is MoveState.WAITING:
                 exchange(source, target)
         elif source.exists():
@@ -143,9 +111,22 @@ def finish(root: Path, transaction: Transaction, *, journal: Journal, ledger: Le
     fault_point(f"{kind}.done")
 
 
+def _show(root: Path, move: Move, prefix: str) -> None:
+    """Let several folders change places in one instant, or end what a kill left of it."""
+
+    def passing(step: str) -> None:
+        fault_point(prefix + step)
+
+    if _state_of_swap(root, move) is MoveState.WAITING:
+        show_together(root, root / move.src, move.names, passing)
+    else:
+        settle(root, root / move.src, move.names, passing)
+
+
 def folders_of(root: Path, transaction: Transaction) -> list[Path]:
     """Folders whose entries the renames change, still existing."""
-    ends = [root / end for move in transaction.moves for end in (move.src, move.dst)]
+    alone = [move for move in transaction.moves if not move.names]  # the others sync their own
+    ends = [root / end for move in alone for end in (move.src, move.dst)]
     return [path for path in dict.fromkeys(end.parent for end in ends) if path.is_dir()]
 
 
@@ -168,12 +149,16 @@ def roll(root: Path, *, journal: Journal, ledger: Ledger) -> Rolled | None:
     pending = ledger.pending
     if pending is None:
         return None
+    for move in pending.moves:
+        if move.names:
+            end_half_exchanges(root, root / move.src, move.names)
     states = [state_of(root, move) for move in pending.moves]
-    foreign = [m.dst for m, s in zip(pending.moves, states, strict=True) if s is MoveState.FOREIGN]
+    pairs = list(zip(pending.moves, states, strict=True))
+    foreign = [_named(move) for move, state in pairs if state is MoveState.FOREIGN]
     if foreign:
         return Rolled(pending.kind, pending.uid, "foreign", ", ".join(foreign))
     fault_point("recover.before_roll")
-    lost = [m.src for m, s in zip(pending.moves, states, strict=True) if s is MoveState.LOST]
+    lost = [move.src for move, state in pairs if state is MoveState.LOST]
     if not lost:
         finish(root, pending, journal=journal, ledger=ledger)
         return Rolled(pending.kind, pending.uid, "forward")
@@ -195,8 +180,14 @@ def withdraw(
     pending = ledger.pending
     if pending is None:
         return
+    if any(_shown(root, move) for move in pending.moves):
+        _go_on(root, pending, journal=journal, ledger=ledger, in_use=in_use)
+        return
     for move in reversed(pending.moves):
         source, target = root / move.src, root / move.dst
+        if move.names:
+            settle(root, source, move.names, fault_point)
+            continue
         if state_of(root, move) is not MoveState.DONE or in_use(move.dst):
             continue
         fault_point("recover.withdrawing")
@@ -212,6 +203,36 @@ def withdraw(
     record = {"ty": ABORT, "kind": pending.kind, "uid": pending.uid}
     journal.append(record)
     ledger.apply(record)
+
+
+def _named(move: Move) -> str:
+    return " and ".join(move.names) or move.dst
+
+
+def _shown(root: Path, move: Move) -> bool:
+    """Whether several folders have changed places: the old ones lie where the new ones were."""
+    return bool(move.names) and tree_digest(root / move.src, move.names) == move.before
+
+
+def _go_on(
+    root: Path,
+    pending: Transaction,
+    *,
+    journal: Journal,
+    ledger: Ledger,
+    in_use: Callable[[str], bool],
+) -> None:
+    """End an edit on whose result others have written: what is still to be moved away is moved."""
+    for move in pending.moves:
+        source, target = root / move.src, root / move.dst
+        fault_point("recover.withdrawing")
+        if move.names:
+            settle(root, source, move.names, fault_point)
+        elif state_of(root, move) is MoveState.WAITING and not in_use(move.src):
+            source.replace(target)
+    sync_all(folders_of(root, pending))
+    journal.append({"ty": DONE, "kind": pending.kind, "uid": pending.uid})
+    ledger.apply({"ty": DONE})
 
 
 def take_back(
@@ -233,10 +254,15 @@ def take_back(
                 f"unfinished {pending.kind} of {pending.uid}: the earlier {move.dst} was not kept",
                 mend="Nothing was touched; restore the folder from a copy.",
             )
+    for move in pending.moves:
+        if move.names:
+            settle(root, root / move.src, move.names, passing)
     for move in reversed(done):
         source, target = root / move.src, root / move.dst
         make_folders(source.parent)
-        if move.swap:
+        if move.names:
+            show_together(root, source, move.names, passing)
+        elif move.swap:
             exchange(source, target)
         elif not move.before:
             target.replace(source)

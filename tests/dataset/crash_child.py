@@ -23,18 +23,23 @@ from recd.daemon.dataset import (
     EpisodeRows,
     VideoFile,
     commit,
+    copy_episode,
     draft,
     edit,
+    gather,
     pack,
     recover,
     transaction,
     trash,
 )
 
-ARMED = (commit, draft, edit, pack, recover, transaction, trash)
+ARMED = (commit, copy_episode, draft, edit, gather, pack, recover, transaction, trash)
 
 
 def act(root: Path, action: str, uid: str, count: int = 0) -> None:
+    if action == "copy":
+        gather.gather([root], Path(uid), packed=True)
+        return
     with DatasetStore.open(root) as store:
         if action == "commit":
             commit_staged(store, uid, count)

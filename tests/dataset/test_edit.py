@@ -2,7 +2,6 @@ import json
 import shutil
 
 import av
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from studio import Studio
@@ -235,16 +234,6 @@ def test_killed_in_a_relabel_the_episode_has_one_task_or_the_other(crash, copy_o
         episode = store.episodes()[1]
     assert episode.tasks in (("place ü",), ("relabelled",))
     assert list(episode.tasks) == episode.manifest["tasks"]
-
-
-def test_a_loader_never_sees_wrong_rows_between_the_two_exchanges_only_a_refusal(crash, copy_of):
-    root, uids = copy_of("fresh")
-    assert crash(root, "delete", uids[1], fault="delete.moved.data:kill") == KILLED
-    report = verify_dataset(root)
-    assert {finding.rule.name for finding in report.findings} & {"data.rows", "data.present"}
-    assert np.isin("own.journal", list(report.counts))
-    crash(root, "recover")
-    assert verify_dataset(root).findings == ()
 
 
 def test_recctl_looks_at_edits_and_brings_back_by_the_first_digits(copy_of, recctl):

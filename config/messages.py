@@ -284,8 +284,10 @@ def request_id_of(message: Mapping[str, Any]) -> str:
     return found if isinstance(found, str) and _ID.fullmatch(found) else ""
 
 
-def parse_request(message: Mapping[str, Any]) -> Request:
-    """The request in a decoded message, arguments checked against COMMANDS.
+def parse_request(
+    message: Mapping[str, Any], commands: Mapping[str, Command] = COMMANDS
+) -> Request:
+    """The request in a decoded message, arguments checked against `commands`.
 
     Raises MessageError for a message that is no request of this version, CommandError for an
     unknown command or an argument that does not fit.
@@ -307,10 +309,10 @@ def parse_request(message: Mapping[str, Any]) -> Request:
             f"deadline_ms: expected 1..{MAX_DEADLINE_MS}, found {_shown(deadline_ms)}"
         )
     name, args = message.get("cmd"), message.get("args", {})
-    command = COMMANDS.get(name) if isinstance(name, str) else None
+    command = commands.get(name) if isinstance(name, str) else None
     if command is None:
         raise CommandError(
-            f"unknown command {_shown(name)}", mend=f"known: {', '.join(COMMANDS)}", code="unknown"
+            f"unknown command {_shown(name)}", mend=f"known: {', '.join(commands)}", code="unknown"
         )
     if not isinstance(args, dict):
         raise MessageError(f"args: expected a map, found {_shown(args)}")

@@ -102,3 +102,36 @@ def seat_dtype(joints: int) -> np.dtype[np.void]:
         ],
         align=True,
     )
+
+
+def chunk_dtype(width: int) -> np.dtype[np.void]:
+    """One chunk as received, with its ACK: gateway -> writer (ring `chunks`).
+
+    values: float32 as received, relative ones too, all rows, those beyond `steps` zero; mask: bit
+    per dimension; status: STATUSES; received_ns, acked_ns: of the gateway; obs_ns: time of the
+    observation that it answers.
+    """
+    return np.dtype(
+        [
+            ("received_ns", "<i8"),
+            ("acked_ns", "<i8"),
+            ("chunk", "<i8"),
+            ("epoch", "<i8"),
+            ("obs", "<i8"),
+            ("obs_ns", "<i8"),
+            ("dt_ns", "<i8"),
+            ("margin_ns", "<i8"),
+            ("splice_gap", "<f8"),
+            ("steps", "<i4"),
+            ("first_applied", "<i4"),
+            ("late", "<i4"),
+            ("clipped", "<i4"),
+            ("mask", "<u4"),
+            ("representation", "u1"),
+            ("mode", "u1"),
+            ("status", "u1"),
+            ("offset_ns", "<i8", (MOST_STEPS,)),
+            ("values", "<f4", (MOST_STEPS * width,)),
+        ],
+        align=True,
+    )

@@ -14,7 +14,7 @@ import msgpack
 import numpy as np
 import numpy.typing as npt
 
-from recd.config.messages import Limits, MessageError, decode
+from recd.config.messages import Arg, Command, Limits, MessageError, decode
 
 POLICY_VERSION: Final = 1
 HEADER_BYTES: Final = 64 * 1024
@@ -183,3 +183,28 @@ def element_count(shape: object, number: int = 0) -> int:
         if count > MOST_ELEMENTS:
             raise MessageError(f"arrays[{number}].sh: more than {MOST_ELEMENTS} elements")
     return count
+
+
+_PAIRS_ARG = Arg("name", "one pair of arms; all when left out")
+_LEASE_ARG = Arg("uid", "the holder's own secret, 32 hex digits, new for each run")
+
+REQUESTS: Final[dict[str, Command]] = {
+    command.name: command
+    for command in (
+        Command("describe", "observe", "Session id, action layout, cameras, timers, versions."),
+        Command("clock", "observe", "Two stamps of the daemon's clock around this request.", {
+            "t_client": Arg("text", "the client's own stamp, given back"),
+        }),
+        Command("lease.acquire", "policy", "Become the one whose chunks count.", {
+            "lease": Arg("uid", _LEASE_ARG.doc, required=True),
+            "kind": Arg("text", "what acts", choices=("policy", "teleop", "replay")),
+            "name": Arg("text", "who it is, in words", required=True),
+            "pair": _PAIRS_ARG,
+        }),
+        Command("lease.release", "policy", "Give the lease back; the arm holds.", {
+            "lease": Arg("uid", _LEASE_ARG.doc, required=True),
+        }),
+        Command("stats", "observe", "Leases, chunks by what became of them, latencies."),
+    )
+}  # fmt: skip
+"""Requests of the gateway, in the form of the control API (docs/control_api.md)."""

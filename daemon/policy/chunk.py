@@ -106,7 +106,7 @@ def read_chunk(
         mode=_word(header, "mode", Mode, Mode.REPLACE),
         blend=_whole(header, "blend", most=MOST_BLEND, default=0),
         dt_ns=dt_ns,
-        valid_ns=None if header.get("valid_ns") is None else _whole(header, "valid_ns"),
+        valid_ns=None if header.get("valid_ns") is None else _whole(header, "valid_ns", most=2 * HORIZON_NS),
         offsets_ns=offsets_ns,
         values=values,
         mask=mask,

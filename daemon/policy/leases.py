@@ -56,7 +56,7 @@ class Leases:
     @classmethod
     def begin(cls, epochs: Mapping[str, int], *, keep_ns: int, stuck_ns: int) -> "Leases":
         """Nobody holds anything; epochs: the last one of each pair, of an earlier gateway."""
-        fresh = {pair: Lease(epoch + 1) for pair, epoch in epochs.items()}
+        fresh = {pair: Lease(max(epochs.values()) + 1) for pair in epochs}
         return cls(keep_ns, stuck_ns, fresh)
 
     def acquire(
@@ -74,13 +74,15 @@ class Leases:
                     mend="Wait until it is released; recctl policy detach takes it back.",
                     code="held",
                 )
+        epoch = self._next_epoch()
         for pair in wanted:
-            lease = self.by_pair[pair]
-            if lease.ident == ident:
-                continue
-            self.by_pair[pair] = Lease(
-                lease.epoch + 1, kind, ident, holder, key, now, now, progress_ns=now
-            )
+            if self.by_pair[pair].ident != ident:
+                self.by_pair[pair] = Lease(
+                    epoch, kind, ident, holder, key, now, now, progress_ns=now
+                )
+
+    def _next_epoch(self) -> int:
+        return max(lease.epoch for lease in self.by_pair.values()) + 1
 
     def of(self, pair: str) -> Lease:
         """The lease of a pair. RecdError when there is no such pair."""
@@ -114,8 +116,9 @@ class Leases:
     def release(self, pairs: Iterable[str]) -> list[str]:
         """Take these leases from whoever has them; returns the pairs that somebody had."""
         freed = [pair for pair in pairs if self.of(pair).kind is not Held.NOBODY]
+        epoch = self._next_epoch()
         for pair in freed:
-            self.by_pair[pair] = Lease(self.by_pair[pair].epoch + 1)
+            self.by_pair[pair] = Lease(epoch)
         return freed
 
     def expire(self, now: int) -> list[str]:

@@ -211,6 +211,21 @@ COMMANDS: Final[dict[str, Command]] = {
         Command("resume", "teleop", "Go on after hold.", {"pair": _PAIR}),
         Command("estop", "observe", "Stand still within one control period; twice: torque policy.",
                 {"pair": _PAIR}),
+        Command("policy.attach", "teleop", "Let the policy that holds the lease drive.", {
+            "pair": _PAIR,
+        }),
+        Command("policy.pause", "teleop", "Interrupt the policy; the arm slows down and holds.", {
+            "pair": _PAIR,
+        }),
+        Command("policy.resume", "teleop", "Let the policy go on, with a fresh observation.", {
+            "pair": _PAIR,
+        }),
+        Command("policy.takeover", "teleop", "Interrupt the policy and follow the leader, as a "
+                "correction.", {"pair": _PAIR}),
+        Command("policy.detach", "teleop", "Hold, and take the lease from the policy.", {
+            "pair": _PAIR,
+        }),
+        Command("policy.stats", "observe", "Leases, chunks by what became of them, latencies."),
         Command("plan.start", "operate", "Record a number of episodes by a plan.", {
             "episodes": Arg("count", "how many", required=True),
             "episode_s": Arg("number", "length of an episode in seconds", required=True),

@@ -76,7 +76,7 @@ LEASE_DTYPE = np.dtype(
 
 
 def seat_dtype(joints: int) -> np.dtype[np.void]:
-    """What a follower says of its policy's seat, each tick: follower -> gateway (cell `seat.<pair>`).
+    """What a follower says each tick of its policy's seat: to the gateway (cell `seat.<pair>`).
 
     low, high: limits of the goal; goal: as commanded now; permitted: a person lets the holder of
     epoch `granted` drive; since_ns: when the present state began; held_ns: when the hold began

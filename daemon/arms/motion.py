@@ -219,8 +219,8 @@ TRANSITIONS: dict[tuple[Phase, Event], Row] = {
     **_rows((_P.PARKING,), _E.HOLD, Row(_P.ADOPTED, _F.STOP, _C.COMMAND)),
     **_stay(_P.ADOPTED, _E.HOLD),
     **_stay(_P.STOPPED, _E.HOLD),
-    # A policy drives only after a person said so, and each time that a person or another holder took
-    # the arm from it, a person has to say so again. What starves may go on: with a fresh chunk.
+    # A policy drives only after a person said so. Whenever a person or another holder took the arm
+    # from it, a person has to say so again. What starved may go on: with a fresh chunk.
     **_rows((*_ARMED_STILL, _P.TELEOP, *_INTERRUPTED, _P.CORRECTING), _E.POLICY,
             Row(_P.SEATED, _F.STOP, _C.WAITING_FOR_CHUNK)),
     **_stay(_P.SEATED, _E.POLICY),

@@ -106,7 +106,9 @@ def read_chunk(
         mode=_word(header, "mode", Mode, Mode.REPLACE),
         blend=_whole(header, "blend", most=MOST_BLEND, default=0),
         dt_ns=dt_ns,
-        valid_ns=None if header.get("valid_ns") is None else _whole(header, "valid_ns", most=2 * HORIZON_NS),
+        valid_ns=None
+        if header.get("valid_ns") is None
+        else _whole(header, "valid_ns", most=2 * HORIZON_NS),
         offsets_ns=offsets_ns,
         values=values,
         mask=mask,
@@ -152,7 +154,9 @@ def _times(header: Mapping[str, Any], steps: int) -> tuple[int, npt.NDArray[np.i
             )
         offsets = np.array(given, np.int64)
         if (np.diff(offsets) <= 0).any():
-            raise ChunkError(Status.MALFORMED, "offsets_ns: expected each later than the one before")
+            raise ChunkError(
+                Status.MALFORMED, "offsets_ns: expected each later than the one before"
+            )
     if steps and offsets[-1] > HORIZON_NS:
         raise ChunkError(
             Status.MALFORMED, f"expected targets within {HORIZON_NS // NS_PER_S} s of the "

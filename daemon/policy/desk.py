@@ -32,7 +32,7 @@ GOOD = (Status.APPLIED, Status.SHADOW, Status.STOPPED)
 REPRESENTATIONS = tuple(Representation)
 
 REASONS: Mapping[Status, tuple[str, str]] = {
-    Status.ALL_LATE: ("every target of it lies in the past", "Infer faster, or plan further ahead."),
+    Status.ALL_LATE: ("all its targets lie in the past", "Infer faster, or plan further ahead."),
     Status.OLD_OBS: ("its observation is too old", "Ask for a new observation for each chunk."),
     Status.BEFORE_HOLD: ("its observation was taken before the arm began to hold",
                          "Ask for a new observation; begin anew from there."),
@@ -124,7 +124,7 @@ class Desk:
                     mend="Leave its dimensions out by `mask`, or acquire its lease as well.",
                 )  # fmt: skip
         if (chunk.epoch, chunk.number) in self._open:
-            raise ChunkError(Status.DUPLICATE, *REASONS[Status.DUPLICATE][:1])
+            raise ChunkError(Status.DUPLICATE, REASONS[Status.DUPLICATE][0])
         if len(self._open) >= OPEN_MOST:
             raise ChunkError(
                 Status.BUSY, f"more than {OPEN_MOST} chunks wait for the arms",

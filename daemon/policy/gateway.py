@@ -111,7 +111,9 @@ class Gateway:
         now = now_ns()
         for message in self._ctx.messages():
             if message["ty"] == "revoke":
-                self._free(self._leases.release(self._leases.by_pair), "revoked")
+                pair = message.get("pair")
+                pairs = [pair] if pair in self._leases.by_pair else self._leases.by_pair
+                self._free(self._leases.release(pairs), "revoked")
         self._sockets.watch_keys()
         for peer, letter in self._sockets.letters("actions"):
             self._hear_action(peer, letter, now)
@@ -199,9 +201,8 @@ class Gateway:
             self._latency_ms.append(answer.latency_ns / NS_PER_MS)
         self._ack(answer.peer, answer.header, answer.told)
         if not good:
-            self._publish("chunk", "refused", {"chunk": answer.told.get("chunk"),
-                                               "status": status,
-                                               "reason": answer.told.get("reason", "")})  # fmt: skip
+            reason = {"status": status, "reason": answer.told.get("reason", "")}
+            self._publish("chunk", "refused", {"chunk": answer.told.get("chunk"), **reason})
 
     def _ack(self, peer: Peer, header: Mapping[str, Any] | None, told: Mapping[str, Any]) -> None:
         re = "" if header is None else _id_of(header)
@@ -274,8 +275,8 @@ class Gateway:
             if self._leases.of(pair) != before[pair]:
                 self._ctx.event("lease acquired", pair=pair, holder=args["name"],
                                 kind=kind.name.lower(), key=caller.fingerprint)  # fmt: skip
-                self._publish("lease", "acquired", {"pair": pair,
-                                                    **self._leases.of(pair).describe(now)})  # fmt: skip
+                told = {"pair": pair, **self._leases.of(pair).describe(now)}
+                self._publish("lease", "acquired", told)
         epoch = self._leases.of(pairs[0]).epoch
         return {"pairs": pairs, "epoch": epoch, "heartbeat_ms": self._policy.heartbeat_ms // 3}
 

@@ -145,7 +145,7 @@ class Observer:
         reader, dtype = self._arms[pair], self._dtypes[pair]
         back = max(2, LOOK_BACK_NS * self._robot.arms[pair].rate_hz // NS_PER_S)
         reader.seek(reader.peek_head() - back)
-        found = []
+        found: list[np.void] = []
         while (slot := reader.take()) is not None and len(found) < 2 * back:
             record = slot.payload[: dtype.itemsize].copy().view(dtype)[0]
             if slot.intact() and record["sample_ns"] >= now - LOOK_BACK_NS:
@@ -183,9 +183,7 @@ class Observer:
         return Buffer(name, "raw", "u1", (len(data),), data, facts)
 
 
-def state_at(
-    samples: npt.NDArray[np.void], at_ns: int, stepwise: Sequence[bool]
-) -> Floats:
+def state_at(samples: npt.NDArray[np.void], at_ns: int, stepwise: Sequence[bool]) -> Floats:
     """Positions at a time, float64 [J]: between the valid samples around it, NaN where a joint has
     none; past the newest one, that one. samples: arm_sample_dtype, oldest first; stepwise: joints
     whose nearest sample is taken (grippers jump).

@@ -1,4 +1,4 @@
-"""The gateway's side of the shared memory to the arms: leases out, plans out, verdicts and seats in."""
+"""The gateway's side of the memory it shares with the arms: leases and plans out, the rest in."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -29,9 +29,7 @@ class Seats:
             pair: self._plans[pair].views(plan_dtype(len(robot.joints(pair)))) for pair in pairs
         }
         self._leases = {pair: ctx.cell_writer(f"lease.{pair}") for pair in pairs}
-        self._epochs = {
-            pair: _last_epoch(ctx, pair) for pair in pairs
-        }
+        self._epochs = {pair: _last_epoch(ctx, pair) for pair in pairs}
         self._seats = {pair: ctx.cell_reader(f"seat.{pair}") for pair in pairs}
         self._told: dict[str, tuple[int, ...]] = {}
 

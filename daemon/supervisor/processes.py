@@ -105,7 +105,8 @@ _CAMERA_REQUIRED = {
 
 def process_table(robot: RobotConfig) -> tuple[Process, ...]:
     """All processes of `robot`, in the order of starting."""
-    rows = [*_sim(robot), *_writer(robot), *_arms(robot), *_cameras(robot), *_encoders(robot), *_gateway(robot)]
+    rows = [*_sim(robot), *_writer(robot), *_arms(robot), *_cameras(robot), *_encoders(robot),
+            *_gateway(robot)]  # fmt: skip
     return tuple(sorted(rows, key=lambda row: row.manners.start))
 
 

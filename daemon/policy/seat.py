@@ -116,6 +116,7 @@ class PolicySeat:
 
     def check_grant(self, state: MotionState, at_ns: int) -> None:
         """The start gate: a person lets the policy drive. StateError while it is not ready."""
+        self._take_lease()
         why, mend = "", "Start the policy and leave it running: what it sends is judged meanwhile."
         silent_ns = at_ns - int(self._lease.record["beat_ns"][0])
         if self._held is Held.NOBODY or silent_ns > self._beat_ns:

@@ -141,10 +141,13 @@ PLAIN = st.recursive(
 @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(changes=st.dictionaries(st.sampled_from(KEYS), PLAIN, max_size=4))
 def test_whatever_a_header_claims_is_refused_in_words_or_sound(changes: dict[str, Any]) -> None:
+    words = ""
     try:
         chunk = received(**changes)
     except (ChunkError, MessageError) as error:
-        assert error.message
+        chunk, words = None, error.message
+    if chunk is None:
+        assert words
         return
     assert chunk.values.shape == (4, 3)
     assert (np.diff(chunk.offsets_ns) > 0).all()

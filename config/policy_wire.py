@@ -52,6 +52,7 @@ class Status(StrEnum):
     SEAM = "seam"
     NOT_FINITE = "not_finite"
     MALFORMED = "malformed"
+    REFUSED = "refused"  # the key that sent it may not act
     BUSY = "busy"
     LOST = "lost"  # no arm process answered
 

@@ -16,7 +16,6 @@ from recd import __version__
 from recd.config.errors import RecdError
 from recd.config.messages import (
     REQUEST_LIMITS,
-    CommandError,
     MessageError,
     decode,
     encode,
@@ -171,10 +170,15 @@ class Gateway:
                         self._send_answer(refused)
                 case other:
                     raise MessageError(f"ty: expected act or hb, found {str(other)[:40]!r}")
-        except (MessageError, RefusedError) as error:
+        except RefusedError as error:
+            self._ack(peer, header, _complaint(Status.REFUSED, error))
+            return
+        except MessageError as error:
             self._reject(peer, error, now)
-            self._ack(peer, header, {"status": Status.MALFORMED, "reason": error.message,
-                                     "mend": error.mend, "code": error.code})  # fmt: skip
+            self._ack(peer, header, _complaint(Status.MALFORMED, error))
+            return
+        except RecdError as error:
+            self._ack(peer, header, _complaint(Status.LOST, error))
             return
         self._patience.good(peer, now)
 
@@ -212,7 +216,7 @@ class Gateway:
         """The layout, once every follower has said its limits. RecdError before."""
         limits = self._seats.limits()
         if limits is None:
-            raise MessageError(
+            raise RecdError(
                 "the arms are still starting: their limits are not known yet", code="starting",
                 mend="Try again in a few seconds; recctl status tells more.",
             )  # fmt: skip
@@ -235,10 +239,8 @@ class Gateway:
             request = parse_request(message, REQUESTS)
             check_role(caller, request.cmd, REQUESTS[request.cmd].role)
             told = reply_ok(request.id, self._carry_out(request.cmd, request.args, caller, now))
-        except (MessageError, RefusedError) as error:
+        except MessageError as error:
             self._reject(peer, error, now)
-            told = reply_error(request_id, error)
-        except CommandError as error:
             told = reply_error(request_id, error)
         except RecdError as error:
             told = reply_error(request_id, error)
@@ -344,7 +346,8 @@ class Gateway:
             header, _ = unpack(_whole(letter))
             wanted = read_wanted(header, self._observer.cameras, now)
         except (MessageError, RefusedError) as error:
-            self._reject(peer, error, now)
+            if isinstance(error, MessageError):
+                self._reject(peer, error, now)
             self._no_observation(peer, _id_of(header), error.message, code=error.code)
             return
         self._patience.good(peer, now)
@@ -423,6 +426,10 @@ def _whole(letter: Letter) -> list[bytes]:
     if letter.count != len(letter.parts) or not letter.parts:
         raise MessageError(f"expected a header and at most 2 buffers, found {letter.count} parts")
     return letter.parts
+
+
+def _complaint(status: Status, error: RecdError) -> dict[str, Any]:
+    return {"status": status, "reason": error.message, "mend": error.mend, "code": error.code}
 
 
 def _id_of(header: Mapping[str, Any]) -> str:

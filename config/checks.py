@@ -17,6 +17,9 @@ BYTE_US = 10
 ADAPTER_US = 400
 """Adapter and servo delay of one transaction, the lower figure of facts A10.2."""
 
+POLICY_PORTS = 4
+"""Ports of `policy.endpoint`: requests, events, observations, actions."""
+
 SIM_RATES = (1.0, 240.0)
 SIM_LEAST_PX = 160
 """A simulated camera's stamp takes a corner of 160x48 pixels, and has to fit when turned."""
@@ -85,7 +88,7 @@ def available_memory_bytes() -> int:
 def check_robot(robot: RobotConfig, *, check_machine: bool = True) -> list[Finding]:
     """All impossible combinations in a valid configuration."""
     findings = [*_cameras(robot), *_sources(robot), *_arms(robot), *_encoder(robot),
-                *_control(robot)]  # fmt: skip
+                *_control(robot), *_policy(robot)]  # fmt: skip
     if check_machine:
         findings += [*_memory(robot), *_cores(robot), *_folders(robot)]
     return findings
@@ -99,6 +102,28 @@ def _control(robot: RobotConfig) -> Iterator[Finding]:
     except RecdError as error:
         expected = error.message.partition("expected ")[2].partition(", found")[0]
         yield Finding(("control", "endpoint"), expected, endpoint, error.mend)
+
+
+def _policy(robot: RobotConfig) -> Iterator[Finding]:
+    """The gateway's own address, its ports apart from those of the control plane."""
+    if robot.policy is None or not robot.policy.endpoint:
+        return
+    key = ("policy", "endpoint")
+    try:
+        own = parse_endpoint(robot.policy.endpoint, named="policy.endpoint")
+        other = parse_endpoint(robot.control.endpoint) if robot.control.endpoint else None
+    except RecdError as error:
+        expected = error.message.partition("expected ")[2].partition(", found")[0]
+        yield Finding(key, expected, robot.policy.endpoint, error.mend)
+        return
+    last = own.port + POLICY_PORTS - 1
+    if own.path or last > 65535:
+        yield Finding(key, "tcp://HOST:PORT with a port up to 65532", robot.policy.endpoint,
+                      "The ipc sockets are always there; name a port for others.")  # fmt: skip
+    elif other is not None and other.port and own.port - 1 <= other.port <= last:
+        yield Finding(key, "four ports of its own", f"{own.port}..{last}, beside control.endpoint "
+                      f"at {other.port} and {other.port + 1}",
+                      f"Take port {other.port + 4}.")  # fmt: skip
 
 
 def _cameras(robot: RobotConfig) -> Iterator[Finding]:

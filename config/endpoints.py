@@ -6,7 +6,7 @@ reachable from others.
 
 import ipaddress
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from recd.config.errors import RecdError
@@ -59,6 +59,26 @@ def parse_endpoint(text: str, *, named: str = "control.endpoint") -> Endpoint:
         raise _wrong(named, "ipc:///PATH or tcp://HOST:PORT", text)
     host = "127.0.0.1" if found[1] == "localhost" else found[1]
     return Endpoint(f"tcp://{host}:{found[2]}", host=host, port=int(found[2]), local=_local(host))
+
+
+def policy_doors(base: Endpoint) -> tuple[Endpoint, Endpoint, Endpoint]:
+    """(requests, observations, actions) of the policy gateway at `base`; events as everywhere.
+
+    Of an ipc path `x.sock`: `x-obs.sock` and `x-act.sock`; of a tcp port: two and three further.
+    """
+    if base.path:
+        stem = base.path.removesuffix(".sock")
+        observations, actions = f"{stem}-obs.sock", f"{stem}-act.sock"
+        return base, _at_path(observations), _at_path(actions)
+    return base, _at_port(base, base.port + 2), _at_port(base, base.port + 3)
+
+
+def _at_path(path: str) -> Endpoint:
+    return Endpoint(f"ipc://{path}", path=path)
+
+
+def _at_port(base: Endpoint, port: int) -> Endpoint:
+    return replace(base, text=f"tcp://{base.host}:{port}", port=port)
 
 
 def _local(host: str) -> bool:

@@ -211,6 +211,21 @@ COMMANDS: Final[dict[str, Command]] = {
         Command("resume", "teleop", "Go on after hold.", {"pair": _PAIR}),
         Command("estop", "observe", "Stand still within one control period; twice: torque policy.",
                 {"pair": _PAIR}),
+        Command("policy.attach", "teleop", "Let the policy that holds the lease drive.", {
+            "pair": _PAIR,
+        }),
+        Command("policy.pause", "teleop", "Interrupt the policy; the arm slows down and holds.", {
+            "pair": _PAIR,
+        }),
+        Command("policy.resume", "teleop", "Let the policy go on, with a fresh observation.", {
+            "pair": _PAIR,
+        }),
+        Command("policy.takeover", "teleop", "Interrupt the policy and follow the leader, as a "
+                "correction.", {"pair": _PAIR}),
+        Command("policy.detach", "teleop", "Hold, and take the lease from the policy.", {
+            "pair": _PAIR,
+        }),
+        Command("policy.stats", "observe", "Leases, chunks by what became of them, latencies."),
         Command("plan.start", "operate", "Record a number of episodes by a plan.", {
             "episodes": Arg("count", "how many", required=True),
             "episode_s": Arg("number", "length of an episode in seconds", required=True),
@@ -284,8 +299,10 @@ def request_id_of(message: Mapping[str, Any]) -> str:
     return found if isinstance(found, str) and _ID.fullmatch(found) else ""
 
 
-def parse_request(message: Mapping[str, Any]) -> Request:
-    """The request in a decoded message, arguments checked against COMMANDS.
+def parse_request(
+    message: Mapping[str, Any], commands: Mapping[str, Command] = COMMANDS
+) -> Request:
+    """The request in a decoded message, arguments checked against `commands`.
 
     Raises MessageError for a message that is no request of this version, CommandError for an
     unknown command or an argument that does not fit.
@@ -307,10 +324,10 @@ def parse_request(message: Mapping[str, Any]) -> Request:
             f"deadline_ms: expected 1..{MAX_DEADLINE_MS}, found {_shown(deadline_ms)}"
         )
     name, args = message.get("cmd"), message.get("args", {})
-    command = COMMANDS.get(name) if isinstance(name, str) else None
+    command = commands.get(name) if isinstance(name, str) else None
     if command is None:
         raise CommandError(
-            f"unknown command {_shown(name)}", mend=f"known: {', '.join(COMMANDS)}", code="unknown"
+            f"unknown command {_shown(name)}", mend=f"known: {', '.join(commands)}", code="unknown"
         )
     if not isinstance(args, dict):
         raise MessageError(f"args: expected a map, found {_shown(args)}")

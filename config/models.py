@@ -255,6 +255,27 @@ class ControlConfig(Section):
     """What a plan does when its client vanishes, unless the client said otherwise."""
 
 
+class PolicyConfig(Section):
+    """Remote policies. The section's presence starts the gateway (`policy: {}` is enough)."""
+
+    endpoint: str = ""
+    """An address besides the ipc sockets, e.g. tcp://0.0.0.0:5595; it takes four ports in a row."""
+    heartbeat_ms: int = Field(default=300, ge=50, le=5000)
+    """A lease holder that is silent for longer is held."""
+    lease_kept_s: float = Field(default=2.0, ge=0.1, le=60)
+    """A holder that is silent for longer loses its lease."""
+    stuck_s: float = Field(default=2.0, ge=0.1, le=60)
+    """Heartbeats whose progress stands still for longer count no more."""
+    observation_s: float = Field(default=3.0, ge=0.05, le=60)
+    """An observation older than this no longer justifies movement."""
+    seam: float = Field(default=20.0, gt=0)
+    """Largest distance between a new chunk and where the arm is told to be, in dataset units."""
+    warm_up_chunks: int = Field(default=3, ge=1, le=1000)
+    """Sound chunks that a policy has to have sent before it may be attached."""
+    action_latency_ms: float = Field(default=0.0, ge=0, le=500)
+    """How much earlier than due a goal is sent, for the delay of the arm itself."""
+
+
 class HooksConfig(Section):
     """A shell command per event; RECD_EVENT, RECD_NAME, RECD_UID, ... say more. 10 s to finish."""
 
@@ -306,6 +327,8 @@ class RobotConfig(Section):
     """Real-time settings."""
     control: ControlConfig = ControlConfig()
     """The control plane."""
+    policy: PolicyConfig | None = None
+    """Remote policies; none: no gateway, no sockets."""
     hooks: HooksConfig = HooksConfig()
     """Commands run on events."""
     simulation: SimulationConfig = SimulationConfig()

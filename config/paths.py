@@ -119,6 +119,11 @@ def control_endpoint(directory: Path) -> str:
     return f"ipc://{directory / 'ctl.sock'}"
 
 
+def policy_endpoint(directory: Path) -> str:
+    """ZeroMQ endpoint of the policy gateway's requests in a runtime folder."""
+    return f"ipc://{directory / 'policy.sock'}"
+
+
 def event_endpoint(directory: Path) -> str:
     """ZeroMQ endpoint of the event socket in a runtime folder."""
     return f"ipc://{directory / 'evt.sock'}"

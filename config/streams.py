@@ -8,7 +8,7 @@ from enum import IntEnum, IntFlag
 
 import numpy as np
 
-STREAMS_VERSION = 1
+STREAMS_VERSION = 2
 """Raised when any record below changes shape; ring headers and side files carry it."""
 
 
@@ -126,7 +126,8 @@ def arm_sample_dtype(joints: int) -> np.dtype[np.void]:
     servo steps (int32); leader/requested/limited/sent: goal path of a follower in the dataset's
     units, NaN where there was none; sent_raw: steps written to the wire, -1 none; valid: bit i set
     when joint i answered; sample_ns: midpoint of request sent and last byte received, half_width_ns
-    its uncertainty; leader_ns: sample time of the leader position behind the goal, 0 none.
+    its uncertainty; leader_ns: sample time of the leader position behind the goal, 0 none; chunk,
+    chunk_index: the policy's chunk and the row in it behind the goal, -1 none.
     """
     vector = (joints,)
     return np.dtype(
@@ -137,6 +138,8 @@ def arm_sample_dtype(joints: int) -> np.dtype[np.void]:
             ("half_width_ns", "<i8"),
             ("goal_written_ns", "<i8"),
             ("leader_ns", "<i8"),
+            ("chunk", "<i8"),
+            ("chunk_index", "<i4"),
             ("flags", "<u4"),
             ("valid", "<u4"),
             ("epoch", "<u4"),
@@ -231,6 +234,7 @@ STATUS_STATES: dict[str, tuple[str, ...]] = {
     "arm": (*(motion.name for motion in Motion), "CONNECTING"),
     "encoder": ("starting", "ready", "recording", "closing"),
     "writer": ("starting", "ready", "recording", "committing"),
+    "gateway": ("starting", "waiting", "serving"),
 }
 
 STATUS_COUNTER_NAMES: dict[str, tuple[str, ...]] = {
@@ -247,5 +251,8 @@ STATUS_COUNTER_NAMES: dict[str, tuple[str, ...]] = {
         "bytes",
     ),
     "writer": ("rows", "joint_invalid", "ring_lost", "episodes", "bytes"),
+    "gateway": (
+        "chunks", "applied", "refused", "observations", "bytes", "beats", "malformed", "busy",
+    ),
 }  # fmt: skip
 """Meaning of `counters` by kind of process, in order."""

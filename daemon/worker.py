@@ -30,6 +30,7 @@ KINDS: dict[str, str] = {
     "arm": "recd.daemon.arms.worker",
     "encoder": "recd.daemon.encode.worker",
     "writer": "recd.daemon.writer.worker",
+    "gateway": "recd.daemon.policy.gateway",
 }
 """Kind of process -> module whose `run(ctx) -> int` is its life."""
 

@@ -54,6 +54,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "hold": ("arms", "Stand still with torque on."),
     "resume": ("arms", "Go on after hold."),
     "estop": ("arms", "Stand still at once; a second time: apply the torque policy."),
+    "policy": ("policy", "Let a policy drive, interrupt it, take over."),
     "release": ("arms", "Apply a torque policy without any daemon."),
     "top": ("watch", "Processes: CPU, memory, lateness, losses."),
     "shm": ("watch", "Rings in shared memory: fill, readers, losses."),

@@ -4,6 +4,7 @@ A goal is written only while a person has armed the arm, the line is in step and
 known; whatever is missing, the servos keep the goal they have.
 """
 
+from math import isnan
 from typing import Any
 
 from recd.config.errors import DeviceError, RecdError
@@ -17,7 +18,9 @@ from recd.daemon.arms.leader import TELEMETRY_SLOT, every, tell_silence
 from recd.daemon.arms.leaderview import LeaderView
 from recd.daemon.arms.motion import (
     COMMANDS,
+    COMPARING,
     DISARM_BY_POLICY,
+    FOLLOWING,
     WANTED_FACTS,
     Cause,
     Effect,
@@ -40,6 +43,7 @@ from recd.daemon.arms.samples import Samples, Telemetry
 from recd.daemon.arms.side import ArmSide, goal_path, park_pose, period_ns
 from recd.daemon.arms.silence import Silence
 from recd.daemon.arms.torque import disengage, engage, patient
+from recd.daemon.policy.seat import PolicySeat, SeatStreams
 from recd.daemon.worker import WorkerContext
 from recd.shm import CellReader, RingWriter
 from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns
@@ -76,10 +80,11 @@ class Follower:
         *,
         rings: tuple[RingWriter, RingWriter],
         cell: CellReader | None,
+        seat: SeatStreams | None,
         had_torque: bool,
     ) -> None:
-        """rings: samples and telemetry; cell: the leader's, None for a follower alone;
-        had_torque: before its bus was lost, False at first."""
+        """rings: samples and telemetry; cell: the leader's, None for a follower alone; seat: for
+        policies, None without; had_torque: before its bus was lost, False at first."""
         config, joints = ctx.config, len(side.joints)
         self._ctx, self._bus, self._side = ctx, bus, side
         pair = side.bus.partition(".")[0]
@@ -106,6 +111,8 @@ class Follower:
         self._silent_since_ns = 0
         self._park_until_ns = 0
         self._repeats = 0
+        self._coasting = False
+        self._seat = None if seat is None else PolicySeat(ctx, side, self._path, seat)
         self._waiting: tuple[str, ...] = ()
         self._reported_ns = 0
         self._source = GoalSource.NONE
@@ -128,10 +135,24 @@ class Follower:
         when the servos refuse to be armed.
         """
         self._arming_error = None
-        self._apply(command_event(message, self._policy), now_ns())
+        event, at_ns = command_event(message, self._policy), now_ns()
+        if event is Event.POLICY:
+            self._check_seat(at_ns)
+        self._apply(event, at_ns)
         self.report()
         if self._arming_error is not None:
             raise self._arming_error
+
+    def _check_seat(self, at_ns: int) -> None:
+        """A policy may drive when the state allows it and the policy is ready."""
+        if self._seat is None:
+            raise RecdError(
+                "policy attach: this robot's configuration has no section 'policy'",
+                mend="Add one ('policy: {}' is enough) and start recd again.", code="policy",
+            )  # fmt: skip
+        advance(self.state, Event.POLICY, at_ns)
+        if self.state.phase not in (Phase.SEATED, Phase.POLICY):
+            self._seat.check_grant(self.state, at_ns)
 
     def stop(self) -> None:
         """The daemon ends on purpose: the configured torque policy, as far as it is possible."""
@@ -173,7 +194,7 @@ class Follower:
         self.state, effect = advance(before, event, at_ns)
         if self.state is before:
             return
-        if self.state.phase is not Phase.WAITING:
+        if self.state.phase not in COMPARING:
             self._waiting = ()
         self._carry_out(effect, at_ns)
         if event not in COMMANDS:
@@ -185,6 +206,7 @@ class Follower:
             self.report()
 
     def _carry_out(self, effect: Effect, at_ns: int) -> None:
+        self._coasting &= effect is Effect.NOTHING
         match effect:
             case Effect.ENGAGE:
                 self._engage(at_ns)
@@ -193,6 +215,8 @@ class Follower:
             case Effect.STOP:
                 self._path.halt()
                 self._repeats = _REPEATS
+            case Effect.COAST:
+                self._coasting, self._repeats = True, _REPEATS
             case Effect.PARK:
                 self._begin_park(at_ns)
             case Effect.RELEASE:
@@ -252,6 +276,8 @@ class Follower:
             self._after_stall(skipped * self._period_ns, woke_ns)
         if self._leader is not None:
             self._leader.refresh()
+        if self._seat is not None and (fact := self._seat.look(self.state, woke_ns)) is not None:
+            self._apply(fact, woke_ns)
         written_ns, drive_flags = self._drive(woke_ns)
         full = tick % self._telemetry_every == TELEMETRY_SLOT % self._telemetry_every
         reading = self._bus.sync_read(TELEMETRY_BLOCK if full else POSITION_BLOCK)
@@ -278,12 +304,16 @@ class Follower:
         """(when a goal was written or 0, flags)."""
         self._source = self.state.trait.source
         match self.state.phase:
-            case Phase.TELEOP:
+            case Phase.TELEOP | Phase.CORRECTING:
                 return self._follow(at_ns)
+            case Phase.POLICY:
+                return self._play(at_ns)
             case Phase.PARKING:
                 return self._approach(at_ns)
-            case Phase.WAITING:
+            case Phase.WAITING | Phase.TAKING:
                 self._compare(at_ns)
+        if self._coasting:
+            return self._coast(at_ns)
         if self.state.trait.armed and self._guardian.relaxing and self._may_write(at_ns):
             self._path.ease(self._samples.position)
             return self._send(), 0
@@ -312,6 +342,33 @@ class Follower:
             return 0, flags | JointFlag.WRITE_SKIPPED
         flags |= path.follow(leader.position, self._samples.position)
         return self._send(), flags
+
+    def _play(self, at_ns: int) -> tuple[int, int]:
+        """One period of the policy's plan; without one, the arm slows down and holds."""
+        seat, path = self._seat, self._path
+        assert seat is not None
+        goal = seat.goal(at_ns)
+        if goal is None:
+            self._apply(seat.ended, at_ns)
+            self._source = GoalSource.HOLD
+            return self._coast(at_ns)
+        self._source = seat.source
+        if not self._may_write(at_ns):
+            path.halt()
+            return 0, JointFlag.WRITE_SKIPPED
+        flags = path.follow(goal, self._samples.position)
+        # A joint that the policy leaves out is asked to stay.
+        seat.asked = [
+            own if isnan(asked) else asked for asked, own in zip(goal, path.goal, strict=True)
+        ]
+        return self._send(), flags
+
+    def _coast(self, at_ns: int) -> tuple[int, int]:
+        if not self._may_write(at_ns):
+            self._path.halt()
+            return 0, JointFlag.WRITE_SKIPPED
+        self._coasting = not self._path.coast(self._samples.position)
+        return self._send(), 0
 
     def _approach(self, at_ns: int) -> tuple[int, int]:
         if not self._may_write(at_ns):
@@ -368,10 +425,15 @@ class Follower:
             samples.leader[:] = leader.position
         if not state.trait.torque:
             samples.no_goals()
-        elif state.phase is Phase.TELEOP and leader is not None:
+        elif state.phase in FOLLOWING and leader is not None:
             samples.goals(path, leader.position)
+        elif state.phase is Phase.POLICY and self._seat is not None and self._seat.asked:
+            samples.goals(path, self._seat.asked)
         else:
             samples.goals(path, path.goal)
+        if self._seat is not None:
+            record["chunk"], record["chunk_index"] = self._seat.chunk, self._seat.index
+            self._seat.publish(state)
 
     def _watch_bus(self, reading: Reading, *, due: bool) -> None:
         at_ns = now_ns()

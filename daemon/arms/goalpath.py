@@ -5,7 +5,7 @@ turn a full-turn joint is in. No I/O; the steps it gives are meant to be sent.
 """
 
 from collections.abc import Sequence
-from math import inf, isnan
+from math import copysign, inf, isnan
 
 from recd.config.streams import JointFlag
 from recd.daemon.arms.limits import (
@@ -107,6 +107,15 @@ class GoalPath:
             self._step(joint, wanted, present[joint], 0.0)
             arrived &= abs(self.goal[joint] - wanted) < _ARRIVED_UNITS
         return arrived
+
+    def coast(self, present: Sequence[float]) -> bool:
+        """One period of slowing down, each joint by its acceleration limit. True once all stand."""
+        still = True
+        for joint, change in enumerate(self._change):
+            slower = max(0.0, abs(change) - self.limits[joint].step_growth)
+            still &= slower == 0.0
+            self._step(joint, self.goal[joint] + copysign(slower, change), present[joint], 1.0)
+        return still
 
     def ease(self, present: Sequence[float]) -> None:
         """One period of giving way: the goal stays, but no further from the arm than allowed."""

@@ -22,6 +22,11 @@ class Phase(Enum):
     HELD = "held"
     WAITING = "waiting"  # armed; the leader is elsewhere or silent
     TELEOP = "teleop"
+    SEATED = "seated"  # a person lets a policy drive; it holds until a fresh chunk comes
+    POLICY = "policy"
+    PAUSED = "paused"  # a person interrupted the policy
+    TAKING = "taking over"  # paused; the leader is elsewhere or silent
+    CORRECTING = "correcting"  # a person drives in the middle of a policy's attempt
     PARKING = "parking"
     FAULT = "fault"
 
@@ -43,6 +48,11 @@ TRAITS: dict[Phase, Trait] = {
     Phase.HELD: Trait(Motion.HOLD, GoalSource.HOLD, torque=True, armed=True),
     Phase.WAITING: Trait(Motion.HOLD, GoalSource.HOLD, torque=True, armed=True),
     Phase.TELEOP: Trait(Motion.TELEOP, GoalSource.LEADER, torque=True, armed=True),
+    Phase.SEATED: Trait(Motion.HOLD, GoalSource.HOLD, torque=True, armed=True),
+    Phase.POLICY: Trait(Motion.POLICY, GoalSource.POLICY, torque=True, armed=True),
+    Phase.PAUSED: Trait(Motion.PAUSED, GoalSource.HOLD, torque=True, armed=True),
+    Phase.TAKING: Trait(Motion.PAUSED, GoalSource.HOLD, torque=True, armed=True),
+    Phase.CORRECTING: Trait(Motion.CORRECTING, GoalSource.LEADER, torque=True, armed=True),
     Phase.PARKING: Trait(Motion.HOLD, GoalSource.PARK, torque=True, armed=True),
     Phase.FAULT: Trait(Motion.FAULT, GoalSource.NONE, torque=False, armed=False),
 }
@@ -70,10 +80,17 @@ class Cause(IntEnum):
     PARK_BLOCKED = 16
     ARMING_FAILED = 17
     LOOP_STALLED = 18
+    WAITING_FOR_CHUNK = 19
+    QUEUE_EMPTY = 20
+    CHUNK_EXPIRED = 21
+    OBSERVATION_OLD = 22
+    HEARTBEAT_MISSED = 23
+    LEASE_LOST = 24
+    CHUNK_STOPPED = 25
 
 
 class Event(StrEnum):
-    """Commands of a person (the first eight) and facts that the loop found."""
+    """Commands of a person (the first eleven) and facts that the loop found."""
 
     ARM = "arm"
     TELEOP = "teleop"
@@ -83,6 +100,9 @@ class Event(StrEnum):
     DISARM_HOLD = "disarm hold"
     DISARM_PARK = "disarm park"
     DISARM_RELEASE = "disarm release"
+    POLICY = "policy attach"
+    PAUSE = "policy pause"
+    TAKE_OVER = "policy takeover"
     ARMING_FAILED = "arming failed"
     LEADER_AGREES = "leader agrees"
     LEADER_LOST = "leader lost"
@@ -97,10 +117,17 @@ class Event(StrEnum):
     NO_PARK_POSE = "no park pose"
     PARK_BLOCKED = "park blocked"
     LET_GO = "too hot to hold"
+    CHUNK_CAME = "chunk came"
+    QUEUE_EMPTY = "queue empty"
+    CHUNK_EXPIRED = "chunk expired"
+    OBSERVATION_OLD = "observation old"
+    HEARTBEAT_MISSED = "heartbeat missed"
+    LEASE_LOST = "lease lost"
+    CHUNK_STOPPED = "chunk stopped"
 
 
-COMMANDS = tuple(Event)[:8]
-WANTED_FACTS = (Event.LEADER_AGREES, Event.PARKED)
+COMMANDS = tuple(Event)[:11]
+WANTED_FACTS = (Event.LEADER_AGREES, Event.PARKED, Event.CHUNK_CAME, Event.CHUNK_STOPPED)
 """Facts that end what a command began; all others surprise somebody."""
 
 DISARM_BY_POLICY: dict[str, Event] = {
@@ -126,6 +153,8 @@ def command_event(message: Mapping[str, Any], policy: Event) -> Event:
             return Event.HOLD
         case {"ty": ("arm" | "teleop" | "hold" | "resume" | "estop") as command}:
             return Event(command)
+        case {"ty": ("policy attach" | "policy pause" | "policy takeover") as command}:
+            return Event(command)
     raise RecdError(f"{message.get('ty')}: not a motion command", code="argument")
 
 
@@ -136,6 +165,7 @@ class Effect(Enum):
     ENGAGE = "engage"  # present position as goal, read back, torque on
     FOLLOW = "follow"  # glide from the held goal to the leader's
     STOP = "stop"  # keep the goal that was sent last
+    COAST = "coast"  # slow down by the acceleration limit, then keep the goal
     PARK = "park"
     RELEASE = "release"  # torque off
     POLICY = "policy"  # the configured torque policy, by a further event
@@ -161,7 +191,17 @@ def _stay(phase: Phase, *events: Event) -> dict[tuple[Phase, Event], Row]:
 _P, _E, _F, _C = Phase, Event, Effect, Cause
 _ARMED_STILL = (_P.HELD, _P.WAITING)
 _UNARMED_HOLD = (_P.ADOPTED, _P.STOPPED)
-_TORQUED = (*_UNARMED_HOLD, *_ARMED_STILL, _P.TELEOP, _P.PARKING)
+_SEATS = (_P.SEATED, _P.POLICY)
+_INTERRUPTED = (_P.PAUSED, _P.TAKING)
+_ATTEMPT = (*_SEATS, *_INTERRUPTED, _P.CORRECTING)
+_TORQUED = (*_UNARMED_HOLD, *_ARMED_STILL, _P.TELEOP, *_ATTEMPT, _P.PARKING)
+_STARVED = {
+    _E.QUEUE_EMPTY: _C.QUEUE_EMPTY,
+    _E.CHUNK_EXPIRED: _C.CHUNK_EXPIRED,
+    _E.OBSERVATION_OLD: _C.OBSERVATION_OLD,
+    _E.HEARTBEAT_MISSED: _C.HEARTBEAT_MISSED,
+    _E.CHUNK_STOPPED: _C.CHUNK_STOPPED,
+}
 _ENGAGE = Row(_P.WAITING, _F.ENGAGE, _C.COMMAND)
 
 TRANSITIONS: dict[tuple[Phase, Event], Row] = {
@@ -179,6 +219,31 @@ TRANSITIONS: dict[tuple[Phase, Event], Row] = {
     **_rows((_P.PARKING,), _E.HOLD, Row(_P.ADOPTED, _F.STOP, _C.COMMAND)),
     **_stay(_P.ADOPTED, _E.HOLD),
     **_stay(_P.STOPPED, _E.HOLD),
+    # A policy drives only after a person said so. Whenever a person or another holder took the arm
+    # from it, a person has to say so again. What starved may go on: with a fresh chunk.
+    **_rows((*_ARMED_STILL, _P.TELEOP, *_INTERRUPTED, _P.CORRECTING), _E.POLICY,
+            Row(_P.SEATED, _F.STOP, _C.WAITING_FOR_CHUNK)),
+    **_stay(_P.SEATED, _E.POLICY),
+    **_stay(_P.POLICY, _E.POLICY),
+    **_rows((_P.SEATED,), _E.CHUNK_CAME, Row(_P.POLICY, _F.FOLLOW, _C.COMMAND)),
+    **{(_P.POLICY, event): Row(_P.SEATED, _F.COAST, cause) for event, cause in _STARVED.items()},
+    **_rows((*_SEATS, _P.PAUSED), _E.LEASE_LOST, Row(_P.HELD, _F.COAST, _C.LEASE_LOST)),
+    **_rows((*_SEATS, _P.CORRECTING), _E.PAUSE, Row(_P.PAUSED, _F.COAST, _C.COMMAND)),
+    **_rows((_P.TAKING,), _E.PAUSE, Row(_P.PAUSED, cause=_C.COMMAND)),
+    **_stay(_P.PAUSED, _E.PAUSE),
+    **_rows((*_SEATS, _P.PAUSED), _E.TAKE_OVER, Row(_P.TAKING, _F.COAST, _C.COMMAND)),
+    **_stay(_P.TAKING, _E.TAKE_OVER),
+    **_stay(_P.CORRECTING, _E.TAKE_OVER),
+    **_rows((_P.TAKING,), _E.LEADER_AGREES, Row(_P.CORRECTING, _F.FOLLOW, _C.COMMAND)),
+    **_rows((_P.CORRECTING,), _E.LEADER_LOST, Row(_P.PAUSED, _F.STOP, _C.LEADER_SILENT)),
+    **_rows((*_SEATS, _P.CORRECTING), _E.LOOP_STALLED,
+            Row(_P.HELD, _F.STOP, _C.LOOP_STALLED)),
+    **_rows(_ATTEMPT, _E.HOLD, Row(_P.HELD, _F.STOP, _C.COMMAND)),
+    **_rows(_ATTEMPT, _E.TELEOP, Row(_P.WAITING, _F.STOP, _C.COMMAND)),
+    **_rows(_ATTEMPT, _E.ESTOP, Row(_P.STOPPED, _F.STOP, _C.ESTOP)),
+    **_rows((_P.SEATED, *_INTERRUPTED, _P.CORRECTING), _E.IDLE,
+            Row(_P.PARKING, _F.PARK, _C.IDLE)),
+    **_rows(_ATTEMPT, _E.OVERHEAT, Row(_P.PARKING, _F.PARK, _C.OVERHEAT)),
     # The first e-stop holds; the next one does what the torque policy says.
     **_rows((_P.ADOPTED, *_ARMED_STILL, _P.TELEOP, _P.PARKING), _E.ESTOP,
             Row(_P.STOPPED, _F.STOP, _C.ESTOP)),
@@ -203,6 +268,11 @@ TRANSITIONS: dict[tuple[Phase, Event], Row] = {
             Row(_P.DISARMED, _F.RELEASE, _C.OVERHEAT)),
 }  # fmt: skip
 """(phase, event) -> row. A fact without a row changes nothing; a command without one is refused."""
+
+
+FOLLOWING = (Phase.TELEOP, Phase.CORRECTING)
+COMPARING = (Phase.WAITING, Phase.TAKING)
+"""Phases in which the leader is followed, and in which its pose is waited for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,7 @@ class Samples:
         self._slots = ring.views(self._array.dtype)
         self.record = self._array[0]
         self.record["epoch"] = ring.epoch
+        self.record["chunk"] = self.record["chunk_index"] = -1
         self._present_raw = self._array["present_raw"][0]
         self._present = self._array["present"][0]
         self._requested = self._array["requested"][0]

@@ -18,6 +18,7 @@ from recd.daemon.arms.leader import Leader
 from recd.daemon.arms.loop import ROLE_PHASE, Pacer
 from recd.daemon.arms.ports import find_again, usb_serial_of
 from recd.daemon.arms.side import ArmSide, arm_side, period_ns
+from recd.daemon.policy.seat import seat_streams
 from recd.daemon.worker import WorkerContext
 from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns, sleep_until_ns
 
@@ -80,6 +81,8 @@ class Service:
             self._cell = ctx.cell_writer(name)
         elif name in ctx.spec.cells:
             self._cell = ctx.cell_reader(name)
+        pair = side.bus.partition(".")[0]
+        self._seat = seat_streams(ctx, pair) if side.role == "follower" else None
         wanted = ctx.robot.get("realtime", {})
         spin_us = wanted.get("spin_us", 0) if wanted.get("enabled") else 0
         self._pacer = Pacer(
@@ -207,7 +210,7 @@ class Service:
             self._arm = Leader(ctx, bus, side, attached, rings=self._rings, cell=self._cell)
         else:
             follower = Follower(
-                ctx, bus, side, attached, rings=self._rings, cell=self._cell,
+                ctx, bus, side, attached, rings=self._rings, cell=self._cell, seat=self._seat,
                 had_torque=self._had_torque,
             )  # fmt: skip
             follower.report()

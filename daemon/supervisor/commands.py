@@ -124,8 +124,16 @@ class Commands:
             "plan": s.planner.describe(now),
             "disk": s.disk.describe(),
             "cameras": status.describe_cameras(s.robot, s.fleet, s.meters, s.looks.ages_ms(now)),
+            "policy": self._policy_brief(),
             "arms": status.describe_arms(s.robot, s.fleet, s.meters, s.motion.describe()),
         }
+
+    def _policy_brief(self) -> Mapping[str, Any] | None:
+        """Who holds which lease; None without a gateway."""
+        if "gateway" not in self._s.fleet.seats:
+            return None
+        said = self._s.policy_said
+        return {"leases": said.get("leases", {}), "chunks": said.get("chunks", {})}
 
     def _status(self, args: Args, now: int) -> Outcome:
         del args
@@ -315,6 +323,44 @@ class Commands:
 
     def _estop(self, args: Args, now: int) -> Outcome:
         return self._move("estop", args, now)
+
+    # --- policies --------------------------------------------------------------------------
+
+    def _policy_attach(self, args: Args, now: int) -> Outcome:
+        self._check_gateway("policy.attach", now)
+        return self._move("policy attach", args, now)
+
+    def _policy_resume(self, args: Args, now: int) -> Outcome:
+        self._check_gateway("policy.resume", now)
+        return self._move("policy attach", args, now)
+
+    def _policy_pause(self, args: Args, now: int) -> Outcome:
+        return self._move("policy pause", args, now)
+
+    def _policy_takeover(self, args: Args, now: int) -> Outcome:
+        return self._move("policy takeover", args, now)
+
+    def _policy_detach(self, args: Args, now: int) -> Outcome:
+        """The arm first: whatever the gateway is at, the policy does not drive any more."""
+        outcome = self._move("hold", args, now)
+        self._check_gateway("policy.detach", now)
+        self._s.fleet.send("gateway", "revoke", pair=args.get("pair"))
+        return outcome
+
+    def _policy_stats(self, args: Args, now: int) -> Outcome:
+        del args
+        self._check_gateway("policy.stats", now)
+        return self._s.policy_said
+
+    def _check_gateway(self, command: str, now: int) -> None:
+        """RecdError while no policy can be there."""
+        if "gateway" not in self._s.fleet.seats:
+            raise RecdError(
+                f"{command}: this robot's configuration has no section 'policy'",
+                mend="Add one ('policy: {}' is enough) and start recd again.", code="policy",
+            )  # fmt: skip
+        if (why := self._s.fleet.unready("gateway", now)) is not None:
+            raise RecdError(f"{command}: {why.message}", mend=why.mend, code=why.code)
 
     # --- the plan --------------------------------------------------------------------------
 

@@ -6,8 +6,10 @@ beyond the few that a request has are thrown away as they come.
 """
 
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import zmq
 
@@ -48,14 +50,20 @@ class Door:
         endpoint: Endpoint,
         *,
         server: Pair | None = None,
+        events: bool = True,
+        most_bytes: int = MAX_MESSAGE_BYTES,
     ) -> None:
+        """events: also publish, at the endpoint's own place for that; most_bytes: of one part."""
         self.endpoint = endpoint
+        self._most_bytes = most_bytes
         self.guarded = server is not None
         self._context, self._server = context, server
         self._frames: list[zmq.Frame] = []
         self._count = 0
         self._events: zmq.Socket[bytes] | None = None
         self.router = self._bound(zmq.ROUTER, endpoint.text)
+        if not events:
+            return
         try:
             self._events = self._bound(zmq.PUB, endpoint.events)
         except RecdError:
@@ -64,7 +72,7 @@ class Door:
 
     def _bound(self, kind: int, address: str) -> "zmq.Socket[bytes]":
         socket = self._context.socket(kind)
-        _set_limits(socket, kind, self.endpoint)
+        _set_limits(socket, kind, self.endpoint, most_bytes=self._most_bytes)
         if self._server is not None:
             socket.setsockopt(zmq.CURVE_SERVER, 1)
             socket.setsockopt(zmq.CURVE_SECRETKEY, self._server.secret.encode())
@@ -109,6 +117,14 @@ class Door:
         """Send or raise ZMQError at once: gone (EHOSTUNREACH), or not reading (EAGAIN)."""
         self.router.send_multipart([peer, packed], zmq.NOBLOCK)
 
+    def send(self, peer: bytes, parts: Sequence[Any]) -> bool:
+        """A message of several parts, not copied. False when the peer is gone or does not read."""
+        try:
+            self.router.send_multipart([peer, *parts], zmq.NOBLOCK, copy=False)
+        except zmq.ZMQError:
+            return False
+        return True
+
     def publish(self, topic: str, packed: bytes) -> bool:
         """One event to whoever listens here; False when it could not be sent."""
         if self._events is None:
@@ -145,10 +161,12 @@ class Door:
                 Path(address.removeprefix("ipc://")).unlink(missing_ok=True)
 
 
-def _set_limits(socket: "zmq.Socket[bytes]", kind: int, endpoint: Endpoint) -> None:
+def _set_limits(
+    socket: "zmq.Socket[bytes]", kind: int, endpoint: Endpoint, *, most_bytes: int
+) -> None:
     router = kind == zmq.ROUTER
     socket.setsockopt(zmq.LINGER, 200)
-    socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES if router else SUBSCRIPTION_BYTES)
+    socket.setsockopt(zmq.MAXMSGSIZE, most_bytes if router else SUBSCRIPTION_BYTES)
     socket.setsockopt(zmq.SNDHWM, QUEUED)
     socket.setsockopt(zmq.RCVHWM, QUEUED)
     socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)

@@ -13,7 +13,7 @@ from recd.shm.clock import NS_PER_MS
 REPLY_AFTER_NS = 500 * NS_PER_MS
 """A command is answered with the state known then, when the arm has not spoken before."""
 
-MOVING = ("arm", "teleop", "resume")
+MOVING = ("arm", "teleop", "resume", "policy attach", "policy takeover")
 """Commands that set an arm in motion. Those that stop one are sent at once, whatever it is at."""
 
 

@@ -54,6 +54,7 @@ MANNERS: Final[dict[str, Manners]] = {
     "encoder": Manners(1, 0, 60 * NS_PER_S, 30 * NS_PER_S, 10 * NS_PER_S),
     # The writer recovers a crashed session before it is ready, and ends only with its commits.
     "writer": Manners(1, 0, 600 * NS_PER_S, 60 * NS_PER_S, 60 * NS_PER_S),
+    "gateway": Manners(1, 0, 30 * NS_PER_S, 10 * NS_PER_S, 3 * NS_PER_S),
 }
 """kind -> manners. A kind without a row is treated like a camera."""
 
@@ -104,7 +105,8 @@ _CAMERA_REQUIRED = {
 
 def process_table(robot: RobotConfig) -> tuple[Process, ...]:
     """All processes of `robot`, in the order of starting."""
-    rows = [*_sim(robot), *_writer(robot), *_arms(robot), *_cameras(robot), *_encoders(robot)]
+    rows = [*_sim(robot), *_writer(robot), *_arms(robot), *_cameras(robot), *_encoders(robot),
+            *_gateway(robot)]  # fmt: skip
     return tuple(sorted(rows, key=lambda row: row.manners.start))
 
 
@@ -173,12 +175,44 @@ def _arms(robot: RobotConfig) -> list[Process]:
 
 
 def _arm_wants(robot: RobotConfig, pair: str, side: str) -> Wants:
-    rings = (f"arm.{pair}.{side}", f"telemetry.{pair}.{side}")
-    if robot.arms[pair].leader is None:
-        return Wants(rings_write=rings)
+    rings: tuple[str, ...] = (f"arm.{pair}.{side}", f"telemetry.{pair}.{side}")
     if side == "leader":
         return Wants(rings_write=rings, cells_write=(f"leader.{pair}",))
-    return Wants(rings_write=rings, cells_read=(f"leader.{pair}",))
+    cells = () if robot.arms[pair].leader is None else (f"leader.{pair}",)
+    if robot.policy is None:
+        return Wants(rings_write=rings, cells_read=cells)
+    return Wants(
+        rings_write=(*rings, f"verdicts.{pair}"),
+        rings_read={f"plans.{pair}": "LATEST"},
+        cells_write=(f"seat.{pair}",),
+        cells_read=(*cells, f"lease.{pair}"),
+    )
+
+
+def _gateway(robot: RobotConfig) -> list[Process]:
+    """The process that policies talk to; a viewer of cameras and arms, needed by no episode."""
+    if robot.policy is None:
+        return []
+    read = {f"cam.{name}": "LATEST" for name in robot.cameras}
+    read |= {f"arm.{pair}.follower": "LATEST" for pair in robot.arms}
+    read |= {f"verdicts.{pair}": "BEST_EFFORT" for pair in robot.arms}
+    leases = tuple(f"lease.{pair}" for pair in robot.arms)
+    seats = tuple(f"seat.{pair}" for pair in robot.arms)
+    return [
+        Process(
+            name="gateway",
+            kind="gateway",
+            manners=MANNERS["gateway"],
+            required=Required.NOTHING,
+            config=robot.policy.model_dump(mode="json"),
+            wants=Wants(
+                rings_write=(*(f"plans.{pair}" for pair in robot.arms), "chunks"),
+                rings_read=read,
+                cells_write=leases,
+                cells_read=seats,
+            ),
+        )
+    ]
 
 
 def _arm_realtime(robot: RobotConfig) -> dict[str, Any]:
@@ -208,6 +242,8 @@ def _writer(robot: RobotConfig) -> list[Process]:
     read |= {f"arm.{bus}": "MUST_KEEP" for bus in robot.buses()}
     read |= {f"telemetry.{bus}": "MUST_KEEP" for bus in robot.buses()}
     read |= {f"cam.{name}": "BEST_EFFORT" for name in spilled_cameras(robot)}
+    if robot.policy is not None:
+        read["chunks"] = "MUST_KEEP"
     return [
         Process(
             name="writer",

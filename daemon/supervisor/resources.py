@@ -12,6 +12,13 @@ import numpy as np
 
 from recd.config.checks import frame_slot_bytes, ring_slots
 from recd.config.models import RobotConfig
+from recd.config.policy_streams import (
+    LEASE_DTYPE,
+    VERDICT_DTYPE,
+    chunk_dtype,
+    plan_dtype,
+    seat_dtype,
+)
 from recd.config.streams import (
     STATUS_DTYPE,
     STREAMS_VERSION,
@@ -37,6 +44,9 @@ from recd.shm import (
 
 RECORD_SECONDS = 60
 """How long the writer may stall before joint samples, telemetry or row records are lost."""
+
+CHUNKS_KEPT = 256
+"""Chunks that may wait for the writer: ten seconds of a policy that sends 25 a second."""
 
 READERS = 8
 
@@ -65,7 +75,7 @@ class RingPlan:
 
 def ring_table(robot: RobotConfig) -> tuple[RingPlan, ...]:
     """All rings of `robot`. Pure."""
-    return (*_frame_rings(robot), *_bus_rings(robot))
+    return (*_frame_rings(robot), *_bus_rings(robot), *_policy_rings(robot))
 
 
 def _frame_rings(robot: RobotConfig) -> Iterable[RingPlan]:
@@ -97,6 +107,26 @@ def _bus_rings(robot: RobotConfig) -> Iterable[RingPlan]:
         yield _record_ring(f"arm.{bus}", samples, arm.rate_hz * RECORD_SECONDS, **facts)
         slots = max(16, int(arm.telemetry_hz * RECORD_SECONDS))
         yield _record_ring(f"telemetry.{bus}", telemetry_dtype(len(joints)), slots, **facts)
+
+
+def _policy_rings(robot: RobotConfig) -> Iterable[RingPlan]:
+    """Chunks on their way to the arms, what became of them, and all of it for the writer."""
+    if robot.policy is None:
+        return
+    for pair in robot.arms:
+        facts = {"pair": pair}
+        yield _record_ring(f"plans.{pair}", plan_dtype(len(robot.joints(pair))), 32, **facts)
+        yield _record_ring(f"verdicts.{pair}", VERDICT_DTYPE, 256, **facts)
+    yield _record_ring("chunks", chunk_dtype(len(robot.feature_joints())), CHUNKS_KEPT)
+
+
+def policy_cells(robot: RobotConfig) -> Iterable[tuple[str, np.dtype[np.void]]]:
+    """Cells between the gateway and the arm processes."""
+    if robot.policy is None:
+        return
+    for pair in robot.arms:
+        yield f"lease.{pair}", LEASE_DTYPE
+        yield f"seat.{pair}", seat_dtype(len(robot.joints(pair)))
 
 
 def _record_ring(name: str, dtype: np.dtype[Any], slots: int, **facts: Any) -> RingPlan:
@@ -145,6 +175,8 @@ class Resources:
         for pair in robot.arms:
             dtype = leader_cell_dtype(len(robot.joints(pair)))
             self.cells[f"leader.{pair}"] = create_cell(f"leader.{pair}", dtype)
+        for name, record in policy_cells(robot):
+            self.cells[name] = create_cell(name, record)
         for row in rows:
             self.cells[row.status_cell] = create_cell(row.status_cell, STATUS_DTYPE)
             for stream in row.wants.rings_read:

@@ -100,6 +100,7 @@ class Supervisor:
         self.ending = Ending(self.fleet, self.recordings.values())
         self.notifier = Notifier()
         self.had_episodes = False
+        self.policy_said: Mapping[str, Any] = {}
         self._commands = Commands(self)
         self._signals = Signals()
         self._disk_at_ns = 0
@@ -217,6 +218,8 @@ class Supervisor:
                 self.news.announce("fault", f"worker_{ty}", log_it=False, process=process, **fields)
             case "event":
                 self._worker_event(process, fields)
+            case "policy" if kind == "gateway":
+                self.policy_said = fields
             case _ if kind == "arm":
                 self._arm_said(process, ty, fields, now)
             case _:

@@ -93,6 +93,9 @@ class RowBuilder:
             "recd.state_source": pairs[0].state_tick,
             "recd.action_source": pairs[0].action_tick,
             "recd.control_source": pairs[0].control_source,
+            "recd.intervention": np.any([pair.intervention for pair in pairs], axis=0),
+            "recd.chunk_id": pairs[0].chunk_id,
+            "recd.chunk_index": pairs[0].chunk_index,
         }
         if self._cameras:
             ticks = [self._episode.ticks_of(camera, first, upto) for camera in self._cameras]

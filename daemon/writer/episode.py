@@ -60,12 +60,14 @@ class Track:
     def take_up(self, earlier: Records) -> None:
         """Records that an earlier writer logged."""
         self.log.extend(earlier)
-        self.records.extend(earlier)
+        if not self.stream.bulky:
+            self.records.extend(earlier)
         if len(earlier):
             self.after_ns = int(earlier[-1][self.stream.time_field])
 
     def add(self, record: Any) -> None:
-        self.records.append(record)
+        if not self.stream.bulky:
+            self.records.append(record)
         self.log.append(record)
 
     def array(self) -> Records:
@@ -120,7 +122,9 @@ class Episode:
 
     def _track(self, stream: RecordStream) -> Track:
         name = f"{stream.name}.arrows"
-        log = SideLog(self.logs / name, stream.dtype, metadata={"recd.uid": self.uid})
+        log = SideLog(
+            self.logs / name, stream.dtype, metadata={"recd.uid": self.uid}, compressed=stream.bulky
+        )
         track = Track(stream, log, lost_before=stream.lost)
         if self.logs != self.own and (self.own / name).exists():
             table, _ = read_stream(self.own / name)
@@ -147,7 +151,7 @@ class Episode:
         for record in stream.since(self.t0_ns):
             if record[stream.time_field] > track.after_ns:
                 track.add(record)
-        if not track.records:
+        if not track.log.rows:
             track.after_ns = self.t0_ns - BRACKET_NS
 
     def consume(self, stream: str, record: Any, owner: int = 0) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from recd.config.streams import Motion
 from recd.daemon.align.joints import JointAlignment, JointRule, Wrap, align_joints, hold_actions
 from recd.shm.clock import NS_PER_S
 
@@ -44,8 +45,10 @@ class Bus:
 class PairRows:
     """Rows of one pair: state and action as aligned, without NaN, and who asked for the action.
 
-    control_source: int64 [R], GoalSource of the sample whose action is in force; state_tick,
-    action_tick: int64 [R], `tick` of the bus sample used, -1 none.
+    control_source: int64 [R], GoalSource of the tick in force, HOLD while nothing is commanded;
+    chunk_id, chunk_index: int64 [R], the policy's chunk and the row in it, -1 none; intervention:
+    bool [R], a person corrected; state_tick, action_tick: int64 [R], `tick` of the bus sample
+    used, -1 none.
     """
 
     state: JointAlignment
@@ -53,6 +56,9 @@ class PairRows:
     state_values: npt.NDArray[np.float32]
     action_values: npt.NDArray[np.float32]
     control_source: Int64s
+    chunk_id: Int64s
+    chunk_index: Int64s
+    intervention: Bools
     state_tick: Int64s
     action_tick: Int64s
 
@@ -98,6 +104,10 @@ def align_pair(samples: Records, grid_ns: Int64s, bus: Bus) -> PairRows:
     action = hold_actions(
         goals["goal_written_ns"], requested, ~np.isnan(requested), grid_ns, reach_ns=bus.reach_ns
     )
+    commanded_ns = np.where(
+        samples["goal_written_ns"] > 0, samples["goal_written_ns"], samples["request_ns"]
+    )
+    tick = np.searchsorted(commanded_ns, grid_ns, side="right") - 1
     state_values = np.nan_to_num(state.values, nan=0.0)
     action_values = np.where(np.isnan(action.values), state_values, action.values)
     return PairRows(
@@ -105,7 +115,10 @@ def align_pair(samples: Records, grid_ns: Int64s, bus: Bus) -> PairRows:
         action=action,
         state_values=state_values,
         action_values=action_values.astype(np.float32),
-        control_source=_of_sample(goals["source"], action.source[:, 0], none=0),
+        control_source=_of_sample(samples["source"], tick, none=0),
+        chunk_id=_of_sample(samples["chunk"], tick, none=-1),
+        chunk_index=_of_sample(samples["chunk_index"], tick, none=-1),
+        intervention=_of_sample(samples["motion"], tick, none=0) == Motion.CORRECTING,
         state_tick=_of_sample(read["tick"], state.source[:, 0], none=-1),
         action_tick=_of_sample(goals["tick"], action.source[:, 0], none=-1),
     )

@@ -55,7 +55,7 @@ class SideLog:
 
     def __init__(
         self, path: Path, dtype: np.dtype[np.void], *, metadata: dict[str, str] | None = None,
-        batch_rows: int = 64,
+        batch_rows: int = 64, compressed: bool = False,
     ) -> None:  # fmt: skip
         self.path = path
         self.rows = 0
@@ -63,7 +63,8 @@ class SideLog:
         self._batch = np.zeros(batch_rows, dtype)
         self._filled = 0
         self._file = open(path, "wb", buffering=0)  # noqa: SIM115 - lives as long as the episode
-        self._stream = pa.ipc.new_stream(self._file, self._schema)
+        options = pa.ipc.IpcWriteOptions(compression="zstd" if compressed else None)
+        self._stream = pa.ipc.new_stream(self._file, self._schema, options=options)
 
     def append(self, record: np.void | npt.NDArray[np.void]) -> None:
         """Copy one record in; written with its batch."""

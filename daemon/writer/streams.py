@@ -19,12 +19,15 @@ class RecordStream:
     """One ring of fixed-size records of `dtype`, drained in order.
 
     time_field: the int64 field by which records are ordered (ns, CLOCK_MONOTONIC). keep: how many
-    of the newest records stay available for an episode that begins in the past.
+    of the newest records stay available for an episode that begins in the past. bulky: large
+    records that no row is made of: they go to disk, compressed, and not into memory.
     """
 
     def __init__(
-        self, name: str, reader: RingReader, *, dtype: np.dtype[np.void], time_field: str, keep: int
-    ) -> None:
+        self, name: str, reader: RingReader, *, dtype: np.dtype[np.void], time_field: str,
+        keep: int, bulky: bool = False,
+    ) -> None:  # fmt: skip
+        self.bulky = bulky
         self.name = name
         self.dtype = dtype
         self.time_field = time_field

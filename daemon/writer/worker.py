@@ -13,6 +13,7 @@ from typing import Any
 
 from recd.config.errors import DatasetError, RecdError
 from recd.config.models import RobotConfig
+from recd.config.policy_streams import chunk_dtype
 from recd.config.streams import TICK_DTYPE, arm_sample_dtype, telemetry_dtype
 from recd.daemon.align.cameras import KERNELS
 from recd.daemon.dataset import DatasetStore
@@ -92,6 +93,7 @@ class Writer:
         self.builders: dict[str, RowBuilder] = {}
         self.arms = [self._arm_stream(bus) for bus in robot.buses()]
         self.telemetry = [self._telemetry_stream(bus) for bus in robot.buses()]
+        self.others = [*self.telemetry, *self._chunk_streams()]
         self.cameras = [self._tick_stream(name) for name in robot.cameras]
         self.spills = [self._spill(n) for n in robot.cameras if f"cam.{n}" in ctx.spec.rings]
         self._progress_ns = 0
@@ -122,6 +124,21 @@ class Writer:
             time_field="sample_ns",
             keep=256,
         )
+
+    def _chunk_streams(self) -> list[RecordStream]:
+        """Every chunk of a policy with its ACK; nothing when the robot has no policies."""
+        if "chunks" not in self.ctx.spec.rings:
+            return []
+        return [
+            RecordStream(
+                "chunks",
+                self.ctx.ring_reader("chunks"),
+                dtype=chunk_dtype(len(self.robot.feature_joints())),
+                time_field="acked_ns",
+                keep=64,
+                bulky=True,
+            )
+        ]
 
     def _tick_stream(self, camera: str) -> RecordStream:
         return RecordStream(
@@ -186,7 +203,7 @@ class Writer:
         self.builders.pop(episode.uid).close()
 
     def _drain(self) -> None:
-        for stream in (*self.arms, *self.telemetry, *self.cameras):
+        for stream in (*self.arms, *self.others, *self.cameras):
             stream.drain(partial(self._consume, stream.name) if self.episodes else None)
 
     def _keep_frames(self) -> None:
@@ -214,7 +231,7 @@ class Writer:
     def resume(self, begins: Iterable[Mapping[str, Any]]) -> None:
         """Take up episodes that the writer before this one had open: first what it logged, then
         what the rings still hold. While they reach back far enough nothing is missing."""
-        streams = (*self.arms, *self.telemetry, *self.cameras)
+        streams = (*self.arms, *self.others, *self.cameras)
         settled = {entry.uid for entry in self.store.trash()}
         for begin in begins:
             if begin["uid"] not in settled and self.publisher.published(begin["uid"]) is None:
@@ -254,7 +271,7 @@ class Writer:
             episode = Episode(
                 message,
                 arms=self.arms,
-                telemetry=self.telemetry,
+                telemetry=self.others,
                 cameras=self.cameras,
                 resumed=resumed,
             )
@@ -366,7 +383,7 @@ class Writer:
             self.ctx.link.send("progress", uid=episode.uid, rows=rows)
         status = self.ctx.status
         status.set("rows", rows)
-        status.set("ring_lost", sum(s.lost for s in (*self.arms, *self.telemetry, *self.cameras)))
+        status.set("ring_lost", sum(s.lost for s in (*self.arms, *self.others, *self.cameras)))
         status.beat("recording" if self.episodes else "ready")
 
 

@@ -136,3 +136,72 @@ def test_every_command_has_an_answer_in_every_phase() -> None:
                 advance(state, command, 1)
         assert str(Event.DISARM_RELEASE) in legal_commands(phase)
         assert str(Event.ESTOP) in legal_commands(phase)
+
+
+ATTEMPT = (Phase.SEATED, Phase.POLICY, Phase.PAUSED, Phase.TAKING, Phase.CORRECTING)
+
+
+def test_a_policy_is_seated_by_a_person_and_comes_back_by_itself_only_after_starving() -> None:
+    for (phase, event), row in TRANSITIONS.items():
+        if row.to is Phase.SEATED and event not in COMMANDS:
+            assert phase is Phase.POLICY
+            assert row.effect is Effect.COAST
+        if row.to is Phase.POLICY and phase is not Phase.POLICY:
+            assert (phase, event) == (Phase.SEATED, Event.CHUNK_CAME)
+
+
+def test_a_policy_is_seated_only_on_an_arm_that_a_person_armed() -> None:
+    for phase in Phase:
+        if not TRAITS[phase].armed or phase is Phase.PARKING:
+            with pytest.raises(StateError):
+                walk(phase, Event.POLICY)
+
+
+@pytest.mark.parametrize("phase", ATTEMPT)
+@pytest.mark.parametrize(
+    ("command", "motion"),
+    [(Event.HOLD, Motion.HOLD), (Event.ESTOP, Motion.HOLD), (Event.TELEOP, Motion.HOLD)],
+)
+def test_a_person_takes_the_arm_at_once_and_the_policy_has_to_be_attached_again(
+    phase: Phase, command: Event, motion: Motion
+) -> None:
+    state, effects = walk(phase, command)
+    assert (state.trait.motion, effects) == (motion, [Effect.STOP])
+    facts = set(Event) - set(COMMANDS)
+    reached = {advance(state, fact, 2)[0].phase for fact in facts}
+    assert not reached & set(ATTEMPT)
+
+
+@pytest.mark.parametrize("phase", [Phase.SEATED, Phase.POLICY, Phase.PAUSED])
+def test_a_lost_lease_slows_down_and_holds_until_a_person_attaches(phase: Phase) -> None:
+    state, effects = walk(phase, Event.LEASE_LOST, Event.CHUNK_CAME)
+    assert (state.phase, state.cause) == (Phase.HELD, Cause.LEASE_LOST)
+    assert effects[0] is Effect.COAST
+
+
+def test_every_way_of_starving_slows_down_and_says_why() -> None:
+    for fact in (
+        Event.QUEUE_EMPTY, Event.CHUNK_EXPIRED, Event.OBSERVATION_OLD, Event.HEARTBEAT_MISSED,
+        Event.CHUNK_STOPPED,
+    ):  # fmt: skip
+        state, effects = walk(Phase.POLICY, fact, Event.CHUNK_CAME)
+        assert state.phase is Phase.POLICY
+        assert effects == [Effect.COAST, Effect.FOLLOW]
+        held, _ = walk(Phase.POLICY, fact)
+        assert held.trait.motion is Motion.HOLD
+        assert held.cause.name == fact.name
+
+
+def test_a_correction_is_paused_taken_and_given_back() -> None:
+    state, effects = walk(
+        Phase.POLICY, Event.TAKE_OVER, Event.LEADER_AGREES, Event.POLICY, Event.CHUNK_CAME
+    )
+    assert state.phase is Phase.POLICY
+    assert effects == [Effect.COAST, Effect.FOLLOW, Effect.STOP, Effect.FOLLOW]
+    assert walk(Phase.CORRECTING, Event.LEADER_LOST)[0].trait.motion is Motion.PAUSED
+
+
+def test_policies_switch_no_torque() -> None:
+    for (phase, event), row in TRANSITIONS.items():
+        if event in (Event.POLICY, Event.PAUSE, Event.TAKE_OVER) or row.to in ATTEMPT:
+            assert TRAITS[row.to].torque == TRAITS[phase].torque

@@ -8,7 +8,7 @@ import pytest
 
 from recd.config.load import load_robot
 from recd.config.messages import COMMANDS, TOPICS
-from recd.config.models import RobotConfig
+from recd.config.models import PolicyConfig, RobotConfig
 from recd.config.roles import ROLES
 from recd.daemon.supervisor import simulation
 from recd.daemon.supervisor.failures import Absence, Action, Loss, action_for, consequences
@@ -28,7 +28,7 @@ def demo() -> RobotConfig:
 
 @pytest.mark.parametrize(
     ("kind", "required", "loss", "recording"),
-    list(itertools.product([*KINDS, "gateway"], Required, Loss, [False, True])),
+    list(itertools.product(KINDS, Required, Loss, [False, True])),
 )
 def test_every_loss_has_a_row(kind: str, required: Required, loss: Loss, recording: bool) -> None:
     assert action_for(Absence("p", kind, required, loss, "w"), recording=recording) in Action
@@ -76,7 +76,7 @@ def test_the_simulator_starts_first_and_ends_last(demo: RobotConfig) -> None:
 
 
 def test_every_process_of_a_robot_has_manners_and_a_worker(demo: RobotConfig) -> None:
-    rows = process_table(demo)
+    rows = process_table(demo.model_copy(update={"policy": PolicyConfig()}))
     assert {row.kind for row in rows} == set(KINDS) == set(MANNERS)
     assert len({row.name for row in rows}) == len(rows)
 

@@ -1,0 +1,365 @@
+"""Client for policies: observe, infer, act; the daemon decides what becomes of each chunk.
+
+The loop of docs/policy_api.md is all that a policy server needs. A thread of its own sends
+heartbeats that count the loop's progress: a loop that hangs is noticed although its sockets live.
+"""
+
+import secrets
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import zmq
+
+from recd.clients.client import ReplyTimeoutError, find_instance
+from recd.clients.entry import check_reachable, find_key, parsed, use_key
+from recd.config.endpoints import policy_doors
+from recd.config.errors import RecdError
+from recd.config.keys import Pair
+from recd.config.messages import Request, decode, new_request_id
+from recd.config.paths import policy_endpoint
+from recd.config.policy_wire import Buffer, Status, pack, raw, unpack
+from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns
+
+Floats = npt.NDArray[np.floating[Any]]
+
+REPLY_MS = 2_000
+ACK_MS = 1_000
+QUEUED = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """What a pair's motion machine says. permitted: a person lets the lease's holder drive; grants:
+    how often so far, so a change means: begin anew; queued_until_ns: of the daemon's clock.
+    """
+
+    motion: str
+    cause: str
+    permitted: bool
+    grants: int
+    held_ns: int
+    queued_until_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One observation. t_ref_ns: the time that a chunk is anchored to; state: float32 [D] at it,
+    NaN where a joint is not known; images: camera -> JPEG bytes (or raw bytes); facts: camera ->
+    {t, age_ns, fmt, w, h, flags}; arms: pair -> its state; sent_ns: of the daemon's clock.
+    """
+
+    number: int
+    t_ref_ns: int
+    state: npt.NDArray[np.float32]
+    images: Mapping[str, bytes]
+    facts: Mapping[str, Mapping[str, Any]]
+    arms: Mapping[str, Arm]
+    task: str
+    sent_ns: int
+    reset: bool = False
+    """The first one since a person let the policy drive, or since it began to hold: a policy
+    forgets what it had planned."""
+
+    @property
+    def permitted(self) -> bool:
+        """True when a chunk would be played, not only judged and logged."""
+        return bool(self.arms) and all(arm.permitted for arm in self.arms.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """What became of a chunk (`Status`), and why. first_applied: its first row that is played;
+    late: rows dropped for their time; clipped: rows beyond the range of a joint; margin_ns: how
+    long the plan before it would have lasted, negative when it had run out; facts: the rest.
+    """
+
+    status: Status
+    reason: str = ""
+    mend: str = ""
+    first_applied: int = -1
+    late: int = 0
+    clipped: int = 0
+    splice_gap: float = 0.0
+    margin_ns: int = 0
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class NoObservationError(RecdError):
+    """There is no observation now; the message says which stream is in trouble."""
+
+    code = "observation"
+
+
+class PolicyClient:
+    """One policy at one robot. Not for several threads; its heartbeat has a thread of its own.
+
+    instance: name of a daemon on this computer, none for the only one; endpoint: the policy address
+    of another (`tcp://ROBOT:5595`), with `key`. name: who acts, in words. Raises RecdError.
+    """
+
+    def __init__(
+        self, instance: str | None = None, *, endpoint: str | None = None,
+        key: Path | str | None = None, name: str = "policy",
+    ) -> None:  # fmt: skip
+        address = endpoint or policy_endpoint(find_instance(instance))
+        self._doors = policy_doors(parsed(address))
+        self._pair: Pair | None = None
+        if not self._doors[0].path:
+            self._pair = find_key(key, needed=not self._doors[0].local)
+        self.name = name
+        self.progress = 0
+        self._ident = secrets.token_hex(16)
+        self._epoch = -1
+        self._chunk = 0
+        self._last_obs = 0
+        self._began: dict[str, tuple[int, int]] = {}
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._heart: _Heart | None = None
+        check_reachable(self._doors[0].text)
+        self._requests, self._observations, self._actions = (
+            connected(self._context, door.text, self._pair) for door in self._doors
+        )
+        try:
+            self.robot = self.call("describe")
+        except RecdError:
+            self.close()
+            raise
+        action = self.robot["action"]
+        self.layout: str = action["layout"]
+        self.names: tuple[str, ...] = tuple(action["names"])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:  # fmt: skip
+        self.close()
+
+    def close(self) -> None:
+        """Stop the heartbeat, give the lease back, drop the connections. Idempotent."""
+        if self._heart is not None:
+            self._heart.stop()
+            self._heart = None
+            self._send_release()
+        self._context.destroy(linger=100)
+
+    def _send_release(self) -> None:
+        request = Request(new_request_id(), "lease.release", {"lease": self._ident}, REPLY_MS)
+        self._requests.send(request.pack(), zmq.NOBLOCK)
+
+    def call(self, cmd: str, **args: Any) -> dict[str, Any]:
+        """One request of the gateway (docs/policy_api.md). RecdError with its reason."""
+        request = Request(new_request_id(), cmd, args, REPLY_MS)
+        self._requests.send(request.pack())
+        deadline_ns = now_ns() + REPLY_MS * NS_PER_MS
+        while (left_ms := (deadline_ns - now_ns()) // NS_PER_MS) > 0:
+            if not self._requests.poll(left_ms):
+                break
+            reply = decode(self._requests.recv())
+            if reply.get("re") != request.id:
+                continue
+            if reply.get("ok"):
+                result: dict[str, Any] = reply["result"]
+                return result
+            error = reply.get("error", {})
+            raise RecdError(error.get("message", ""), mend=error.get("mend", ""),
+                            code=error.get("code", ""))  # fmt: skip
+        raise ReplyTimeoutError(
+            f"{cmd}: no reply from {self._doors[0].text}", mend="recctl status shows the gateway."
+        )
+
+    def clock(self, *, samples: int = 16) -> tuple[int, int]:
+        """(offset, bound) in ns: the daemon's clock is this one plus offset, give or take bound.
+
+        From the round trip that took the least time.
+        """
+        best = (0, 2**62)
+        for _ in range(samples):
+            sent_ns = now_ns()
+            told = self.call("clock")
+            back_ns = now_ns()
+            bound = (back_ns - sent_ns - (told["tx"] - told["rx"])) // 2
+            offset = (told["rx"] + told["tx"] - sent_ns - back_ns) // 2
+            best = min(best, (offset, bound), key=lambda pair: pair[1])
+        return best
+
+    def acquire(self, pair: str | None = None, *, kind: str = "policy") -> None:
+        """Become the one whose chunks count, and begin the heartbeat. RecdError (`held`) names who
+        is in the way.
+        """
+        wanted = {} if pair is None else {"pair": pair}
+        self._ident = secrets.token_hex(16)
+        told = self.call("lease.acquire", lease=self._ident, name=self.name, kind=kind, **wanted)
+        self._epoch, self._chunk = told["epoch"], 0
+        self._began.clear()
+        if self._heart is None:
+            self._heart = _Heart(self, told["heartbeat_ms"])
+        self._heart.begin()
+
+    def observe(
+        self, *, cameras: Sequence[str] | None = None, max_wait_s: float = 0.5,
+        newer_than_ns: int = 0,
+    ) -> Observation:  # fmt: skip
+        """The newest observation that was not given yet. Waits up to half a second for it.
+
+        cameras: only these; newer_than_ns: time of the daemon's clock that it has to be younger
+        than. NoObservationError with the reason when there is none.
+        """
+        ident = new_request_id()
+        wanted: dict[str, Any] = {
+            "ty": "get", "id": ident, "after": self._last_obs, "newer_than": newer_than_ns,
+            "max_wait_ms": round(min(0.5, max_wait_s) * 1000),
+        }  # fmt: skip
+        if cameras is not None:
+            wanted["cameras"] = list(cameras)
+        self._observations.send_multipart(pack(wanted))
+        header, buffers = self._answer(self._observations, ident, REPLY_MS)
+        if header["ty"] != "obs":
+            stream = header.get("stream", "")
+            raise NoObservationError(
+                f"no observation: {f'{stream}: ' if stream else ''}{header.get('reason', '')}",
+                mend="recctl status shows cameras and arms.",
+            )
+        self._last_obs = header["obs"]
+        self.progress += 1
+        return self._observation(header, buffers)
+
+    def _observation(self, header: Mapping[str, Any], buffers: Mapping[str, Buffer]) -> Observation:
+        images = {n: bytes(b.data) for n, b in buffers.items() if n not in _STATES}
+        arms = {
+            pair: Arm(
+                said["motion"], said.get("cause", ""), said["permitted"], said.get("grants", 0),
+                said.get("held", 0), said.get("queued_until", 0),
+            )
+            for pair, said in header["arms"].items()
+        }  # fmt: skip
+        began = {pair: (arm.grants, arm.held_ns) for pair, arm in arms.items()}
+        reset, self._began = began != self._began, began
+        return Observation(
+            number=header["obs"],
+            t_ref_ns=header["t_ref"],
+            state=buffers["state"].array().copy(),
+            images=images,
+            facts={name: buffer.facts for name, buffer in buffers.items()},
+            arms=arms,
+            task=header.get("task", ""),
+            sent_ns=header["tx"],
+            reset=reset,
+        )
+
+    def act(
+        self, seen: Observation, actions: Floats, *, dt_s: float,
+        representation: str = "abs", mode: str = "replace", blend: int = 0,
+        valid_s: float | None = None, mask: Sequence[bool] | None = None,
+        facts: Mapping[str, Any] | None = None,
+    ) -> Ack:  # fmt: skip
+        """Send a chunk that answers `seen` and wait for what became of it.
+
+        actions: float [T, D] in the order of `names`; row k is due (k + 1) * dt_s after the
+        observation. T = 0 stops the arm. ReplyTimeoutError when no ACK comes.
+        """
+        self._chunk += 1
+        ident = new_request_id()
+        chunk: dict[str, Any] = {
+            "ty": "act", "id": ident, "lease": {"id": self._ident, "epoch": self._epoch},
+            "chunk": self._chunk, "obs": seen.number, "t_ref": seen.t_ref_ns,
+            "dt_ns": round(dt_s * NS_PER_S), "layout": self.layout, "rep": representation,
+            "mode": mode, "blend": blend, **(facts or {}),
+        }  # fmt: skip
+        if valid_s is not None:
+            chunk["valid_ns"] = round(valid_s * NS_PER_S)
+        if mask is not None:
+            chunk["mask"] = [bool(item) for item in mask]
+        self._actions.send_multipart(pack(chunk, [raw("actions", actions)]))
+        header, _ = self._answer(self._actions, ident, ACK_MS)
+        self.progress += 1
+        return ack_of(header)
+
+    def _answer(
+        self, socket: zmq.Socket[bytes], ident: str, patience_ms: int
+    ) -> tuple[dict[str, Any], dict[str, Buffer]]:
+        """The message that answers `ident`; older ones are thrown away."""
+        deadline_ns = now_ns() + patience_ms * NS_PER_MS
+        while (left_ms := (deadline_ns - now_ns()) // NS_PER_MS) > 0:
+            if not socket.poll(left_ms):
+                break
+            header, buffers = unpack(socket.recv_multipart())
+            if header.get("re") == ident:
+                return header, buffers
+        raise ReplyTimeoutError(
+            f"no answer within {patience_ms} ms from {self._doors[0].text}",
+            mend="recctl status shows the gateway.",
+        )
+
+    @property
+    def pulse(self) -> dict[str, Any]:
+        """What the heartbeat sends: the lease and how often the loop has come round."""
+        return {"ty": "hb", "lease": {"id": self._ident}, "progress": self.progress}
+
+
+_STATES = ("state", "state_newest")
+
+
+def ack_of(header: Mapping[str, Any]) -> Ack:
+    """The ACK in a message of the gateway."""
+    own = ("status", "reason", "mend", "first_applied", "late", "clipped", "splice_gap",
+           "margin_ns")  # fmt: skip
+    known = {name: header[name] for name in own if name in header}
+    facts = {name: value for name, value in header.items() if name not in own}
+    return Ack(**{**known, "status": Status(header["status"])}, facts=facts)
+
+
+def connected(
+    context: "zmq.Context[zmq.Socket[bytes]]", address: str, pair: Pair | None
+) -> "zmq.Socket[bytes]":
+    """A DEALER at one door of the gateway: bounded, forgetting at once when it is closed."""
+    socket = context.socket(zmq.DEALER)
+    socket.setsockopt(zmq.LINGER, 0)
+    socket.setsockopt(zmq.SNDHWM, QUEUED)
+    socket.setsockopt(zmq.RCVHWM, QUEUED)
+    use_key(socket, pair)
+    socket.connect(address)
+    return socket
+
+
+class _Heart:
+    """Sends the pulse on a connection of its own until it is stopped."""
+
+    def __init__(self, client: PolicyClient, every_ms: int) -> None:
+        self._client = client
+        self._every_ms = every_ms
+        self.unsent = 0
+        self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def begin(self) -> None:
+        """Idempotent."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._beat, name="recd-pulse", daemon=True)
+            self._thread.start()
+
+    def _beat(self) -> None:
+        client = self._client
+        socket = connected(client._context, client._doors[2].text, client._pair)
+        with socket:
+            while not self._stopped.is_set():
+                try:
+                    socket.send_multipart(pack(client.pulse), zmq.NOBLOCK)
+                except zmq.Again:
+                    self.unsent += 1  # the daemon does not read, and will take it for silence
+                while socket.poll(0):
+                    socket.recv_multipart()
+                self._stopped.wait(self._every_ms / 1000)
+
+    def stop(self) -> None:
+        self._stopped.set()
+        if self._thread is not None:
+            self._thread.join()

@@ -1,0 +1,137 @@
+"""Records between the policy gateway and the arm processes: one table of fields per kind.
+
+int64 nanoseconds of CLOCK_MONOTONIC in every `..._ns`; positions in dataset units, joints in the
+order of the configuration; one ring or cell of each kind per pair of arms.
+"""
+
+from enum import IntEnum
+
+import numpy as np
+
+from recd.config.policy_wire import MOST_STEPS, Mode, Status
+
+STATUSES = tuple(Status)
+MODES = tuple(Mode)
+"""Words of the wire by their number in the records below."""
+
+
+class Held(IntEnum):
+    """Who holds the lease of a pair; the number is its priority, larger wins."""
+
+    NOBODY = 0
+    REPLAY = 10
+    POLICY = 20
+    TELEOP = 30
+
+
+def plan_dtype(joints: int) -> np.dtype[np.void]:
+    """One chunk for one pair: gateway -> follower (ring `plans.<pair>`).
+
+    Absolute positions and target times; NaN: the joint holds. steps: rows in use.
+    """
+    return np.dtype(
+        [
+            ("chunk", "<i8"),
+            ("epoch", "<i8"),
+            ("obs_ns", "<i8"),
+            ("dt_ns", "<i8"),
+            ("valid_until_ns", "<i8"),
+            ("age_limit_ns", "<i8"),
+            ("steps", "<u4"),
+            ("blend", "<u4"),
+            ("mode", "u1"),
+            ("target_ns", "<i8", (MOST_STEPS,)),
+            ("position", "<f8", (MOST_STEPS, joints)),
+        ],
+        align=True,
+    )
+
+
+VERDICT_DTYPE = np.dtype(
+    [
+        ("chunk", "<i8"),
+        ("epoch", "<i8"),
+        ("at_ns", "<i8"),
+        ("first_applied", "<i4"),  # row of the chunk, -1 none
+        ("late", "<i4"),
+        ("clipped", "<i4"),
+        ("status", "u1"),  # STATUSES
+        ("splice_gap", "<f8"),  # largest distance between plan and commanded goal at the splice
+        ("margin_ns", "<i8"),  # how long the plan before would have lasted; negative: since
+        ("first_goal_ns", "<i8"),  # when the chunk's first kept row is due, 0 none
+    ],
+    align=True,
+)
+"""What a follower did with one chunk: follower -> gateway (ring `verdicts.<pair>`)."""
+
+LEASE_DTYPE = np.dtype(
+    [
+        ("epoch", "<i8"),  # grows with every change of holder, over restarts of the gateway, too
+        ("beat_ns", "<i8"),  # when the holder last gave a sign of life that counts
+        ("held", "<i8"),  # Held
+    ],
+    align=True,
+)
+"""Who may send chunks to a pair: gateway -> follower (cell `lease.<pair>`)."""
+
+
+def seat_dtype(joints: int) -> np.dtype[np.void]:
+    """What a follower says each tick of its policy's seat: to the gateway (cell `seat.<pair>`).
+
+    low, high: limits of the goal; goal: as commanded now; permitted: a person lets the holder of
+    epoch `granted` drive; since_ns: when the present state began; held_ns: when the hold began
+    that an observation has to be younger than, 0 none; queued_until_ns: last target, 0 none.
+    """
+    vector = (joints,)
+    return np.dtype(
+        [
+            ("at_ns", "<i8"),
+            ("since_ns", "<i8"),
+            ("held_ns", "<i8"),
+            ("queued_until_ns", "<i8"),
+            ("granted", "<i8"),
+            ("chunk", "<i8"),
+            ("index", "<i8"),
+            ("grants", "<i8"),
+            ("motion", "u1"),
+            ("permitted", "u1"),
+            ("cause", "<u2"),
+            ("low", "<f8", vector),
+            ("high", "<f8", vector),
+            ("goal", "<f8", vector),
+        ],
+        align=True,
+    )
+
+
+def chunk_dtype(width: int) -> np.dtype[np.void]:
+    """One chunk as received, with its ACK: gateway -> writer (ring `chunks`).
+
+    values: float32 as received, relative ones too, all rows, those beyond `steps` zero; mask: bit
+    per dimension; status: STATUSES; received_ns, acked_ns: of the gateway; obs_ns: time of the
+    observation that it answers.
+    """
+    return np.dtype(
+        [
+            ("received_ns", "<i8"),
+            ("acked_ns", "<i8"),
+            ("chunk", "<i8"),
+            ("epoch", "<i8"),
+            ("obs", "<i8"),
+            ("obs_ns", "<i8"),
+            ("dt_ns", "<i8"),
+            ("margin_ns", "<i8"),
+            ("splice_gap", "<f8"),
+            ("steps", "<i4"),
+            ("first_applied", "<i4"),
+            ("late", "<i4"),
+            ("clipped", "<i4"),
+            ("mask", "<u4"),
+            ("representation", "u1"),
+            ("mode", "u1"),
+            ("status", "u1"),
+            ("offset_ns", "<i8", (MOST_STEPS,)),
+            ("values", "<f4", (MOST_STEPS * width,)),
+        ],
+        align=True,
+    )

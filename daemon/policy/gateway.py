@@ -1,0 +1,437 @@
+"""The gateway: the one process that policies talk to. It looks, checks and passes on; arms decide.
+
+One thread, one poll loop. Nothing here can move an arm: a chunk goes into a ring, and the arm's own
+process plays it while lease, heartbeat and a person's permission are good.
+"""
+
+import secrets
+from collections import Counter, deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import zmq
+
+from recd import __version__
+from recd.config.errors import RecdError
+from recd.config.messages import (
+    REQUEST_LIMITS,
+    MessageError,
+    decode,
+    encode,
+    parse_request,
+    reply_error,
+    reply_ok,
+    request_id_of,
+)
+from recd.config.models import RobotConfig
+from recd.config.policy_streams import Held
+from recd.config.policy_wire import (
+    MOST_STEPS,
+    POLICY_VERSION,
+    REQUESTS,
+    Mode,
+    Representation,
+    Status,
+    pack,
+    unpack,
+)
+from recd.daemon.policy.desk import Answer, Desk
+from recd.daemon.policy.layout import ActionLayout, layout_of
+from recd.daemon.policy.leases import Leases
+from recd.daemon.policy.observe import NotNow, Observer
+from recd.daemon.policy.seats import Seats
+from recd.daemon.policy.sockets import Peer, Sockets, policy_access
+from recd.daemon.policy.waiting import Wanted, read_wanted
+from recd.daemon.supervisor.access import Caller, RefusedError, check_role
+from recd.daemon.supervisor.doors import Letter
+from recd.daemon.supervisor.patience import Patience
+from recd.daemon.worker import WorkerContext
+from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns
+
+TURN_MS = 20
+"""Longest wait of a turn: leases and unanswered chunks are looked at this often."""
+
+BEAT_NS = NS_PER_S // 5
+STATS_NS = NS_PER_S
+LATENCIES = 512
+WAITING_MOST = 64
+"""Observations that may be waited for at once, one per connection."""
+
+
+def run(ctx: WorkerContext) -> int:
+    """Life of the gateway: open the doors, serve until told to stop."""
+    robot = RobotConfig.model_validate(ctx.robot)
+    assert robot.policy is not None, "there is no gateway without the section"
+    access = policy_access(robot.control, robot.policy)
+    sockets = Sockets(Path(ctx.spec.runtime_dir), access)
+    try:
+        gateway = Gateway(ctx, robot, sockets)
+        ctx.ready(endpoints=[door.endpoint.text for door in sockets.doors])
+        while not ctx.stopping:
+            gateway.turn()
+        gateway.end()
+    finally:
+        sockets.close()
+    return 0
+
+
+class Gateway:
+    """Everything that one gateway knows, and its loop."""
+
+    def __init__(self, ctx: WorkerContext, robot: RobotConfig, sockets: Sockets) -> None:
+        policy = robot.policy
+        assert policy is not None
+        self._ctx, self._robot, self._sockets = ctx, robot, sockets
+        self.session_id = secrets.token_hex(8)
+        self._policy = policy
+        self._observer = Observer(ctx, robot)
+        self._seats = Seats(ctx, robot)
+        self._leases = Leases.begin(
+            self._seats.epochs(),
+            keep_ns=round(policy.lease_kept_s * NS_PER_S),
+            stuck_ns=round(policy.stuck_s * NS_PER_S),
+        )
+        self._seats.tell_leases(self._leases)
+        self._desk = Desk(ctx, robot, self._leases, self._observer, self._seats)
+        self._patience = Patience()
+        self._wanted: dict[Peer, Wanted] = {}
+        self._layout: ActionLayout | None = None
+        self._statuses: Counter[str] = Counter()
+        self._latency_ms: deque[float] = deque(maxlen=LATENCIES)
+        self._seq = 0
+        self._beat_at_ns = self._stats_at_ns = 0
+
+    # --- the loop --------------------------------------------------------------------------
+
+    def turn(self) -> None:
+        """Wait for something, then bring everything up to date."""
+        self._poll()
+        now = now_ns()
+        for message in self._ctx.messages():
+            if message["ty"] == "revoke":
+                pair = message.get("pair")
+                pairs = [pair] if pair in self._leases.by_pair else self._leases.by_pair
+                self._free(self._leases.release(pairs), "revoked")
+        self._sockets.watch_keys()
+        for peer, letter in self._sockets.letters("actions"):
+            self._hear_action(peer, letter, now)
+        for answer in self._desk.answers(now_ns()):
+            self._send_answer(answer)
+        for peer, letter in self._sockets.letters("requests"):
+            self._hear_request(peer, letter, now)
+        for peer, letter in self._sockets.letters("observations"):
+            self._hear_wanted(peer, letter, now)
+        self._free(self._leases.expire(now), "silent")
+        self._serve_wanted()
+        self._tell(now)
+
+    def _poll(self) -> None:
+        poller = zmq.Poller()
+        poller.register(self._ctx.link.fd, zmq.POLLIN)
+        for socket in self._sockets.polled():
+            poller.register(socket, zmq.POLLIN)
+        bells = [reader.doorbell for reader in self._seats.verdicts.values()]
+        if self._wanted:
+            bells += [reader.doorbell for reader in self._observer.readers()]
+        for bell in bells:
+            if bell is not None:
+                poller.register(bell.fd, zmq.POLLIN)
+        poller.poll(TURN_MS)
+        for bell in bells:
+            if bell is not None:
+                bell.drain()
+
+    def end(self) -> None:
+        """Nobody may act any more; who waits is told."""
+        self._free(self._leases.release(self._leases.by_pair), "the gateway ends")
+
+    # --- actions ---------------------------------------------------------------------------
+
+    def _hear_action(self, peer: Peer, letter: Letter, now: int) -> None:
+        if self._patience.ignores(peer, now):
+            return
+        if not self._patience.has_credit(peer, now):
+            self._count("busy")
+            if self._patience.tell_busy(peer, now):
+                self._ack(peer, None, {"status": Status.BUSY, "reason": "too many messages"})
+            return
+        header: Mapping[str, Any] = {}
+        try:
+            caller = self._sockets.caller(peer, letter)
+            header, buffers = unpack(_whole(letter))
+            match header.get("ty"):
+                case "hb":
+                    self._hear_beat(peer, header, now)
+                case "act":
+                    check_role(caller, "act", "policy")
+                    refused = self._desk.take(peer, header, buffers, self._known_layout(), now)
+                    if refused is not None:
+                        self._send_answer(refused)
+                case other:
+                    raise MessageError(f"ty: expected act or hb, found {str(other)[:40]!r}")
+        except RefusedError as error:
+            self._ack(peer, header, _complaint(Status.REFUSED, error))
+            return
+        except MessageError as error:
+            self._reject(peer, error, now)
+            self._ack(peer, header, _complaint(Status.MALFORMED, error))
+            return
+        except RecdError as error:
+            self._ack(peer, header, _complaint(Status.LOST, error))
+            return
+        self._patience.good(peer, now)
+
+    def _hear_beat(self, peer: Peer, header: Mapping[str, Any], now: int) -> None:
+        """A heartbeat: of the holder or of somebody who only looks. Answered with the state."""
+        lease, progress = header.get("lease"), header.get("progress")
+        ident = lease.get("id") if isinstance(lease, Mapping) else None
+        if type(progress) is not int or not isinstance(ident, str):
+            raise MessageError("hb: expected lease.id and a whole number `progress`")
+        pairs = self._leases.beat(ident, now, progress=progress)
+        self._seats.tell_leases(self._leases)
+        self._count("beats")
+        told = {"ty": "hb", "re": _id_of(header), "held": pairs, "tx": now_ns(),
+                **self._state_words()}  # fmt: skip
+        self._sockets.send(peer, pack(told))
+
+    def _send_answer(self, answer: Answer) -> None:
+        status = str(answer.told["status"])
+        self._statuses[status] += 1
+        self._count("chunks")
+        good = status in (Status.APPLIED, Status.SHADOW, Status.STOPPED)
+        self._count("applied" if good else "refused")
+        if answer.latency_ns:
+            self._latency_ms.append(answer.latency_ns / NS_PER_MS)
+        self._ack(answer.peer, answer.header, answer.told)
+        if not good:
+            reason = {"status": status, "reason": answer.told.get("reason", "")}
+            self._publish("chunk", "refused", {"chunk": answer.told.get("chunk"), **reason})
+
+    def _ack(self, peer: Peer, header: Mapping[str, Any] | None, told: Mapping[str, Any]) -> None:
+        re = "" if header is None else _id_of(header)
+        self._sockets.send(peer, pack({"ty": "ack", "re": re, "tx": now_ns(), **told}))
+
+    def _known_layout(self) -> ActionLayout:
+        """The layout, once every follower has said its limits. RecdError before."""
+        limits = self._seats.limits()
+        if limits is None:
+            raise RecdError(
+                "the arms are still starting: their limits are not known yet", code="starting",
+                mend="Try again in a few seconds; recctl status tells more.",
+            )  # fmt: skip
+        if self._layout is None or limits != self._seats.known_limits:
+            self._layout = layout_of(self._robot, limits)
+            self._seats.known_limits = limits
+        return self._layout
+
+    # --- requests --------------------------------------------------------------------------
+
+    def _hear_request(self, peer: Peer, letter: Letter, now: int) -> None:
+        if self._patience.ignores(peer, now) or not self._patience.has_credit(peer, now):
+            self._count("busy")
+            return
+        request_id = ""
+        try:
+            caller = self._sockets.caller(peer, letter)
+            message = decode(_whole(letter)[0], REQUEST_LIMITS)
+            request_id = request_id_of(message)
+            request = parse_request(message, REQUESTS)
+            check_role(caller, request.cmd, REQUESTS[request.cmd].role)
+            told = reply_ok(request.id, self._carry_out(request.cmd, request.args, caller, now))
+        except MessageError as error:
+            self._reject(peer, error, now)
+            told = reply_error(request_id, error)
+        except RecdError as error:
+            told = reply_error(request_id, error)
+        self._sockets.send(peer, [encode(told)])
+
+    def _carry_out(
+        self, cmd: str, args: Mapping[str, Any], caller: Caller, now: int
+    ) -> Mapping[str, Any]:
+        match cmd:
+            case "describe":
+                return self._describe()
+            case "clock":
+                return {"rx": now, "tx": now_ns(), "t_client": args.get("t_client", ""),
+                        "sid": self.session_id}  # fmt: skip
+            case "lease.acquire":
+                return self._acquire(args, caller, now)
+            case "lease.release":
+                return {"released": self._free(
+                    self._leases.release(self._leases.held_by(args["lease"])), "released"
+                )}  # fmt: skip
+        return self.stats(now)
+
+    def _acquire(self, args: Mapping[str, Any], caller: Caller, now: int) -> Mapping[str, Any]:
+        kind = Held[str(args.get("kind", "policy")).upper()]
+        if kind is Held.TELEOP:
+            check_role(caller, "lease.acquire (teleop)", "teleop")
+        pairs = [args["pair"]] if args.get("pair") else list(self._leases.by_pair)
+        before = {pair: self._leases.of(pair) for pair in pairs}
+        self._leases.acquire(
+            pairs, kind, now, ident=args["lease"], holder=args["name"], key=caller.fingerprint
+        )
+        self._seats.tell_leases(self._leases)
+        for pair in pairs:
+            if self._leases.of(pair) != before[pair]:
+                self._ctx.event("lease acquired", pair=pair, holder=args["name"],
+                                kind=kind.name.lower(), key=caller.fingerprint)  # fmt: skip
+                told = {"pair": pair, **self._leases.of(pair).describe(now)}
+                self._publish("lease", "acquired", told)
+        epoch = self._leases.of(pairs[0]).epoch
+        return {"pairs": pairs, "epoch": epoch, "heartbeat_ms": self._policy.heartbeat_ms // 3}
+
+    def _free(self, pairs: list[str], why: str) -> list[str]:
+        if pairs:
+            self._seats.tell_leases(self._leases)
+        for pair in pairs:
+            self._ctx.event("lease ended", level="warning" if why == "silent" else "info",
+                            pair=pair, reason=why)  # fmt: skip
+            self._publish("lease", "ended", {"pair": pair, "reason": why})
+        return pairs
+
+    def _describe(self) -> Mapping[str, Any]:
+        policy = self._policy
+        return {
+            "version": __version__,
+            "protocol": POLICY_VERSION,
+            "sid": self.session_id,
+            "robot": self._robot.name,
+            "robot_type": self._robot.robot_type,
+            "task": self._robot.dataset.task,
+            "action": self._known_layout().describe(),
+            "cameras": self._observer.describe(),
+            "control_hz": {pair: arm.rate_hz for pair, arm in self._robot.arms.items()},
+            "chunk": {
+                "most_steps": MOST_STEPS,
+                "representations": list(Representation),
+                "modes": list(Mode),
+                "seam": policy.seam,
+                "warm_up": policy.warm_up_chunks,
+            },
+            "timers_ms": {
+                "heartbeat": policy.heartbeat_ms,
+                "lease_kept": round(policy.lease_kept_s * 1000),
+                "observation": round(policy.observation_s * 1000),
+            },
+        }
+
+    def stats(self, now: int) -> dict[str, Any]:
+        """What `stats` and `recctl policy stats` show."""
+        ordered = sorted(self._latency_ms)
+        return {
+            "sid": self.session_id,
+            "leases": {p: lease.describe(now) for p, lease in self._leases.by_pair.items()},
+            "seats": self._seats.describe(now),
+            "chunks": dict(self._statuses),
+            "latency_ms": {
+                "count": len(ordered),
+                "median": ordered[len(ordered) // 2] if ordered else None,
+                "p99": ordered[len(ordered) * 99 // 100] if ordered else None,
+            },
+            "waiting_observations": len(self._wanted),
+            "ignored_messages": self._patience.ignored,
+        }
+
+    # --- observations ----------------------------------------------------------------------
+
+    def _hear_wanted(self, peer: Peer, letter: Letter, now: int) -> None:
+        if self._patience.ignores(peer, now) or not self._patience.has_credit(peer, now):
+            self._count("busy")
+            return
+        header: Mapping[str, Any] = {}
+        try:
+            self._sockets.caller(peer, letter)
+            header, _ = unpack(_whole(letter))
+            wanted = read_wanted(header, self._observer.cameras, now)
+        except (MessageError, RefusedError) as error:
+            if isinstance(error, MessageError):
+                self._reject(peer, error, now)
+            self._no_observation(peer, _id_of(header), error.message, code=error.code)
+            return
+        self._patience.good(peer, now)
+        older = self._wanted.pop(peer, None)
+        if older is not None:
+            self._no_observation(peer, older.ident, "asked again before it was answered")
+        elif len(self._wanted) >= WAITING_MOST:
+            self._no_observation(peer, wanted.ident, "too many wait for observations")
+            return
+        self._wanted[peer] = wanted
+
+    def _serve_wanted(self) -> None:
+        for peer, wanted in list(self._wanted.items()):
+            now = now_ns()
+            seen = self._observer.seen(wanted.after)
+            after_ns = max(wanted.newer_than_ns, 0 if seen is None else seen.t_ref_ns)
+            found = self._observer.look(wanted.cameras, now, after_ns=after_ns)
+            if isinstance(found, NotNow):
+                if now >= wanted.until_ns:
+                    del self._wanted[peer]
+                    self._no_observation(peer, wanted.ident, found.reason, stream=found.stream)
+                continue
+            del self._wanted[peer]
+            told = {
+                "ty": "obs", "re": wanted.ident, "sid": self.session_id, "obs": found.number,
+                "t_ref": found.t_ref_ns, "tx": now, "task": self._robot.dataset.task,
+                **self._state_words(),
+            }  # fmt: skip
+            parts = pack(told, found.arrays)
+            if self._sockets.send(peer, parts):
+                self._count("observations")
+                self._count("bytes", sum(len(part) for part in parts))
+
+    def _no_observation(self, peer: Peer, re: str, reason: str, **fields: Any) -> None:
+        told = {"ty": "none", "re": re, "sid": self.session_id, "reason": reason, "tx": now_ns(),
+                **fields, **self._state_words()}  # fmt: skip
+        self._sockets.send(peer, pack(told))
+
+    def _state_words(self) -> dict[str, Any]:
+        """What every answer says of leases and arms."""
+        return {
+            "lease": {pair: lease.epoch for pair, lease in self._leases.by_pair.items()},
+            "arms": self._seats.words(),
+        }
+
+    # --- what is told ----------------------------------------------------------------------
+
+    def _tell(self, now: int) -> None:
+        for pair, words in self._seats.changes():
+            self._publish("motion", "motion", {"pair": pair, **words})
+        if now >= self._beat_at_ns:
+            self._beat_at_ns = now + BEAT_NS
+            held = any(lease.kind is not Held.NOBODY for lease in self._leases.by_pair.values())
+            self._ctx.status.beat("serving" if held else "waiting",
+                                  progress=int(self._statuses.total()))  # fmt: skip
+        if now >= self._stats_at_ns:
+            self._stats_at_ns = now + STATS_NS
+            self._ctx.link.send("policy", **self.stats(now))
+
+    def _publish(self, topic: str, event: str, fields: Mapping[str, Any]) -> None:
+        self._seq += 1
+        head = {"v": POLICY_VERSION, "sid": self.session_id, "seq": self._seq, "t_ns": now_ns()}
+        self._sockets.publish(topic, encode({**fields, **head, "event": event}))
+
+    def _reject(self, peer: Peer, error: RecdError, now: int) -> None:
+        self._count("malformed")
+        if self._patience.strike(peer, now):
+            self._ctx.log.warning("peer not heard for a while", reason=error.message)
+
+    def _count(self, name: str, by: int = 1) -> None:
+        self._ctx.status.count(name, by)
+
+
+def _whole(letter: Letter) -> list[bytes]:
+    """The parts of a letter. MessageError when it had more than a message has."""
+    if letter.count != len(letter.parts) or not letter.parts:
+        raise MessageError(f"expected a header and at most 2 buffers, found {letter.count} parts")
+    return letter.parts
+
+
+def _complaint(status: Status, error: RecdError) -> dict[str, Any]:
+    return {"status": status, "reason": error.message, "mend": error.mend, "code": error.code}
+
+
+def _id_of(header: Mapping[str, Any]) -> str:
+    found = header.get("id")
+    return found if isinstance(found, str) and len(found) <= 64 else ""

@@ -13,7 +13,7 @@ from recd.config.errors import ConfigError, RecdError
 from recd.config.load import dump, load_robot
 from recd.config.models import CameraConfig, RealtimeConfig, RobotConfig
 from recd.config.streams import RAW_PAYLOADS, frame_payload
-from recd.daemon.arms.ports import latency_timer_ms, owning_group, port_users
+from recd.daemon.arms.ports import latency_timer_ms, port_users
 from recd.daemon.cameras.access import users_of
 from recd.daemon.cameras.v4l2 import device_path
 from recd.daemon.doctor import clip, machine
@@ -24,6 +24,7 @@ from recd.daemon.doctor.headroom import LITTLE, load_of, works
 from recd.daemon.doctor.usb import usb_devices, usb_name_of
 from recd.daemon.encode.choice import CodecPolicy
 from recd.daemon.encode.codecs import CodecSettings
+from recd.daemon.permission import group_of
 from recd.daemon.preflight import check_here
 
 Problem = tuple[str, str, str, str]
@@ -101,7 +102,7 @@ def _device(key: str, path: str) -> Device:
         return Device(key, path, there=False)
     return Device(
         key, path, there=True, may_use=os.access(path, os.R_OK | os.W_OK),
-        group=owning_group(path), usb=usb_name_of(path),
+        group=group_of(path), usb=usb_name_of(path),
     )  # fmt: skip
 
 

@@ -52,7 +52,9 @@ class InstanceLock:
         for name in FOLDERS:
             shutil.rmtree(self.directory / name, ignore_errors=True)
         for name in FILES:
-            (self.directory / name).unlink(missing_ok=True)
+            path = self.directory / name
+            if not path.is_dir():  # somebody else's, for which the daemon did not start
+                path.unlink(missing_ok=True)
         os.close(self._fd)
         self._fd = -1
         _remove_empty(self.directory)

@@ -18,6 +18,7 @@ from recd.daemon.service import people
 from recd.daemon.service.people import Account
 from recd.daemon.supervisor.access import LOCAL, Caller
 from recd.daemon.supervisor.control import ControlPlane
+from recd.daemon.supervisor.instance import InstanceLock
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="becoming other accounts needs root")
 
@@ -89,6 +90,17 @@ def test_a_runtime_folder_that_cannot_be_made_ends_the_start_in_words(
     assert "RECD_RUNTIME_DIR" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert file.read_text() == "not a folder"
+
+
+def test_a_folder_in_the_place_of_the_socket_is_told_in_words_and_left_alone(
+    tmp_path: Path,
+) -> None:
+    lock = InstanceLock(tmp_path / "robot", "robot")
+    (tmp_path / "robot" / "ctl.sock").mkdir()
+    with pytest.raises(RecdError, match="expected a free place"):
+        ControlPlane(lock.directory, _handle)
+    lock.release()
+    assert [path.name for path in (tmp_path / "robot").iterdir()] == ["ctl.sock"]
 
 
 def account_in(group: str) -> Account:

@@ -20,6 +20,7 @@ from recd.daemon.arms.registers import (
 from recd.daemon.arms.scan import scan_port
 from recd.daemon.arms.side import arm_side
 from recd.daemon.arms.torque import disengage, engage
+from recd.daemon.permission import way_in
 from recd.daemon.sim import launch
 from recd.shm.clock import NS_PER_MS, now_ns, sleep_until_ns
 
@@ -299,7 +300,7 @@ def test_a_forbidden_port_names_the_group_to_join(sim, side) -> None:
     refused = open_error(PermissionError(13, "denied"), side.port, side.bus, side.baud)
     group = grp.getgrgid(os.stat(side.port).st_gid).gr_name
     assert f"it belongs to group {group}" in refused.message
-    assert f"usermod -aG {group}" in refused.mend
+    assert refused.mend == way_in(side.port, usual="dialout")
     assert refused.code == "permission"
 
 

@@ -135,10 +135,12 @@ def explain(key: str, path: str, error: OSError) -> DeviceError:
 
 def never_delivers(key: str, device: str, *, waited_ns: int) -> CameraLostError:
     """It opened and started, but no picture ever came."""
+    mend = "Try 'fourcc: mjpeg', a smaller picture, another USB port or cable; look into 'dmesg'."
+    if "://" in device:
+        mend = "The sender was reached and sends nothing: does a browser show its picture?"
     return CameraLostError(
         f"{key}: {device} opened but delivered no picture in {waited_ns / 1e9:.0f} s",
-        mend="Try 'fourcc: mjpeg', a smaller picture, another USB port or cable, and look "
-        "into 'dmesg'.",
+        mend=mend,
         code="no_frames",
     )
 

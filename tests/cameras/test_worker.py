@@ -1,3 +1,4 @@
+import socket
 import subprocess
 import sys
 
@@ -216,6 +217,16 @@ def test_a_camera_that_never_delivers_is_told_and_opened_again(webcam, rig):
     assert "fourcc: mjpeg" in lost["fields"]["mend"]
     worker.await_message("ready")
     assert worker.stop() == 0
+
+
+def test_a_sender_that_is_reached_and_sends_nothing_is_no_matter_of_usb(rig):
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        address = f"http://127.0.0.1:{mute.getsockname()[1]}/stream.mjpg"
+        worker = rig({"source": "http", "device": address, "width": 320, "height": 240})
+        lost = worker.await_message("event", "camera.lost")
+    assert lost["fields"]["code"] == "no_frames"
+    assert address in lost["fields"]["reason"]
+    assert "USB" not in lost["fields"]["mend"]
 
 
 def test_a_camera_process_carries_no_library_that_its_source_does_not_need():

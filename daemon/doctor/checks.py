@@ -70,7 +70,7 @@ def _usable(device: Device) -> Finding:
         return Finding(
             "device", device.key, Level.FAIL,
             f"no permission for {device.path} (group {device.group})", expected,
-            f"sudo usermod -aG {device.group} $USER, then log in again",
+            device.way_in,
         )  # fmt: skip
     if strangers := [user for user in device.users if not user.startswith("recd")]:
         return Finding("device", device.key, Level.WARN, f"in use by {', '.join(strangers)}",

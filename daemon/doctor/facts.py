@@ -22,7 +22,7 @@ class UsbDevice:
 @dataclass(frozen=True, slots=True)
 class Device:
     """One configured camera or bus. key: of the configuration; path: as the kernel knows it; usb:
-    name of its UsbDevice, "" for none; stream_bytes_per_s: what a camera sends, estimated for
+    name of its UsbDevice, "" for none; way_in: how this user gets to use it; stream_bytes_per_s: what a camera sends, estimated for
     compressed pictures; latency_timer_ms: of FTDI adapters; users: other processes that have it."""
 
     key: str
@@ -30,6 +30,7 @@ class Device:
     there: bool
     may_use: bool = True
     group: str = ""
+    way_in: str = ""
     usb: str = ""
     stream_bytes_per_s: float = 0.0
     compressed: bool = False

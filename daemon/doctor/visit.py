@@ -24,7 +24,7 @@ from recd.daemon.doctor.headroom import LITTLE, load_of, works
 from recd.daemon.doctor.usb import usb_devices, usb_name_of
 from recd.daemon.encode.choice import CodecPolicy
 from recd.daemon.encode.codecs import CodecSettings
-from recd.daemon.permission import group_of
+from recd.daemon.permission import group_of, way_in
 from recd.daemon.preflight import check_here
 
 Problem = tuple[str, str, str, str]
@@ -79,7 +79,7 @@ def _devices(robot: RobotConfig) -> Iterable[Device]:
     for name, camera in robot.cameras.items():
         if camera.source in NODE_SOURCES and camera.device:
             path = device_path(camera.device)
-            found = _device(f"cameras.{name}", path)
+            found = _device(f"cameras.{name}", path, usual="video")
             users = tuple(str(user) for user in users_of(path)) if found.there else ()
             payload = frame_payload(camera.source, camera.fourcc)
             raw = RAW_PAYLOADS.get(payload)
@@ -93,16 +93,16 @@ def _devices(robot: RobotConfig) -> Iterable[Device]:
         for side, bus in (("leader", arm.leader), ("follower", arm.follower)):
             if bus is not None and bus.port != "sim":
                 users = tuple(f"{u.command} (pid {u.pid})" for u in port_users(bus.port))
-                found = _device(f"arms.{pair}.{side}", bus.port)
+                found = _device(f"arms.{pair}.{side}", bus.port, usual="dialout")
                 yield replace(found, users=users, latency_timer_ms=latency_timer_ms(bus.port))
 
 
-def _device(key: str, path: str) -> Device:
+def _device(key: str, path: str, *, usual: str) -> Device:
     if not os.path.exists(path):
         return Device(key, path, there=False)
     return Device(
         key, path, there=True, may_use=os.access(path, os.R_OK | os.W_OK),
-        group=group_of(path), usb=usb_name_of(path),
+        group=group_of(path), way_in=way_in(path, usual=usual), usb=usb_name_of(path),
     )  # fmt: skip
 
 

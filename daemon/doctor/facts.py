@@ -21,9 +21,10 @@ class UsbDevice:
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """One configured camera or bus. key: of the configuration; path: as the kernel knows it; usb:
-    name of its UsbDevice, "" for none; way_in: how this user gets to use it; stream_bytes_per_s: what a camera sends, estimated for
-    compressed pictures; latency_timer_ms: of FTDI adapters; users: other processes that have it."""
+    """One configured camera or bus. key: of the configuration; path: as the kernel knows it;
+    way_in: how this user gets to use it; usb: name of its UsbDevice, "" for none;
+    stream_bytes_per_s: what a camera sends, estimated for compressed pictures; latency_timer_ms:
+    of FTDI adapters; users: other processes that have it."""
 
     key: str
     path: str

@@ -169,6 +169,10 @@ class Keyboard:
         os.write(self.ours, key)
 
 
+def takes_since(robot, before):
+    return [take["state"] for take in robot.client.call("episodes")["episodes"][before:]]
+
+
 def test_keys_on_a_terminal_do_what_lerobots_do_and_hold_and_mark(robot):
     before = len(robot.client.call("episodes")["episodes"])
     with Keyboard(robot, "-n", "3", "--episode-time", "60") as terminal:
@@ -185,7 +189,7 @@ def test_keys_on_a_terminal_do_what_lerobots_do_and_hold_and_mark(robot):
         terminal.sees(b"recording 2/3")
         until(lambda: robot.rows() > 5, "rows")
         terminal.press(b"\x1b[D")
-        terminal.sees(b"1 re-recorded")
+        until(lambda: takes_since(robot, before)[1:2] == ["discarded"], "the take to be discarded")
         until(lambda: robot.rows() > 5, "rows")
         terminal.press(b" ")
         terminal.sees(b"HELD")
@@ -194,8 +198,8 @@ def test_keys_on_a_terminal_do_what_lerobots_do_and_hold_and_mark(robot):
         terminal.press(b"\x1b")
         terminal.sees(b"stopped")
         assert terminal.process.wait(30) == 0
+    assert takes_since(robot, before) == ["saved", "discarded", "saved"]
     takes = robot.client.call("episodes")["episodes"][before:]
-    assert [take["state"] for take in takes] == ["saved", "discarded", "saved"]
     assert [mark["label"] for mark in takes[0]["marks"]] == ["success"]
 
 
@@ -252,7 +256,8 @@ def test_the_live_line_of_a_running_plan_fits_80_columns(robot):
     lines = [click.unstyle(line) for line in re.split(r"\r\x1b\[2K|\r\n", shown)]
     live = [line for line in lines if line.startswith("recording 1/1")]
     assert max(map(len, live)) < 80
-    assert re.search(r" left  .*\d+ lost  .*fps  .*Hz  disk \d", live[-1]), live[-1]
+    # What stands behind these on a busy computer is for test_live_line.py.
+    assert re.search(r" left  .*\d+ lost", live[-1]), live[-1]
 
 
 def test_a_watched_status_is_one_document_a_line_until_ctrl_c(robot):

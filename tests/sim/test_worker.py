@@ -83,7 +83,7 @@ def test_the_worker_offers_every_simulated_device_of_a_robot(tmp_path):
         assert Path(ready["calibrations"]["main.leader"]).name == "demo_leader.json"
         port = scs.PortHandler(ready["endpoints"]["main.follower"])
         assert port.openPort()
-        port.setPacketTimeout = lambda _: port.setPacketTimeoutMillis(2000)
+        port.setPacketTimeout = lambda _: port.setPacketTimeoutMillis(20_000)
         assert scs.PacketHandler(0).ping(port, 1)[1] == scs.COMM_SUCCESS
         port.closePort()
         assert set(ready["cameras"]) == {"front"}

@@ -226,9 +226,13 @@ class Take:
         return (seen[0], seen[-1]) if seen else (0, 0)
 
     def first_surplus(self) -> int | None:
-        """Ring index of the step in the first row beyond the end; None when there is none."""
+        """Ring index of the first step beyond the end, be it a row already or only taken; None
+        when there is none."""
         kept = self._kept_rows()
-        return self._indices[kept] if kept < len(self._indices) else None
+        if kept < len(self._indices):
+            return self._indices[kept]
+        waiting = self._aligner.needed_from
+        return waiting if waiting >= 0 else None
 
     def _kept_rows(self) -> int:
         end = self.row if self.limit is None else min(self.row, self.limit)

@@ -209,7 +209,7 @@ class EncoderWorker:
         del self._open[uid]
         take.lost += self._reader.lost - opened.lost_before
         if take.spec.step and (surplus := take.first_surplus()) is not None:
-            # Decided while `end` was on its way: the next episode begins with it. The ring still
+            # Taken while `end` was on its way: the next episode begins with it. The ring still
             # holds it, for its source leaves the two slots behind a reader alone.
             self._reader.seek(max(surplus, self._oldest_held()))
         closing = Closing(take, self._camera, self._key, opened.final, opened.earlier)

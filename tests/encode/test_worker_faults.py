@@ -1,6 +1,7 @@
 import json
 import os
 import resource
+import signal
 from pathlib import Path
 
 import av
@@ -207,6 +208,29 @@ def test_steps_wait_for_their_take_and_each_is_a_row(make_rig, shown):
     assert shown(closed["path"]) == list(range(21)) == records["source_seq"].tolist()
     assert not records["flags"].any()
     assert records["tick_ns"].tolist() == records["capture_ns"].tolist()
+
+
+def test_a_step_that_came_together_with_the_end_is_row_0_of_the_next_take(make_rig, shown):
+    rig = make_rig(step=True)
+    rig.ready()
+    first, _ = rig.begin(grid="step")
+    for k in range(5):
+        rig.frame(k, 1000 + k)
+    rig.told(first, 5)
+    rig.process.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, rig.process.pid, os.WSTOPPED)
+    rig.link.send("end", uid=first, ticks=5, keep=True)
+    rig.frame(5, 1005)
+    rig.process.send_signal(signal.SIGCONT)
+    closed = rig.answer("closed", uid=first)
+
+    second, _ = rig.begin(grid="step")
+    rig.frame(6, 1006)
+    rig.told(second, 1)
+    again = rig.end(second, 2)
+
+    assert shown(closed["path"]) == list(range(5))
+    assert shown(again["path"]) == [5, 6]
 
 
 def test_an_ended_step_take_that_is_owed_rows_closes_with_flagged_ones(make_rig, shown):

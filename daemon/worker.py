@@ -293,7 +293,7 @@ def main(argv: list[str] | None = None) -> int:
     """Entry of every worker process. Returns its exit code: 0 asked to end, 1 failed, 2 refused."""
     arguments = sys.argv[1:] if argv is None else argv
     realtime.die_with_parent()
-    if os.getppid() == 1 and os.environ.get("RECD_PARENT_PID", "1") != "1":
+    if os.environ.get("RECD_PARENT_PID", str(os.getppid())) != str(os.getppid()):
         return 0  # the supervisor died before the kernel knew whom to tell us about
     spec = _read_spec(int(arguments[0]))
     _set_title(spec)

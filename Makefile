@@ -17,8 +17,11 @@ env-test:
 demo: env ## record three short episodes with the simulated robot and verify the dataset
 	@$(BIN)/recctl demo
 
+DAILY := not soak and not interop and not systemd
 test: env-test ## the test suite
-	@$(BIN)/python -m pytest -n 2 -m "not soak and not interop and not systemd"
+	@status=0; \
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not alone and $(DAILY)" || status=1; \
+	$(BIN)/python -m pytest -m "alone and $(DAILY)" || status=1; exit $$status
 
 lint: env-test ## lint, format, strict types, import layers
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -1,28 +1,20 @@
 """For all tests: the same examples in every run, and what may run side by side.
 
-`make test` runs two processes (pytest-xdist). A file's tests stay together, for their fixtures; all
-tests of tests/e2e do too, because one daemon that records takes a core.
+`make test` runs two processes (pytest-xdist) for tests that compute, then one for those that speak
+with a robot in real time: on two cores a neighbour would be a fault that nobody ordered.
 """
 
 import signal
-from typing import Any
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from xdist.scheduler import LoadScopeScheduling
 
-TOGETHER = "tests/e2e"
+ALONE = {"arms", "cameras", "clients", "e2e", "perf", "sim", "simcam", "supervisor"}
+"""Folders of tests with serial lines, paced streams or daemons."""
 
 settings.register_profile("fixed", derandomize=True)
 settings.load_profile("fixed")  # `make soak` draws others: --hypothesis-profile=default
-
-
-class ByFile(LoadScopeScheduling):
-    """Hands out whole files, the longest first, and TOGETHER as if it were one file."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.partition("::")[0]
-        return TOGETHER if file.startswith(f"{TOGETHER}/") else file
 
 
 def pytest_configure() -> None:
@@ -31,5 +23,9 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
-    return ByFile(config, log)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what runs alone by its folder."""
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.relative_to(here).parts[0] in ALONE:
+            item.add_marker("alone")

@@ -26,6 +26,7 @@ from recd.perf.storm.invariants import (
     servo_entries,
     staging_left,
 )
+from recd.perf.storm.shims import may_preload, preloaded
 from recd.perf.storm.subject import StormSubject, await_true
 from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns, sleep_until_ns
 
@@ -207,7 +208,7 @@ class Storm:
                 struck.findings += left_behind(tree, self.subject.directory)
             return
         sleep_until_ns(now_ns() + round(draw.uniform(*fault.lasts_s) * NS_PER_S))
-        if fault.heal is not None:
+        if fault.heal is not None and not fault.until_end:
             fault.heal(self.subject, struck.made)
 
     def _end(self, fault: Fault, struck: _Struck, draw: Random) -> None:
@@ -238,6 +239,9 @@ class Storm:
             self._read_state(struck)
         if struck.reply.get("state") == "saved":
             self.saved[struck.uid] = int(struck.reply["rows"])
+        if fault.heal is not None and fault.until_end:
+            struck.ended_ns = now_ns()
+            fault.heal(self.subject, struck.made)
 
     def _settled(self, uid: str) -> dict[str, Any]:
         def look() -> dict[str, Any] | None:
@@ -413,12 +417,14 @@ def draw_faults(table: Sequence[Fault], *, seed: int, count: int) -> list[Fault]
 
 @contextmanager
 def storm_subject(folder: Path, *, disk: bool) -> Iterator[StormSubject]:
-    """A daemon in folders below `folder`; its dataset on a small disk of its own when `disk`."""
+    """A daemon in folders below `folder`; its dataset on a small disk of its own when `disk`, its
+    clock and syncs open to faults where there is a compiler."""
     with ExitStack() as stack:
         # A socket's path has at most 107 bytes.
         base = stack.enter_context(tempfile.TemporaryDirectory(prefix="recd-storm-"))
         home = stack.enter_context(small_disk(folder / "disk")) if disk else folder
-        subject = StormSubject(folder, Path(base), home / "dataset", SETTINGS)
+        variables = {} if may_preload() else preloaded(folder)
+        subject = StormSubject(folder, Path(base), home / "dataset", SETTINGS, variables)
         stack.callback(subject.destroy)
         yield subject
 

@@ -157,6 +157,18 @@ class Storm:
         await_true(following, "the arms to follow again", BACK_WITHIN_S)
         client.wait_until("READY", timeout_s=BACK_WITHIN_S)
 
+    def _arms_back(self) -> bool:
+        """The arms follow, or would: an armed follower waits until the leader is led to where it
+        holds. The simulated leader comes by there once in its round of some ten seconds; that is a
+        person's time and not the recovery's."""
+        motion = self.subject.client.status()["arms"]["main"]["motion"]
+        if motion.get("state") == "TELEOP" or motion.get("waiting_joints"):
+            return True
+        with suppress(RecdError):  # its bus is not back yet
+            self.subject.client.arm()
+        self.subject.client.pause(0.5)
+        return False
+
     def _state(self) -> str:
         return str(self.subject.client.status()["state"])
 
@@ -264,9 +276,11 @@ class Storm:
             subject.end()
             return self._restart(struck)
         if fault.rearms:
-            self._follow_again()
+            await_true(self._arms_back, "the arms to be back", BACK_WITHIN_S)
         subject.client.wait_until("READY", timeout_s=BACK_WITHIN_S)
         took_s = _s(now_ns() - struck.ended_ns) if struck.back_s is None else struck.back_s
+        if fault.rearms:
+            self._follow_again()
         struck.findings += self._goal_jumps()
         return took_s
 

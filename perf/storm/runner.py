@@ -81,6 +81,7 @@ class _Struck:
     made: dict[str, Any] = field(default_factory=dict)
     at_ns: int = 0
     ended_ns: int = 0
+    healed_ns: int = 0
     back_s: float | None = None
     reply: dict[str, Any] = field(default_factory=dict)
     losses: dict[str, int] = field(default_factory=dict)
@@ -252,7 +253,7 @@ class Storm:
         if struck.reply.get("state") == "saved":
             self.saved[struck.uid] = int(struck.reply["rows"])
         if fault.heal is not None and fault.until_end:
-            struck.ended_ns = now_ns()
+            struck.healed_ns = now_ns()
             fault.heal(self.subject, struck.made)
 
     def _settled(self, uid: str) -> dict[str, Any]:
@@ -278,7 +279,8 @@ class Storm:
         if fault.rearms:
             await_true(self._arms_back, "the arms to be back", BACK_WITHIN_S)
         subject.client.wait_until("READY", timeout_s=BACK_WITHIN_S)
-        took_s = _s(now_ns() - struck.ended_ns) if struck.back_s is None else struck.back_s
+        since_ns = struck.healed_ns or struck.ended_ns
+        took_s = _s(now_ns() - since_ns) if struck.back_s is None else struck.back_s
         if fault.rearms:
             self._follow_again()
         struck.findings += self._goal_jumps()

@@ -134,7 +134,7 @@ def use_up_files(name: str) -> Callable[[StormSubject, Random], Made]:
 def give_files_back(_: StormSubject, made: Made) -> None:
     """The limit as it was, if the process still lives."""
     try:
-        _, hard = resource.prlimit(made["pid"], resource.RLIMIT_NOFILE)
+        hard = resource.prlimit(made["pid"], resource.RLIMIT_NOFILE)[1]
         resource.prlimit(made["pid"], resource.RLIMIT_NOFILE, (made["limit"], hard))
     except ProcessLookupError:
         return

@@ -6,6 +6,7 @@ the action, acts once, on the first process that passes. Without them `fault_poi
 function: no lookup, no branch.
 """
 
+import errno
 import os
 import signal
 from collections.abc import Callable, Mapping
@@ -16,6 +17,10 @@ ENVIRONMENT_KEY = "RECD_FAULT"
 FOLDER_KEY = "RECD_FAULT_FOLDER"
 ACTIONS = ("kill", "error", "pause")
 """kill: SIGKILL to oneself; error: OSError(EIO); pause: SIGSTOP until the test sends SIGCONT."""
+
+
+NOT_ARMED = frozenset({errno.ENOENT, errno.EMFILE, errno.ENFILE})
+"""No file of this name; or none can be opened by this process, so that none can arm it."""
 
 
 class InjectedFaultError(OSError):
@@ -67,7 +72,9 @@ def looking_into(folder: Path) -> Callable[[str], None]:
         try:
             action = armed.read_text()
             armed.unlink()
-        except FileNotFoundError:
+        except OSError as error:
+            if error.errno not in NOT_ARMED:
+                raise
             return
         _do(action, name)
 

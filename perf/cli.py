@@ -181,9 +181,10 @@ def storm(seed: int, count: int, first: int, only: tuple[str, ...], disk: bool |
     from recd.perf.storm.faults import FAULTS
     from recd.perf.storm.report import append
     from recd.perf.storm.runner import draw_faults, run_storm
+    from recd.perf.storm.shims import SHIM_FAULTS, may_preload
 
     with_disk = not may_mount() if disk is None else disk
-    table = [*FAULTS, *(DISK_FAULTS if with_disk else ())]
+    table = [*FAULTS, *(DISK_FAULTS if with_disk else ()), *(() if may_preload() else SHIM_FAULTS)]
     table = [fault for fault in table if not only or any(word in fault.name for word in only)]
     if not table:
         raise RecdError(f"--only {only}: no fault has such a name", code="config")

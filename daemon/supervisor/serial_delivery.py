@@ -36,7 +36,12 @@ class SerialDelivery:
         if not self._priority or now < self._next_ns:
             return
         self._next_ns = now + CHECK_NS
-        for pid in _unbound_workers():
+        try:
+            workers = _unbound_workers()
+        except OSError as error:  # no descriptor is left: the recording goes on, we look again
+            self.answer = f"refused: /proc: {error.strerror}"
+            return
+        for pid in workers:
             if not self._raise(pid):
                 return
 

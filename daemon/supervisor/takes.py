@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from recd.config.errors import RecdError
 from recd.config.models import RobotConfig
+from recd.daemon.supervisor.steps import SOURCE_ENDED
 from recd.shm.clock import NS_PER_S, tick_at_or_before
 
 LONGEST_NS = 990 * NS_PER_S
@@ -18,6 +19,10 @@ LONGEST_WARN_NS = 60 * NS_PER_S
 """So long before that the operator is told."""
 
 LIMIT_REASON = "longest episode"
+
+ON_PURPOSE = frozenset({"", "stop", "plan", "shutdown", SOURCE_ENDED, LIMIT_REASON})
+"""Reasons for the end of an episode that are no fault: somebody or the plan wanted it, or nothing
+more could come."""
 
 RESUMES = 3
 """A take that has cost more writers than this is not gone on with: recovery gets it."""
@@ -232,3 +237,8 @@ def make_staging(staging: Path) -> None:
             mend="check the permissions and the free space of the dataset folder",
             code="dataset",
         ) from error
+
+
+def fault_of(end_reason: str) -> str:
+    """Why a fault ended the episode, "" when none did."""
+    return "" if end_reason in ON_PURPOSE else end_reason

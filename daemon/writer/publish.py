@@ -21,7 +21,7 @@ from recd.daemon.dataset import (
 from recd.daemon.encode.images import read_pictures
 from recd.daemon.session import verdict
 from recd.daemon.session.summary import EpisodeSummary
-from recd.daemon.supervisor.takes import LIMIT_REASON
+from recd.daemon.supervisor.takes import fault_of
 from recd.daemon.writer.arms import (
     arm_devices,
     arm_facts,
@@ -211,7 +211,7 @@ class Publisher:
             first += len(joints)
         return EpisodeSummary(
             duration_s=rows / fps, rows=rows, fps=fps, cameras=cameras, buses=buses,
-            restarts=seal.get("restarts", {}), fault=_fault_of(seal),
+            restarts=seal.get("restarts", {}), fault=fault_of(str(seal.get("end_reason", ""))),
         )  # fmt: skip
 
     def _sides(self, episode: Episode, pair: str) -> list[tuple[str, Any]]:
@@ -283,8 +283,3 @@ def _histogram(closed: Mapping[str, Any]) -> CameraHistogram:
     told = closed["statistics"]
     counts = np.frombuffer(told["hist"], np.uint64).reshape(3, 256)
     return CameraHistogram(int(told["count"]), counts)
-
-
-def _fault_of(seal: Mapping[str, Any]) -> str:
-    reason = str(seal.get("end_reason", ""))
-    return "" if reason in ("stop", "", "time", "plan", "source ended", LIMIT_REASON) else reason

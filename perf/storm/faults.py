@@ -5,6 +5,7 @@ after `lasts_s`), outcome, allowed loss. The invariants are the same for all row
 """
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from random import Random
 from typing import Any, Final
 
 from recd.daemon.faultpoints import arm as arm_point
-from recd.perf.storm.subject import StormSubject
+from recd.perf.storm.subject import StormSubject, await_true
 from recd.shm.clock import NS_PER_S, now_ns, sleep_until_ns
 
 Made = dict[str, Any]
@@ -37,7 +38,8 @@ class Outcome(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Fault:
     """One row. section: of the issue's matrix; loss_ms: allowed loss of the running episode, None
-    when its own outage is what is lost; reads: words of which the operator must read one."""
+    when its own outage is what is lost; reads: words of which the operator must read one;
+    until_end: it is healed only when the episode has ended."""
 
     name: str
     section: int
@@ -48,6 +50,7 @@ class Fault:
     heal: Callable[[StormSubject, Made], None] | None = None
     reads: tuple[str, ...] = ()
     rearms: bool = False
+    until_end: bool = False
 
 
 SECOND_MS = 1000.0
@@ -80,6 +83,61 @@ def kill_everything(subject: StormSubject, draw: Random) -> Made:
     for process in tree:
         process.kill()
     return {"killed": len(tree)}
+
+
+def dies_every_time(name: str) -> Callable[[StormSubject, Random], Made]:
+    """SIGKILL to a worker as often as it comes, until the daemon gives it up."""
+
+    def strike(subject: StormSubject, _: Random) -> Made:
+        killed: set[int] = set()
+
+        def given_up() -> bool:
+            seat = subject.client.status()["processes"][name]
+            if seat["pid"] and seat["pid"] not in killed:
+                killed.add(int(seat["pid"]))
+                os.kill(int(seat["pid"]), signal.SIGKILL)
+            return bool(seat["phase"] == "given_up")
+
+        await_true(given_up, f"{name} to be given up", 90)
+        return {"killed": name, "times": len(killed)}
+
+    return strike
+
+
+def reset(subject: StormSubject, _: Made) -> None:
+    """Leave FAULT, as the operator does."""
+    subject.client.call("reset")
+
+
+def kill_while_gliding(subject: StormSubject, draw: Random) -> Made:
+    """SIGKILL to the follower while it glides back to its leader after a hold."""
+    subject.client.call("hold")
+    sleep_until_ns(now_ns() + NS_PER_S // 3)
+    subject.client.call("resume")
+    glides_ms = draw.randint(50, 800)
+    sleep_until_ns(now_ns() + glides_ms * NS_PER_S // 1000)
+    return {"glides_ms": glides_ms} | kill_worker("arm:main.follower")(subject, draw)
+
+
+def use_up_files(name: str) -> Callable[[StormSubject, Random], Made]:
+    """No process `name` (a worker, or `supervisor`) may open another file."""
+
+    def strike(subject: StormSubject, _: Random) -> Made:
+        pid = subject.pid if name == "supervisor" else subject.worker(name)
+        soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, hard))
+        return {"pid": pid, "limit": soft}
+
+    return strike
+
+
+def give_files_back(_: StormSubject, made: Made) -> None:
+    """The limit as it was, if the process still lives."""
+    try:
+        hard = resource.prlimit(made["pid"], resource.RLIMIT_NOFILE)[1]
+        resource.prlimit(made["pid"], resource.RLIMIT_NOFILE, (made["limit"], hard))
+    except ProcessLookupError:
+        return
 
 
 def stop_worker(name: str) -> Callable[[StormSubject, Random], Made]:
@@ -277,6 +335,8 @@ FAULTS: Final[tuple[Fault, ...]] = (
           reads=("arm:main.follower",), rearms=True),
     Fault("leader process killed", 1, kill_worker("arm:main.leader"), Outcome.ENDS,
           reads=("arm:main.leader",), rearms=True),
+    Fault("follower killed while it glides to its leader", 1, kill_while_gliding, Outcome.ENDS,
+          SECOND_MS, reads=("arm:main.follower",), rearms=True),
     Fault("all devices gone at once", 1, kill_worker("sim"), Outcome.ENDS, None,
           reads=("sim", "camera:", "arm:"), rearms=True),
     Fault("SIGTERM", 2, send(signal.SIGTERM), Outcome.DAEMON_ENDS),
@@ -322,6 +382,16 @@ FAULTS: Final[tuple[Fault, ...]] = (
           lasts_s=(1.0, 2.0), heal=clear_cameras),
     Fault("camera gone and back", 5, picture("disconnect"), Outcome.EITHER, None,
           lasts_s=(0.5, 3.0), heal=clear_cameras),
+    Fault("camera never back in its episode", 5, picture("disconnect"), Outcome.EITHER, None,
+          lasts_s=(2.0, 5.0), heal=clear_cameras, until_end=True, reads=("camera:",)),
+    Fault("supervisor may open no file", 6, use_up_files("supervisor"), Outcome.GOES_ON,
+          lasts_s=(2.0, 4.0), heal=give_files_back),
+    Fault("writer may open no file", 6, use_up_files("writer"), Outcome.GOES_ON,
+          lasts_s=(2.0, 4.0), heal=give_files_back),
+    Fault("camera process dies every time, required: abort", 9, dies_every_time("camera:wrist"),
+          Outcome.ENDS, None, heal=reset, until_end=True, reads=("FAULT", "camera:wrist")),
+    Fault("follower process dies every time", 9, dies_every_time("arm:main.follower"),
+          Outcome.ENDS, heal=reset, until_end=True, reads=("FAULT",), rearms=True),
 )  # fmt: skip
 """In the order of the issue's matrix. Faults of disks are a table of their own (disks.py): they
 need a file system that may be filled."""

@@ -11,6 +11,7 @@ from recd.config.errors import RecdError
 from recd.perf.storm.disks import DISK_FAULTS
 from recd.perf.storm.faults import FAULTS, Fault
 from recd.perf.storm.runner import Bout
+from recd.perf.storm.shims import SHIM_FAULTS
 
 READ_LIMIT = 110
 
@@ -45,7 +46,7 @@ def table(bouts: Sequence[Bout]) -> str:
         "what the operator read |",
         "|---|--:|--:|--:|--:|--:|---|",
     ]
-    for fault in (*FAULTS, *DISK_FAULTS):
+    for fault in (*FAULTS, *DISK_FAULTS, *SHIM_FAULTS):
         if mine := [bout for bout in bouts if bout.fault == fault.name]:
             lines.append(_row(fault, mine))
     return "\n".join(lines)

@@ -26,6 +26,7 @@ from recd.perf.storm.invariants import (
     servo_entries,
     staging_left,
 )
+from recd.perf.storm.shims import may_preload, preloaded
 from recd.perf.storm.subject import StormSubject, await_true
 from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns, sleep_until_ns
 
@@ -80,6 +81,7 @@ class _Struck:
     made: dict[str, Any] = field(default_factory=dict)
     at_ns: int = 0
     ended_ns: int = 0
+    healed_ns: int = 0
     back_s: float | None = None
     reply: dict[str, Any] = field(default_factory=dict)
     losses: dict[str, int] = field(default_factory=dict)
@@ -156,6 +158,18 @@ class Storm:
         await_true(following, "the arms to follow again", BACK_WITHIN_S)
         client.wait_until("READY", timeout_s=BACK_WITHIN_S)
 
+    def _arms_back(self) -> bool:
+        """The arms follow, or would: an armed follower waits until the leader is led to where it
+        holds. The simulated leader comes by there once in its round of some ten seconds; that is a
+        person's time and not the recovery's."""
+        motion = self.subject.client.status()["arms"]["main"]["motion"]
+        if motion.get("state") == "TELEOP" or motion.get("waiting_joints"):
+            return True
+        with suppress(RecdError):  # its bus is not back yet
+            self.subject.client.arm()
+        self.subject.client.pause(0.5)
+        return False
+
     def _state(self) -> str:
         return str(self.subject.client.status()["state"])
 
@@ -207,7 +221,7 @@ class Storm:
                 struck.findings += left_behind(tree, self.subject.directory)
             return
         sleep_until_ns(now_ns() + round(draw.uniform(*fault.lasts_s) * NS_PER_S))
-        if fault.heal is not None:
+        if fault.heal is not None and not fault.until_end:
             fault.heal(self.subject, struck.made)
 
     def _end(self, fault: Fault, struck: _Struck, draw: Random) -> None:
@@ -238,6 +252,9 @@ class Storm:
             self._read_state(struck)
         if struck.reply.get("state") == "saved":
             self.saved[struck.uid] = int(struck.reply["rows"])
+        if fault.heal is not None and fault.until_end:
+            struck.healed_ns = now_ns()
+            fault.heal(self.subject, struck.made)
 
     def _settled(self, uid: str) -> dict[str, Any]:
         def look() -> dict[str, Any] | None:
@@ -260,9 +277,12 @@ class Storm:
             subject.end()
             return self._restart(struck)
         if fault.rearms:
-            self._follow_again()
+            await_true(self._arms_back, "the arms to be back", BACK_WITHIN_S)
         subject.client.wait_until("READY", timeout_s=BACK_WITHIN_S)
-        took_s = _s(now_ns() - struck.ended_ns) if struck.back_s is None else struck.back_s
+        since_ns = struck.healed_ns or struck.ended_ns
+        took_s = _s(now_ns() - since_ns) if struck.back_s is None else struck.back_s
+        if fault.rearms:
+            self._follow_again()
         struck.findings += self._goal_jumps()
         return took_s
 
@@ -413,12 +433,14 @@ def draw_faults(table: Sequence[Fault], *, seed: int, count: int) -> list[Fault]
 
 @contextmanager
 def storm_subject(folder: Path, *, disk: bool) -> Iterator[StormSubject]:
-    """A daemon in folders below `folder`; its dataset on a small disk of its own when `disk`."""
+    """A daemon in folders below `folder`; its dataset on a small disk of its own when `disk`, its
+    clock and syncs open to faults where there is a compiler."""
     with ExitStack() as stack:
         # A socket's path has at most 107 bytes.
         base = stack.enter_context(tempfile.TemporaryDirectory(prefix="recd-storm-"))
         home = stack.enter_context(small_disk(folder / "disk")) if disk else folder
-        subject = StormSubject(folder, Path(base), home / "dataset", SETTINGS)
+        variables = {} if may_preload() else preloaded(folder)
+        subject = StormSubject(folder, Path(base), home / "dataset", SETTINGS, variables)
         stack.callback(subject.destroy)
         yield subject
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,12 +75,14 @@ class Ear:
 
 @dataclass(slots=True)
 class StormSubject:
-    """One robot's daemon. folder: dataset, log, configuration; base: short path for its sockets."""
+    """One robot's daemon. folder: dataset, log, configuration; base: short path for its sockets;
+    variables: of its environment, besides."""
 
     folder: Path
     base: Path
     dataset: Path
     overrides: tuple[str, ...] = ()
+    variables: Mapping[str, str] = field(default_factory=dict)
     instance: str = field(default_factory=lambda: f"storm_{os.getpid()}")
     process: subprocess.Popen[bytes] | None = None
     _client: RecdClient | None = None
@@ -124,7 +127,7 @@ class StormSubject:
             command += ["--set", override]
         environment = {
             **os.environ, "RECD_RUNTIME_DIR": str(self.base), "RECD_LOG": "json",
-            FOLDER_KEY: str(self.armed_points),
+            FOLDER_KEY: str(self.armed_points), **self.variables,
         }  # fmt: skip
         began_ns = now_ns()
         with self.log.open("ab") as sink:

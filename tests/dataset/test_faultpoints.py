@@ -56,3 +56,17 @@ def test_a_point_armed_by_a_file_acts_once_and_in_one_process_only(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["elsewhere"]
     with pytest.raises(ValueError, match="melt"):
         faultpoints.arm(tmp_path, "here", "melt")
+
+
+def test_a_process_that_may_open_no_file_passes_every_point(tmp_path):
+    faultpoints.arm(tmp_path, "here", "kill")
+    code = (
+        "import resource\n"
+        "from recd.daemon.faultpoints import fault_point\n"
+        "_, hard = resource.getrlimit(resource.RLIMIT_NOFILE)\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))\n"
+        "fault_point('here')\n"
+    )
+    environment = os.environ | {"RECD_FAULT_FOLDER": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, timeout=30)
+    assert done.returncode == 0

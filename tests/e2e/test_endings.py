@@ -10,6 +10,7 @@ import psutil
 
 from recd.config.streams import TICK_DTYPE, arm_sample_dtype, telemetry_dtype
 from recd.daemon.dataset.sides import read_stream
+from recd.daemon.dataset.survey import survey
 from recd.daemon.dataset.verify import verify_dataset
 from recd.daemon.writer.sidelog import records_of
 from recd.shm import ReaderPolicy, RingReader, Segment
@@ -33,6 +34,10 @@ def test_sigterm_saves_the_running_episode_and_leaves_nothing_behind(tmp_path):
         report = verify_dataset(robot.root)
         assert (report.good, report.episodes) == (True, 1)
         assert report.rows >= 30
+        (episode,) = survey(robot.root)
+        assert episode.manifest["end_reason"] == "shutdown"
+        rules = {reason["rule"] for reason in episode.manifest["verdict"]["reasons"]}
+        assert "ended_by_fault" not in rules  # somebody wanted it
         assert list(robot.runtime.rglob("*.sock")) == []
         assert list((robot.root / ".recd" / "staging").iterdir()) == []
 

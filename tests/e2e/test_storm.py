@@ -5,6 +5,7 @@ import pytest
 from recd.perf.storm.disks import DISK_FAULTS, may_mount
 from recd.perf.storm.faults import BY_NAME, FAULTS
 from recd.perf.storm.runner import draw_faults, run_storm
+from recd.perf.storm.shims import SHIM_FAULTS, may_preload
 
 SAMPLE = ("writer killed", "killed at a named point while saving", "everything killed")
 LONG_SEED, LONG = 7, 120
@@ -34,6 +35,6 @@ def test_a_fixed_sample_of_faults_costs_no_more_than_is_allowed(tmp_path):
 @pytest.mark.timeout(4 * 3600)
 def test_a_long_storm_of_all_faults_costs_no_more_than_is_allowed(tmp_path):
     disk = not may_mount()
-    table = [*FAULTS, *(DISK_FAULTS if disk else ())]
+    table = [*FAULTS, *(DISK_FAULTS if disk else ()), *(() if may_preload() else SHIM_FAULTS)]
     drawn = list(enumerate(draw_faults(table, seed=LONG_SEED, count=LONG)))
     assert storm(drawn, LONG_SEED, tmp_path, disk=disk) == {}

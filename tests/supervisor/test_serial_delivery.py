@@ -1,6 +1,8 @@
 """Kernel workers that deliver serial input: raised while a daemon runs, given back afterwards."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -70,3 +72,21 @@ def test_zero_leaves_them_alone():
     delivery.watch(0)
     assert delivery.answer == ""
     assert policies() == before
+
+
+def test_a_daemon_that_may_open_no_file_is_told_so_and_looks_again():
+    code = (
+        "import resource\n"
+        "from recd.daemon.supervisor.serial_delivery import CHECK_NS, SerialDelivery\n"
+        "soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)\n"
+        "delivery = SerialDelivery(1)\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))\n"
+        "delivery.watch(0)\n"
+        "print(delivery.answer)\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))\n"
+        "delivery.watch(CHECK_NS)\n"
+        "delivery.close()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "refused: /proc: Too many open files\n"

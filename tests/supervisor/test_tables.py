@@ -16,6 +16,7 @@ from recd.daemon.supervisor.processes import MANNERS, Required, process_table
 from recd.daemon.supervisor.reference import render
 from recd.daemon.supervisor.resources import Resources, rate_fraction, ring_table
 from recd.daemon.supervisor.status import histogram
+from recd.daemon.supervisor.takes import ON_PURPOSE, fault_of
 from recd.daemon.worker import KINDS
 from recd.shm import read_spec
 from recd.shm.dump import describe_ring
@@ -159,3 +160,13 @@ def test_the_committed_reference_of_the_control_api_is_what_the_tables_say() -> 
 def test_every_topic_is_told_in_the_reference() -> None:
     for topic in TOPICS:
         assert f"| `{topic}` |" in render()
+
+
+@pytest.mark.parametrize("reason", sorted(ON_PURPOSE))
+def test_an_end_that_somebody_wanted_is_no_fault(reason):
+    assert fault_of(reason) == ""
+
+
+@pytest.mark.parametrize("reason", ["disk nearly full", "fault: bus silent", "camera:wrist gone"])
+def test_an_end_that_nobody_wanted_is_told_as_it_was_said(reason):
+    assert fault_of(reason) == reason

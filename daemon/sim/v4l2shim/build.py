@@ -19,10 +19,10 @@ def compiler() -> str | None:
     return next((path for name in COMPILERS if (path := shutil.which(name))), None)
 
 
-def build(folder: Path) -> Path:
+def build(folder: Path, *, source: Path = SOURCE, name: str = "recd-v4l2-shim") -> Path:
     """The compiled library in `folder`, built when it is not there for this source yet."""
-    digest = hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:16]
-    library = folder / f"recd-v4l2-shim-{digest}.so"
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()[:16]
+    library = folder / f"{name}-{digest}.so"
     if library.exists():
         return library
     path = compiler()
@@ -36,7 +36,7 @@ def build(folder: Path) -> Path:
     half = library.with_suffix(f".{os.getpid()}.tmp")
     command = [path, "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
     result = subprocess.run(
-        [*command, "-o", str(half), str(SOURCE), "-ldl", "-lpthread"],
+        [*command, "-o", str(half), str(source), "-ldl", "-lpthread"],
         capture_output=True,
         text=True,
         check=False,
@@ -44,7 +44,7 @@ def build(folder: Path) -> Path:
     )
     if result.returncode:
         raise RecdError(
-            f"the V4L2 shim does not compile:\n{result.stderr}",
+            f"{source.name} does not compile:\n{result.stderr}",
             mend="Run 'sudo apt install linux-libc-dev libc6-dev'.",
             code="compile",
         )

@@ -1,0 +1,74 @@
+/* Preload library of the storm: a wall clock that steps and syncs that take long, for the processes
+ * that it is loaded into and for nobody else. RECD_STORM_SHIM names a file of two int64: what is
+ * added to CLOCK_REALTIME in ns, and what every sync waits in ns. Monotonic clocks stay. */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
+
+#define NS_PER_S 1000000000LL
+
+struct control {
+    volatile int64_t wall_step_ns, sync_delay_ns;
+};
+
+static struct control nothing;
+static struct control *control = &nothing;
+static int (*real_gettime)(clockid_t, struct timespec *);
+static int (*real_fsync)(int), (*real_fdatasync)(int);
+
+__attribute__((constructor)) static void begin(void) {
+    const char *path = getenv("RECD_STORM_SHIM");
+    real_gettime = (int (*)(clockid_t, struct timespec *))dlsym(RTLD_NEXT, "clock_gettime");
+    real_fsync = (int (*)(int))dlsym(RTLD_NEXT, "fsync");
+    real_fdatasync = (int (*)(int))dlsym(RTLD_NEXT, "fdatasync");
+    int fd = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+    if (fd < 0)
+        return;
+    void *mapped = mmap(NULL, sizeof *control, PROT_READ, MAP_SHARED, fd, 0);
+    close(fd);
+    if (mapped != MAP_FAILED)
+        control = mapped;
+}
+
+int clock_gettime(clockid_t id, struct timespec *now) {
+    int failed = real_gettime(id, now);
+    if (failed || (id != CLOCK_REALTIME && id != CLOCK_REALTIME_COARSE))
+        return failed;
+    int64_t ns = now->tv_sec * NS_PER_S + now->tv_nsec + control->wall_step_ns;
+    now->tv_sec = ns / NS_PER_S;
+    now->tv_nsec = ns % NS_PER_S;
+    return 0;
+}
+
+int gettimeofday(struct timeval *restrict now, void *restrict zone) {
+    struct timespec wall;
+    (void)zone;
+    if (clock_gettime(CLOCK_REALTIME, &wall))
+        return -1;
+    now->tv_sec = wall.tv_sec;
+    now->tv_usec = wall.tv_nsec / 1000;
+    return 0;
+}
+
+static void wait_long(void) {
+    int64_t ns = control->sync_delay_ns;
+    struct timespec span = {ns / NS_PER_S, ns % NS_PER_S};
+    if (ns > 0)
+        nanosleep(&span, NULL);
+}
+
+int fsync(int fd) {
+    wait_long();
+    return real_fsync(fd);
+}
+
+int fdatasync(int fd) {
+    wait_long();
+    return real_fdatasync(fd);
+}

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from recd.clients.recctl.copies import copy, merge
-from recd.clients.recctl.output import Group, Output, size, table
+from recd.clients.recctl.output import EXIT_LOST, Group, Output, size, table
 from recd.clients.recctl.show_dataset import dataset_episode, dataset_info
 from recd.config.errors import DatasetError
 from recd.shm.clock import NS_PER_S, clock_pair
@@ -69,23 +69,31 @@ def show_verified(told: dict[str, Any]) -> list[str]:
               "out of its way and save it behind theirs.")  # fmt: skip
 @click.pass_obj
 def recover(output: Output, root: Path, set_aside: bool) -> int:
-    """Save what can be saved of episodes that a crash left behind.
+    """Save what can be saved of episodes that a crash left behind, of recd or of lerobot.
 
-    Exit code 0: nothing was lost; 3: something was lost; 1: nothing could be recovered.
+    A dataset that a killed lerobot left unloadable is repaired first; its files as they were stay
+    in .recd/quarantine. Exit code 0: nothing was lost; 3: something was lost; 1: nothing could be recovered.
     """
     from recd.daemon.dataset import DatasetStore
+    from recd.daemon.dataset.repair import repair
 
+    repaired = repair(root)
     with DatasetStore.open(root, set_aside=set_aside) as store:
         report = store.recover()
+    code = int(report.exit_code)
+    if repaired is not None:
+        lost = EXIT_LOST if code else 0
+        code = max(int(repaired.exit_code), lost)
     told = {
+        "repaired": asdict(repaired) if repaired else None,
         "rolled": asdict(report.rolled) if report.rolled else None,
         "recovered": [asdict(episode) for episode in report.recovered],
         "quarantined": [asdict(episode) for episode in report.quarantined],
         "waiting": [asdict(episode) for episode in report.waiting],
-        "exit_code": int(report.exit_code),
+        "exit_code": code,
     }
     output.show(told, _recovered)
-    return int(report.exit_code)
+    return code
 
 
 ROLLED = {
@@ -97,7 +105,7 @@ ROLLED = {
 
 
 def _recovered(told: dict[str, Any]) -> list[str]:
-    lines = []
+    lines = _repaired(told["repaired"]) if told["repaired"] else []
     if rolled := told["rolled"]:
         where = f" ({rolled['uid'][:8]})" if rolled["uid"] else ""
         lines.append(ROLLED[rolled["outcome"]].format_map(rolled) + where)
@@ -108,6 +116,17 @@ def _recovered(told: dict[str, Any]) -> list[str]:
     lines += [f"put aside {e['uid']}: {e['reason']}" for e in told["quarantined"]]
     lines += [f"left in staging {e['uid']}: {e['reason']}" for e in told["waiting"]]
     return lines or ["nothing to recover"]
+
+
+def _repaired(told: dict[str, Any]) -> list[str]:
+    lines = [f"repaired: {told['episodes']} episodes, {told['rows']} rows load again"]
+    if told["torn"]:
+        lines.append(f"files without an end: {', '.join(told['torn'])}")
+    if told["rebuilt"]:
+        numbers = ", ".join(str(number) for number in told["rebuilt"])
+        lines.append(f"metadata made anew of the episodes {numbers}")
+    lines += [f"lost: {text}" for text in told["lost"]]
+    return [*lines, f"the files as they were: {told['kept']}"]
 
 
 @click.group(cls=Group)

@@ -29,7 +29,7 @@ from recd.daemon.dataset.schema import DatasetSchema, Feature
 from recd.daemon.dataset.sides import NEWER, ROWS_FILE, cut_rows, read_rows
 from recd.daemon.dataset.stats import CameraHistogram, picture_stride
 from recd.daemon.dataset.transaction import Rolled
-from recd.daemon.dataset.trash import finish_discard
+from recd.daemon.dataset.trash import PURGING, finish_discard
 from recd.daemon.dataset.videos import CodecPins, VideoFile, pins_of_feature
 from recd.daemon.faultpoints import fault_point
 
@@ -119,9 +119,10 @@ def recover(
     if (layout.own / EDITING).exists():
         clean_edit(handle)
         report.cleaned.append(EDITING)
-    if (layout.own / REPAIRING).exists():
-        remove_tree(layout.own / REPAIRING)
-        report.cleaned.append(REPAIRING)
+    for name in (REPAIRING, PURGING):
+        if (layout.own / name).exists():
+            remove_tree(layout.own / name)
+            report.cleaned.append(name)
     return report
 
 

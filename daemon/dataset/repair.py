@@ -178,6 +178,9 @@ def _repair(
     fault_point("repair.begin")
     work = layout.own / REPAIRING
     remove_tree(work)
+    for folder in (layout.own / "quarantine").glob("*"):  # of a repair that was killed early
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
     new = work / "new"
     make_folders(new)
     found = find(layout, info)

@@ -27,10 +27,12 @@ from recd.daemon.dataset.manifest import note, read_manifest
 from recd.daemon.dataset.pack import PackReport, pack
 from recd.daemon.dataset.parquet import EpisodeRows, warm_up
 from recd.daemon.dataset.recover import RecoveryReport, recover, salvage_episode
+from recd.daemon.dataset.retention import Retention, outdated
 from recd.daemon.dataset.schema import DatasetSchema
 from recd.daemon.dataset.survey import EpisodeFacts, list_episodes
 from recd.daemon.dataset.trash import TrashEntry, discard, list_trash, purge, undelete, undo_last
 from recd.daemon.dataset.videos import CodecPins, VideoFile
+from recd.shm.clock import clock_pair
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +195,12 @@ class DatasetStore:
     def purge(self, uid: str) -> int:
         """Remove an episode from the trash for good; returns the bytes freed."""
         return purge(self._handle.layout, uid)
+
+    def empty_trash(self, retention: Retention) -> dict[str, int]:
+        """Remove for good what `retention` gives up; uid -> bytes freed."""
+        real_ns = clock_pair().real_ns
+        gone = outdated(self.trash(), retention, real_ns=real_ns)
+        return {entry.uid: self.purge(entry.uid) for entry in gone}
 
     def note(self, uid: str, facts: Mapping[str, Any]) -> None:
         """Add facts to a published episode's manifest: the result of a later check, say."""

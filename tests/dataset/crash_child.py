@@ -57,6 +57,8 @@ def act(root: Path, action: str, uid: str, count: int = 0) -> None:
             store.relabel(uid, "relabelled")
         elif action == "pack":
             store.pack()
+        elif action == "purge":
+            store.purge(uid)
         elif action == "recover":
             store.recover()
 

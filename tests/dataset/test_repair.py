@@ -33,6 +33,16 @@ def recording(folder, **kind):
     store.pack()
     studio.close()
     shutil.rmtree(studio.root / ".recd")
+    table = pq.read_table(studio.root / EPISODES)
+    for key in KEYS if studio.use_videos else ():  # lerobot's first mp4 is number 0 of chunk 0
+        videos = studio.root / "videos" / key
+        shutil.rmtree(videos / "chunk-000", ignore_errors=True)
+        (videos / "chunk-001").rename(videos / "chunk-000")
+        at = table.column_names.index(f"videos/{key}/chunk_index")
+        zeros = pa.array([0] * len(LENGTHS), pa.int64())
+        table = table.set_column(at, table.schema.field(at), zeros)
+    pq.write_table(table, studio.root / EPISODES)
+    assert check_format(studio.root).findings == ()
     return studio.root
 
 

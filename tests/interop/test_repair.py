@@ -1,4 +1,4 @@
-"""Datasets that the real lerobot left unloadable when it died; it loads what recctl made of them."""
+"""What the real lerobot left unloadable when it died, and loads again after `recctl recover`."""
 
 import pytest
 from lerobot_side import LerobotError

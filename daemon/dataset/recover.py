@@ -16,6 +16,7 @@ import numpy as np
 from recd.config.errors import DatasetError, RecdError
 from recd.daemon.dataset.check_rows import PNG_HEAD
 from recd.daemon.dataset.commit import commit
+from recd.daemon.dataset.damage import DAMAGE
 from recd.daemon.dataset.draft import OWN_FOLDER
 from recd.daemon.dataset.durable import make_folders, remove_tree, sha256_of, sync_all, write_json
 from recd.daemon.dataset.edit import EDITING
@@ -156,6 +157,10 @@ def _salvage_or_put_aside(
             return
         quarantine(handle, uid, broken.message)
         report.quarantined.append(Quarantined(uid, broken.message))
+    except DAMAGE as broken:
+        reason = f"a file of it is damaged: {type(broken).__name__}: {str(broken)[:200]}"
+        quarantine(handle, uid, reason)
+        report.quarantined.append(Quarantined(uid, reason))
     except OSError as broken:
         if broken.errno in FULL_DISK:
             report.waiting.append(Quarantined(uid, f"the disk is full: {broken}"))

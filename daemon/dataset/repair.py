@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recd.config.errors import DatasetError
+from recd.daemon.dataset.damage import telling
 from recd.daemon.dataset.durable import keep_copy, make_folders, remove_tree, sha256_of, write_json
 from recd.daemon.dataset.edit import swaps
 from recd.daemon.dataset.edit_rows import renumbered
@@ -97,7 +98,11 @@ def repair(root: Path) -> RepairReport | None:
 
     DatasetError, nothing touched, when nothing can be proven, or another process writes there.
     """
-    layout = Layout(root.absolute())
+    with telling(root):
+        return _mended(Layout(root.absolute()))
+
+
+def _mended(layout: Layout) -> RepairReport | None:
     if not layout.info.exists():
         return None
     check_folder(layout)

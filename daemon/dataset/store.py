@@ -18,6 +18,7 @@ from recd.daemon.dataset.calibrations import (
     refuse_unless_accepted,
 )
 from recd.daemon.dataset.commit import CommitResult, commit
+from recd.daemon.dataset.damage import telling
 from recd.daemon.dataset.draft import OWN_FOLDER
 from recd.daemon.dataset.durable import make_folders, sync_all
 from recd.daemon.dataset.edit import delete, relabel
@@ -145,11 +146,13 @@ class DatasetStore:
     def delete(self, uids: Sequence[str]) -> list[TrashEntry]:
         """Take any published episodes out, whole, into the trash; see `recd.daemon.dataset.edit`.
         No episode may be running."""
-        return delete(self._handle, uids)
+        with telling(self.root):
+            return delete(self._handle, uids)
 
     def relabel(self, uid: str, task: str) -> int:
         """Give all rows of a published episode another task; returns its number."""
-        return relabel(self._handle, uid, task)
+        with telling(self.root):
+            return relabel(self._handle, uid, task)
 
     def undelete(self, uid: str) -> CommitResult:
         """Bring an undone or discarded episode back from the trash, durably.
@@ -182,11 +185,13 @@ class DatasetStore:
 
         spare: uids that are still being recorded; they are left in staging.
         """
-        return recover(self._handle, min_rows=min_rows, spare=spare)
+        with telling(self.root):
+            return recover(self._handle, min_rows=min_rows, spare=spare)
 
     def pack(self) -> PackReport:
         """Join the per-episode files to LeRobot's sizes, atomically; no episode may be running."""
-        return pack(self._handle)
+        with telling(self.root):
+            return pack(self._handle)
 
     def trash(self) -> list[TrashEntry]:
         """What could be brought back, oldest first."""

@@ -247,7 +247,7 @@ def _packed(told: dict[str, Any]) -> str:
     )
 
 
-class _WithDefault(click.Group):
+class _WithDefault(Group):
     """`trash ROOT` is `trash list ROOT`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

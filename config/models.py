@@ -210,6 +210,10 @@ class DatasetConfig(Section):
     """Video encoding."""
     reserve_mb: int = Field(default=500, ge=0)
     """Free space that is never used; recording is refused or ended before."""
+    trash_keep_days: int = Field(default=0, ge=0)
+    """Discarded, undone and deleted episodes are removed after so many days; 0: never."""
+    trash_keep_mb: int = Field(default=0, ge=0)
+    """The trash may be so large, then its oldest episodes are removed; 0: any size."""
     accept_calibration: bool = False
     """True: record although an arm's calibration is not that of the dataset's earlier episodes."""
     durability: Literal["resilient", "fast"] = "resilient"

@@ -3,6 +3,7 @@
 A dataset that a daemon records into is locked: these commands then say so and touch nothing.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import click
 
 from recd.clients.recctl.copies import copy, merge
-from recd.clients.recctl.output import Group, Output, size, table
+from recd.clients.recctl.output import EXIT_LOST, Group, Output, size, table
 from recd.clients.recctl.show_dataset import dataset_episode, dataset_info
 from recd.config.errors import DatasetError
 from recd.shm.clock import NS_PER_S, clock_pair
@@ -69,23 +70,33 @@ def show_verified(told: dict[str, Any]) -> list[str]:
               "out of its way and save it behind theirs.")  # fmt: skip
 @click.pass_obj
 def recover(output: Output, root: Path, set_aside: bool) -> int:
-    """Save what can be saved of episodes that a crash left behind.
+    """Save what can be saved of episodes that a crash left behind, of recd or of lerobot.
+
+    A dataset that a killed lerobot left unloadable is repaired first; its files as they were stay
+    in .recd/quarantine.
 
     Exit code 0: nothing was lost; 3: something was lost; 1: nothing could be recovered.
     """
     from recd.daemon.dataset import DatasetStore
+    from recd.daemon.dataset.repair import repair
 
+    repaired = repair(root)
     with DatasetStore.open(root, set_aside=set_aside) as store:
         report = store.recover()
+    code = int(report.exit_code)
+    if repaired is not None:
+        lost = EXIT_LOST if code else 0
+        code = max(int(repaired.exit_code), lost)
     told = {
+        "repaired": asdict(repaired) if repaired else None,
         "rolled": asdict(report.rolled) if report.rolled else None,
         "recovered": [asdict(episode) for episode in report.recovered],
         "quarantined": [asdict(episode) for episode in report.quarantined],
         "waiting": [asdict(episode) for episode in report.waiting],
-        "exit_code": int(report.exit_code),
+        "exit_code": code,
     }
     output.show(told, _recovered)
-    return int(report.exit_code)
+    return code
 
 
 ROLLED = {
@@ -97,7 +108,7 @@ ROLLED = {
 
 
 def _recovered(told: dict[str, Any]) -> list[str]:
-    lines = []
+    lines = _repaired(told["repaired"]) if told["repaired"] else []
     if rolled := told["rolled"]:
         where = f" ({rolled['uid'][:8]})" if rolled["uid"] else ""
         lines.append(ROLLED[rolled["outcome"]].format_map(rolled) + where)
@@ -108,6 +119,17 @@ def _recovered(told: dict[str, Any]) -> list[str]:
     lines += [f"put aside {e['uid']}: {e['reason']}" for e in told["quarantined"]]
     lines += [f"left in staging {e['uid']}: {e['reason']}" for e in told["waiting"]]
     return lines or ["nothing to recover"]
+
+
+def _repaired(told: dict[str, Any]) -> list[str]:
+    lines = [f"repaired: {told['episodes']} episodes, {told['rows']} rows load again"]
+    if told["torn"]:
+        lines.append(f"files without an end: {', '.join(told['torn'])}")
+    if told["rebuilt"]:
+        numbers = ", ".join(str(number) for number in told["rebuilt"])
+        lines.append(f"metadata made anew of the episodes {numbers}")
+    lines += [f"lost: {text}" for text in told["lost"]]
+    return [*lines, f"the files as they were: {told['kept']}"]
 
 
 @click.group(cls=Group)
@@ -225,14 +247,70 @@ def _packed(told: dict[str, Any]) -> str:
     )
 
 
-@dataset.command()
+class _WithDefault(Group):
+    """`trash ROOT` is `trash list ROOT`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        words = [word for word in args if not word.startswith("-")]
+        if words and words[0] not in self.commands:
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
+
+
+@dataset.group(cls=_WithDefault)
+def trash() -> None:
+    """What was discarded, undone or deleted: `trash ROOT` lists it, `trash empty` removes it."""
+
+
+@trash.command("list")
 @ROOT
 @click.pass_obj
-def trash(output: Output, root: Path) -> None:
-    """What was discarded, undone or deleted and can be brought back."""
+def list_trash(output: Output, root: Path) -> None:
+    """What lies in the trash and can be brought back."""
     from recd.daemon.dataset.survey import survey_trash
 
     output.show({"trash": [asdict(entry) for entry in survey_trash(root)]}, _trash)
+
+
+UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+
+
+class _Bytes(click.ParamType):
+    """500MB, 2G, 1500000"""
+
+    name = "size"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int:
+        if isinstance(value, int):
+            return value
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMGT]?)B?", str(value).strip())
+        if found is None:
+            self.fail(f"{value!r} is no size; expected 500MB, 2G or a number of bytes", param, ctx)
+        return int(float(found[1]) * UNITS[found[2]])
+
+
+@trash.command("empty")
+@ROOT
+@click.option("--older-than", "days", type=click.FloatRange(min=0), metavar="DAYS",
+              help="Everything that has been there for longer.")  # fmt: skip
+@click.option("--keep-bytes", type=_Bytes(), metavar="SIZE",
+              help="The oldest, until so much is left (2GB, 500MB); 0: everything.")  # fmt: skip
+@click.pass_obj
+def empty_trash(output: Output, root: Path, days: float | None, keep_bytes: int | None) -> None:
+    """Remove episodes from the trash for good, by age or space."""
+    from recd.daemon.dataset import DatasetStore, Retention
+
+    if days is None and keep_bytes is None:
+        raise click.UsageError("say what goes: --older-than DAYS, --keep-bytes SIZE, or both")
+    older_than_ns = None if days is None else int(days * DAY_NS)
+    with DatasetStore.open(root) as store:
+        freed = store.empty_trash(Retention(older_than_ns, keep_bytes))
+    told = {"purged": list(freed), "freed_bytes": sum(freed.values())}
+    output.show(told, _purged)
+
+
+def _purged(told: dict[str, Any]) -> str:
+    return f"{len(told['purged'])} episodes removed, {size(told['freed_bytes'])} freed"
 
 
 def _trash(told: dict[str, Any]) -> list[str]:
@@ -275,4 +353,4 @@ def purge(output: Output, root: Path, uids: tuple[str, ...], days: float | None)
             wanted = [entry for entry in entries.values() if entry.real_ns <= before_ns]
         freed = {entry.uid: store.purge(entry.uid) for entry in wanted}
     told = {"purged": list(freed), "freed_bytes": sum(freed.values())}
-    output.show(told, lambda t: f"{len(freed)} episodes removed, {size(t['freed_bytes'])} freed")
+    output.show(told, _purged)

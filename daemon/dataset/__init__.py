@@ -10,6 +10,7 @@ from recd.daemon.dataset.manifest import new_uid
 from recd.daemon.dataset.pack import PackReport
 from recd.daemon.dataset.parquet import EpisodeRows, Pictures
 from recd.daemon.dataset.recover import ExitCode, RecoveryReport
+from recd.daemon.dataset.retention import Retention
 from recd.daemon.dataset.schema import Camera, DatasetSchema
 from recd.daemon.dataset.sides import ROWS_FILE, RowBlock, RowLog
 from recd.daemon.dataset.stats import CameraHistogram, picture_stride
@@ -38,6 +39,7 @@ __all__ = [
     "PackReport",
     "Pictures",
     "RecoveryReport",
+    "Retention",
     "RowBlock",
     "RowLog",
     "Totals",

@@ -72,7 +72,7 @@ def write_rows(
                 make_folders(aside(number).parent)
                 pq.write_table(table, aside(number), compression="snappy")
             else:
-                staying.append(_renumbered(table, *numbers[number], change.task.get(number)))
+                staying.append(renumbered(table, *numbers[number], change.task.get(number)))
         if staying:
             make_folders(new.parent)
             with pq.ParquetWriter(new, schema, compression="snappy", use_dictionary=True) as writer:
@@ -86,7 +86,8 @@ def _touched(row: Row, numbers: Mapping[int, tuple[int, int]], change: Change) -
     return not same or number in change.task
 
 
-def _renumbered(table: pa.Table, number: int, first: int, task: int | None) -> pa.Table:
+def renumbered(table: pa.Table, number: int, first: int, task: int | None = None) -> pa.Table:
+    """The rows of one episode under another number, from global row `first` on."""
     rows = table.num_rows
     new: dict[str, Any] = {
         "episode_index": np.full(rows, number),

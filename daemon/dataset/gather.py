@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from recd.config.errors import DatasetError
 from recd.daemon.dataset.copy_episode import ChangedError, copy_episode
+from recd.daemon.dataset.damage import telling
 from recd.daemon.dataset.durable import make_folders, remove_tree, replace_json, sync_all
 from recd.daemon.dataset.edit import delete
 from recd.daemon.dataset.handle import Handle, differences, open_handle
@@ -101,6 +102,12 @@ def gather(
     fault_point("copy.begin")
     roots = tuple(source.absolute() for source in sources)
     job = _Job(roots, dest.absolute(), selection or Selection(), packed)
+    with telling(roots[-1]):
+        return _gather(job)
+
+
+def _gather(job: _Job) -> GatherReport:
+    roots, packed = job.sources, job.packed
     _check_places(job)
     snapshots = [look(root) for root in roots]
     _check_set_ups(snapshots)

@@ -14,6 +14,7 @@ from typing import Any
 
 import recd
 from recd.config.errors import DatasetError
+from recd.daemon.dataset.damage import telling
 from recd.daemon.dataset.durable import make_folders, replace_json, sync_all
 from recd.daemon.dataset.journal import Journal, read_journal
 from recd.daemon.dataset.layout import Layout
@@ -188,6 +189,11 @@ def open_handle(
     Finishes what a crash left pending before anything is read. set_aside: where others have written
     since that crash, take ours back instead of refusing. DatasetError as in the parts above.
     """
+    with telling(root):
+        return _open(root, schema, repo_id=repo_id, set_aside=set_aside)
+
+
+def _open(root: Path, schema: DatasetSchema | None, *, repo_id: str, set_aside: bool) -> Handle:
     layout = Layout(root.absolute())
     check_folder(layout)
     identity = read_identity(layout)

@@ -52,10 +52,11 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
-    """A set of renames that happens wholly. kind: commit, undo, undelete, pack, delete, relabel.
+    """A set of renames that happens wholly. kind: commit, undo, undelete, pack, delete, relabel,
+    repair.
 
     after: sha256 by name of the metadata files once it is done; entry: the episode concerned, for
-    delete `published` and `trashed` afterwards.
+    delete and repair `published` and `trashed` afterwards.
     """
 
     kind: str
@@ -144,7 +145,7 @@ class Ledger:
                 self.published[done.uid] = LedgerEntry(**done.entry)
                 self.begun.pop(done.uid, None)
                 self.trashed.pop(done.uid, None)
-            case "delete":
+            case "delete" | "repair":
                 self.published = {e["uid"]: LedgerEntry(**e) for e in done.entry["published"]}
                 self.trashed |= {e["uid"]: LedgerEntry(**e) for e in done.entry["trashed"]}
             case "undo":

@@ -5,7 +5,7 @@ published. Finishing an interrupted commit is the opening of the dataset itself.
 """
 
 import errno
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 
 from recd.config.errors import DatasetError, RecdError
+from recd.daemon.dataset.check_rows import PNG_HEAD
 from recd.daemon.dataset.commit import commit
+from recd.daemon.dataset.damage import DAMAGE
 from recd.daemon.dataset.draft import OWN_FOLDER
 from recd.daemon.dataset.durable import make_folders, remove_tree, sha256_of, sync_all, write_json
 from recd.daemon.dataset.edit import EDITING
@@ -28,11 +30,13 @@ from recd.daemon.dataset.schema import DatasetSchema, Feature
 from recd.daemon.dataset.sides import NEWER, ROWS_FILE, cut_rows, read_rows
 from recd.daemon.dataset.stats import CameraHistogram, picture_stride
 from recd.daemon.dataset.transaction import Rolled
-from recd.daemon.dataset.trash import finish_discard
+from recd.daemon.dataset.trash import PURGING, finish_discard
 from recd.daemon.dataset.videos import CodecPins, VideoFile, pins_of_feature
 from recd.daemon.faultpoints import fault_point
 
 REASON_FILE = "reason.json"
+REPAIRING = "repairing"
+"""Work folder of `repair`, below `.recd`."""
 SAMPLED_PICTURES = 100
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
@@ -116,6 +120,10 @@ def recover(
     if (layout.own / EDITING).exists():
         clean_edit(handle)
         report.cleaned.append(EDITING)
+    for name in (REPAIRING, PURGING):
+        if (layout.own / name).exists():
+            remove_tree(layout.own / name)
+            report.cleaned.append(name)
     return report
 
 
@@ -149,6 +157,10 @@ def _salvage_or_put_aside(
             return
         quarantine(handle, uid, broken.message)
         report.quarantined.append(Quarantined(uid, broken.message))
+    except DAMAGE as broken:
+        reason = f"a file of it is damaged: {type(broken).__name__}: {str(broken)[:200]}"
+        quarantine(handle, uid, reason)
+        report.quarantined.append(Quarantined(uid, reason))
     except OSError as broken:
         if broken.errno in FULL_DISK:
             report.waiting.append(Quarantined(uid, f"the disk is full: {broken}"))
@@ -268,33 +280,45 @@ def _sampled(count: int) -> set[int]:
 
 def histogram_of_video(path: Path, pictures: int) -> CameraHistogram:
     """Pixel values of evenly spread pictures, decoded, thinned as LeRobot does."""
+    return span_histogram(path, 0, pictures)
+
+
+def span_histogram(path: Path, first: int, pictures: int) -> CameraHistogram:
+    """The same of the `pictures` pictures from number `first` of an mp4 on."""
     import av
 
     wanted = _sampled(pictures)
     hist = np.zeros((3, 256), np.uint64)
     with av.open(str(path)) as container:
-        for number, frame in enumerate(container.decode(video=0)):
+        for number, frame in enumerate(container.decode(video=0), -first):
             if number in wanted:
                 _count(frame.to_ndarray(format="rgb24"), hist)
+            if number >= pictures:
+                break
     return CameraHistogram(len(wanted), hist)
 
 
 def _images(path: Path, count: int) -> Pictures:
     from itertools import islice
 
-    import av
-
     from recd.daemon.encode.images import read_pictures
+
+    histogram = histogram_of_pictures(islice(read_pictures(path), count), count)
+    return Pictures(islice(read_pictures(path), count), histogram)
+
+
+def histogram_of_pictures(encoded: Iterable[bytes], count: int) -> CameraHistogram:
+    """Pixel values of evenly spread PNGs or JPEGs out of `count`, decoded, thinned as LeRobot."""
+    import av
 
     wanted = _sampled(count)
     hist = np.zeros((3, 256), np.uint64)
-    decoder = av.CodecContext.create("png", "r")
-    for number, encoded in enumerate(islice(read_pictures(path), count)):
+    for number, picture in enumerate(encoded):
         if number in wanted:
-            for frame in decoder.decode(av.Packet(encoded)):
+            kind = "png" if picture.startswith(PNG_HEAD) else "mjpeg"
+            for frame in av.CodecContext.create(kind, "r").decode(av.Packet(picture)):
                 _count(frame.to_ndarray(format="rgb24"), hist)
-    encoded_rows = islice(read_pictures(path), count)
-    return Pictures(encoded_rows, CameraHistogram(len(wanted), hist))
+    return CameraHistogram(len(wanted), hist)
 
 
 def _count(pixels: np.ndarray[Any, Any], hist: np.ndarray[Any, Any]) -> None:

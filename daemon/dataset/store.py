@@ -18,6 +18,7 @@ from recd.daemon.dataset.calibrations import (
     refuse_unless_accepted,
 )
 from recd.daemon.dataset.commit import CommitResult, commit
+from recd.daemon.dataset.damage import telling
 from recd.daemon.dataset.draft import OWN_FOLDER
 from recd.daemon.dataset.durable import make_folders, sync_all
 from recd.daemon.dataset.edit import delete, relabel
@@ -27,10 +28,12 @@ from recd.daemon.dataset.manifest import note, read_manifest
 from recd.daemon.dataset.pack import PackReport, pack
 from recd.daemon.dataset.parquet import EpisodeRows, warm_up
 from recd.daemon.dataset.recover import RecoveryReport, recover, salvage_episode
+from recd.daemon.dataset.retention import Retention, outdated
 from recd.daemon.dataset.schema import DatasetSchema
 from recd.daemon.dataset.survey import EpisodeFacts, list_episodes
 from recd.daemon.dataset.trash import TrashEntry, discard, list_trash, purge, undelete, undo_last
 from recd.daemon.dataset.videos import CodecPins, VideoFile
+from recd.shm.clock import clock_pair
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,11 +146,13 @@ class DatasetStore:
     def delete(self, uids: Sequence[str]) -> list[TrashEntry]:
         """Take any published episodes out, whole, into the trash; see `recd.daemon.dataset.edit`.
         No episode may be running."""
-        return delete(self._handle, uids)
+        with telling(self.root):
+            return delete(self._handle, uids)
 
     def relabel(self, uid: str, task: str) -> int:
         """Give all rows of a published episode another task; returns its number."""
-        return relabel(self._handle, uid, task)
+        with telling(self.root):
+            return relabel(self._handle, uid, task)
 
     def undelete(self, uid: str) -> CommitResult:
         """Bring an undone or discarded episode back from the trash, durably.
@@ -180,11 +185,13 @@ class DatasetStore:
 
         spare: uids that are still being recorded; they are left in staging.
         """
-        return recover(self._handle, min_rows=min_rows, spare=spare)
+        with telling(self.root):
+            return recover(self._handle, min_rows=min_rows, spare=spare)
 
     def pack(self) -> PackReport:
         """Join the per-episode files to LeRobot's sizes, atomically; no episode may be running."""
-        return pack(self._handle)
+        with telling(self.root):
+            return pack(self._handle)
 
     def trash(self) -> list[TrashEntry]:
         """What could be brought back, oldest first."""
@@ -193,6 +200,12 @@ class DatasetStore:
     def purge(self, uid: str) -> int:
         """Remove an episode from the trash for good; returns the bytes freed."""
         return purge(self._handle.layout, uid)
+
+    def empty_trash(self, retention: Retention) -> dict[str, int]:
+        """Remove for good what `retention` gives up; uid -> bytes freed."""
+        real_ns = clock_pair().real_ns
+        gone = outdated(self.trash(), retention, real_ns=real_ns)
+        return {entry.uid: self.purge(entry.uid) for entry in gone}
 
     def note(self, uid: str, facts: Mapping[str, Any]) -> None:
         """Add facts to a published episode's manifest: the result of a later check, say."""

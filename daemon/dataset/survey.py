@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from recd.config.errors import DatasetError
+from recd.daemon.dataset.damage import telling
 from recd.daemon.dataset.journal import read_journal
 from recd.daemon.dataset.layout import Layout
 from recd.daemon.dataset.ledger import Ledger, replay
@@ -71,9 +72,10 @@ def survey(root: Path) -> list[EpisodeFacts]:
     """Episodes of the dataset at `root`, without opening it. DatasetError when there is none."""
     layout = _layout(root)
     ledger = Ledger()
-    if layout.journal.exists():
-        ledger = replay(read_journal(layout.journal).records)
-    return list_episodes(layout, ledger)
+    with telling(root):
+        if layout.journal.exists():
+            ledger = replay(read_journal(layout.journal).records)
+        return list_episodes(layout, ledger)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,11 @@ class DatasetFacts:
 
 def survey_dataset(root: Path) -> DatasetFacts:
     """What the dataset at `root` is, without opening it. DatasetError when there is none."""
-    layout = _layout(root)
+    with telling(root):
+        return _facts(root, _layout(root))
+
+
+def _facts(root: Path, layout: Layout) -> DatasetFacts:
     info = read_info(layout.info) if layout.info.exists() else {"features": {}}
     features = info["features"]
     files = [path for path in layout.root.rglob("*") if path.is_file()]
@@ -140,7 +146,8 @@ def _count(folder: Path, pattern: str) -> int:
 
 def survey_trash(root: Path) -> list[TrashEntry]:
     """What could be brought back, without opening the dataset."""
-    return list_trash(_layout(root))
+    with telling(root):
+        return list_trash(_layout(root))
 
 
 def files_of_episode(root: Path, uid: str) -> list[dict[str, Any]]:

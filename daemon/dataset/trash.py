@@ -369,11 +369,20 @@ def list_trash(layout: Layout) -> list[TrashEntry]:
     return sorted(entries, key=lambda entry: entry.at)
 
 
+PURGING = "purging"
+"""What leaves the trash for good lies here while it is removed: it is not half an entry."""
+
+
 def purge(layout: Layout, uid: str) -> int:
     """Remove an episode from the trash for good; returns the bytes freed."""
     if not (layout.trash(uid) / TRASH_NOTE).exists():
         raise DatasetError(f"episode {uid} is not in the trash")
     freed = entry_of(layout, uid).nbytes
-    remove_tree(layout.trash(uid))
-    sync_all([layout.own / "trash"])
+    away = layout.own / PURGING / uid
+    make_folders(away.parent)
+    remove_tree(away)
+    layout.trash(uid).replace(away)
+    sync_all([layout.own / "trash", away.parent])
+    fault_point("purge.away")
+    remove_tree(layout.own / PURGING)
     return freed

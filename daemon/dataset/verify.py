@@ -4,7 +4,7 @@ Reads only. The format part needs nothing of recd and gives lerobot's own verdic
 v3.0 dataset (`tests/interop` compares the two).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from recd.daemon.dataset.check_tables import (
     check_tasks,
 )
 from recd.daemon.dataset.check_videos import check_videos
+from recd.daemon.dataset.damage import DAMAGE
 from recd.daemon.dataset.journal import read_journal
 from recd.daemon.dataset.layout import Layout
 from recd.daemon.dataset.ledger import Ledger, LedgerEntry, replay
@@ -59,20 +60,34 @@ def check_format(root: Path, *, decode: bool = False) -> VerifyReport:
     """The rules of LeRobot v3.0 alone. Never raises for what is wrong with a dataset."""
     ds = Dataset(root, Findings())
     decoded = 0
-    if check_info(ds):
-        check_tasks(ds)
-        check_statistics(ds)
-        if check_episodes(ds):
-            decoded = check_rows(ds, decode=decode)
-            decoded += check_videos(ds, decode=decode)
+    if _stage(ds, "info.readable", lambda: check_info(ds)):
+        _stage(ds, "tasks.present", lambda: check_tasks(ds))
+        _stage(ds, "stats.present", lambda: check_statistics(ds))
+        if _stage(ds, "episodes.present", lambda: check_episodes(ds)):
+            decoded = _stage(ds, "data.readable", lambda: check_rows(ds, decode=decode)) or 0
+            decoded += _stage(ds, "video.readable", lambda: check_videos(ds, decode=decode)) or 0
     return VerifyReport(
         findings=tuple(ds.found.listed),
         counts=dict(ds.found.counts),
         episodes=len(ds.episodes),
         rows=ds.rows,
-        cameras=len(ds.of_kind("video", "image")) if ds.info else 0,
+        cameras=0 if ds.found.broken(("info.readable", "info.features")) else _cameras(ds),
         decoded=decoded,
     )
+
+
+def _cameras(ds: Dataset) -> int:
+    return len(ds.of_kind("video", "image"))
+
+
+def _stage(ds: Dataset, rule: str, check: Callable[[], Any]) -> Any:
+    """One part of the check; values of kinds that nobody expects break `rule`."""
+    try:
+        return check()
+    except (OSError, *DAMAGE) as broken:
+        text = f"{type(broken).__name__}: {str(broken)[:200]}"
+        ds.found.add(rule, rule.partition(".")[0], text)
+        return None
 
 
 def verify_dataset(root: Path, *, decode: bool = True) -> VerifyReport:
@@ -122,7 +137,11 @@ def _journal(layout: Layout, found: Findings) -> Ledger | None:
     if content.good_bytes < content.total_bytes:
         torn = content.total_bytes - content.good_bytes
         found.add("own.journal", "journal", f"{torn} bytes at its end are no whole record")
-    ledger = replay(content.records)
+    try:
+        ledger = replay(content.records)
+    except DAMAGE as broken:
+        found.add("own.journal", "journal", f"a record is not as expected: {broken}")
+        return None
     if ledger.pending:
         text = f"the {ledger.pending.kind} of {ledger.pending.uid} was interrupted"
         found.add("own.journal", "journal", text)
@@ -138,7 +157,7 @@ def _attach(layout: Layout, ledger: Ledger, found: Findings) -> dict[str, int]:
         return {}
     try:
         present = fingerprints(layout.root)
-    except (OSError, ValueError, KeyError) as broken:
+    except (OSError, *DAMAGE) as broken:
         found.add("own.episode", "data", f"rows are not readable: {broken}")
         return {}
     touched = any(digest_of(layout.root / n) != digest for n, digest in ledger.after.items())

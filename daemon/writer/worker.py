@@ -16,7 +16,7 @@ from recd.config.models import RobotConfig
 from recd.config.policy_streams import chunk_dtype
 from recd.config.streams import TICK_DTYPE, arm_sample_dtype, telemetry_dtype
 from recd.daemon.align.cameras import KERNELS
-from recd.daemon.dataset import DatasetStore
+from recd.daemon.dataset import DatasetStore, Retention
 from recd.daemon.dataset.durable import remove_tree
 from recd.daemon.faultpoints import fault_point
 from recd.daemon.spill import FOLDER as SPILLED
@@ -39,6 +39,8 @@ PATIENCE_NS = NS_PER_S // 2
 """A silent bus holds up the end of an episode for this long; its rows are then invalid."""
 
 KEEP_SECONDS = 4
+DAY_NS = 86_400 * NS_PER_S
+MB = 1_000_000
 
 
 def run(ctx: WorkerContext) -> int:
@@ -52,6 +54,7 @@ def run(ctx: WorkerContext) -> int:
         writer = Writer(ctx, robot, store, set_aside=set_aside)
         for arm, earlier in writer.publisher.check_calibrations(ctx.spec.runtime_dir).items():
             ctx.event("calibration change accepted", level="warning", arm=arm, earlier=earlier)
+        writer.empty_trash()
         writer.resume(open_takes.values())
         ctx.ready(**writer.publisher.facts())
         writer.serve()
@@ -335,6 +338,25 @@ class Writer:
                 self.ctx.link.send("discarded", uid=episode.uid)
         except (RecdError, OSError) as error:
             self._failed(episode.uid, error, episode.staging)
+        self.empty_trash()
+
+    def empty_trash(self) -> None:
+        """Remove what the configuration no longer keeps, between episodes, and say so."""
+        asked = self.robot.dataset
+        if self.episodes or not (asked.trash_keep_days or asked.trash_keep_mb):
+            return
+        retention = Retention(
+            older_than_ns=asked.trash_keep_days * DAY_NS or None,
+            keep_bytes=asked.trash_keep_mb * MB or None,
+        )
+        try:
+            freed = self.store.empty_trash(retention)
+        except (RecdError, OSError) as error:
+            self.ctx.event("trash not emptied", level="warning", reason=str(error))
+            return
+        if freed:
+            nbytes = sum(freed.values())
+            self.ctx.event("trash emptied", uids=list(freed), freed_mb=nbytes // MB)
 
     def _failed(self, uid: str, error: Exception, kept_at: Path) -> None:
         reason = error.message if isinstance(error, RecdError) else str(error)
@@ -356,6 +378,7 @@ class Writer:
             return
         if operation == "undelete":
             self.decoding.want(uid)
+        self.empty_trash()
         self.ctx.link.send({"undo": "undone", "undelete": "undeleted"}[operation], uid=uid, **told)
 
     def _decoded(self, uid: str, facts: dict[str, Any]) -> None:

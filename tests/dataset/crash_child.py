@@ -29,16 +29,20 @@ from recd.daemon.dataset import (
     gather,
     pack,
     recover,
+    repair,
     transaction,
     trash,
 )
 
-ARMED = (commit, copy_episode, draft, edit, gather, pack, recover, transaction, trash)
+ARMED = (commit, copy_episode, draft, edit, gather, pack, recover, repair, transaction, trash)
 
 
 def act(root: Path, action: str, uid: str, count: int = 0) -> None:
     if action == "copy":
         gather.gather([root], Path(uid), packed=True)
+        return
+    if action == "repair":
+        repair.repair(root)
         return
     with DatasetStore.open(root) as store:
         if action == "commit":
@@ -53,6 +57,8 @@ def act(root: Path, action: str, uid: str, count: int = 0) -> None:
             store.relabel(uid, "relabelled")
         elif action == "pack":
             store.pack()
+        elif action == "purge":
+            store.purge(uid)
         elif action == "recover":
             store.recover()
 

@@ -45,6 +45,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[PolicyBe
         bench = PolicyBench(robot)
         bench.gateway("policy.stats")
         yield bench, f"tcp://127.0.0.1:{port}", folder / "clients"
+        bench.control.close()
 
 
 def test_a_policys_key_observes_acts_and_is_named_with_its_lease(guarded) -> None:

@@ -184,6 +184,20 @@ def test_a_stopped_client_is_held_while_its_chunk_would_still_last(bench) -> Non
             driver.stdin.close()
 
 
+def test_a_loop_that_hangs_is_held_although_its_heartbeat_lives(bench) -> None:
+    with bench.policy() as policy:
+        bench.drive(policy)
+        mark = bench.control.mark()
+        seen = bench.observe(policy)
+        ack = policy.act(seen, bench.chunk(seen, 250), dt_s=DT_S)
+        assert ack.status is Status.APPLIED
+        told = bench.in_state("HOLD", "heartbeat_missed")
+        assert told["since_ns"] < seen.t_ref_ns + round(250 * DT_S * 1e9), "the chunk would last"
+        assert bench.leases()["main"]["kind"] == "policy", "its lease is kept for a while"
+        bench.assert_gentle(mark)
+        bench.rejoin(policy)
+
+
 def test_a_lease_stolen_in_the_middle_of_a_chunk_ends_it_and_nobody_drives(bench) -> None:
     with bench.policy(name="first") as first, bench.policy(name="second") as second:
         bench.drive(first)

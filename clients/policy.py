@@ -115,7 +115,7 @@ class PolicyClient:
         self.name = name
         self.progress = 0
         self._ident = secrets.token_hex(16)
-        self._epoch = -1
+        self._epoch = 0
         self._chunk = 0
         self._last_obs = 0
         self._began: dict[str, tuple[int, int]] = {}

@@ -115,13 +115,13 @@ class Gateway:
                 self._free(self._leases.release(pairs), "revoked")
         self._sockets.watch_keys()
         for peer, letter in self._sockets.letters("actions"):
-            self._hear_action(peer, letter, now)
+            self._hear_action(peer, letter, now_ns())
         for answer in self._desk.answers(now_ns()):
             self._send_answer(answer)
         for peer, letter in self._sockets.letters("requests"):
-            self._hear_request(peer, letter, now)
+            self._hear_request(peer, letter, now_ns())
         for peer, letter in self._sockets.letters("observations"):
-            self._hear_wanted(peer, letter, now)
+            self._hear_wanted(peer, letter, now_ns())
         self._free(self._leases.expire(now), "silent")
         self._serve_wanted()
         self._tell(now)
@@ -158,8 +158,8 @@ class Gateway:
             return
         header: Mapping[str, Any] = {}
         try:
-            caller = self._sockets.caller(peer, letter)
             header, buffers = unpack(_whole(letter))
+            caller = self._sockets.caller(peer, letter)
             match header.get("ty"):
                 case "hb":
                     self._hear_beat(peer, header, now)
@@ -273,6 +273,7 @@ class Gateway:
             pairs, kind, now, ident=args["lease"], holder=args["name"], key=caller.fingerprint
         )
         self._seats.tell_leases(self._leases)
+        self._stats_at_ns = 0
         for pair in pairs:
             if self._leases.of(pair) != before[pair]:
                 self._ctx.event("lease acquired", pair=pair, holder=args["name"],
@@ -285,6 +286,7 @@ class Gateway:
     def _free(self, pairs: list[str], why: str) -> list[str]:
         if pairs:
             self._seats.tell_leases(self._leases)
+            self._stats_at_ns = 0
         for pair in pairs:
             self._ctx.event("lease ended", level="warning" if why == "silent" else "info",
                             pair=pair, reason=why)  # fmt: skip
@@ -342,8 +344,8 @@ class Gateway:
             return
         header: Mapping[str, Any] = {}
         try:
-            self._sockets.caller(peer, letter)
             header, _ = unpack(_whole(letter))
+            self._sockets.caller(peer, letter)
             wanted = read_wanted(header, self._observer.cameras, now)
         except (MessageError, RefusedError) as error:
             if isinstance(error, MessageError):
@@ -373,7 +375,7 @@ class Gateway:
             del self._wanted[peer]
             told = {
                 "ty": "obs", "re": wanted.ident, "sid": self.session_id, "obs": found.number,
-                "t_ref": found.t_ref_ns, "tx": now, "task": self._robot.dataset.task,
+                "t_ref": found.t_ref_ns, "tx": found.at_ns, "task": self._robot.dataset.task,
                 **self._state_words(),
             }  # fmt: skip
             parts = pack(told, found.arrays)

@@ -18,7 +18,7 @@ from recd.config.streams import RAW_PAYLOADS, FrameFlag, arm_sample_dtype
 from recd.daemon.arms.models import ARM_MODELS
 from recd.daemon.worker import WorkerContext
 from recd.shm import RingReader, Slot
-from recd.shm.clock import NS_PER_MS, NS_PER_S
+from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns
 
 STALE_PERIODS = 3
 STALE_LEAST_NS = 100 * NS_PER_MS
@@ -43,10 +43,12 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """One observation. number: obs_id; arrays: state first, then cameras."""
+    """One observation. number: obs_id; at_ns: when it was put together, what ages are counted
+    from; arrays: state first, then cameras."""
 
     number: int
     t_ref_ns: int
+    at_ns: int
     arrays: tuple[Buffer, ...]
 
 
@@ -114,7 +116,7 @@ class Observer:
         t_ref_ns = frames[0][1].t_capture_ns if frames else newest_ns
         if t_ref_ns <= after_ns:
             return NotNow("waiting")
-        return self._observation(frames, samples, t_ref_ns, now)
+        return self._observation(frames, samples, t_ref_ns)
 
     def _newest_frame(self, name: str, now: int) -> tuple[Slot, bytes] | NotNow:
         reader = self._cameras[name]
@@ -154,9 +156,10 @@ class Observer:
 
     def _observation(
         self, frames: list[tuple[str, Slot, bytes]], samples: dict[str, npt.NDArray[np.void]],
-        t_ref_ns: int, now: int,
+        t_ref_ns: int,
     ) -> Observation:  # fmt: skip
         self._number += 1
+        now = now_ns()  # not the time of the look: what came since then has no negative age
         state = np.concatenate(
             [state_at(found, t_ref_ns, self._stepwise[pair]) for pair, found in samples.items()]
         )
@@ -170,7 +173,7 @@ class Observer:
             raw("state_newest", newest.astype(np.float32), t=newest_ns, age_ns=now - newest_ns),
         ]
         arrays += [self._picture(name, slot, data, now) for name, slot, data in frames]
-        return Observation(self._number, t_ref_ns, tuple(arrays))
+        return Observation(self._number, t_ref_ns, now, tuple(arrays))
 
     def _picture(self, name: str, slot: Slot, data: bytes, now: int) -> Buffer:
         meta = self._cameras[name].spec.meta

@@ -21,7 +21,8 @@ STEPS_PER_UNIT = dict.fromkeys(range(1, 6), 4095 / 360) | {6: 15.0}
 FOLLOWER = "main.follower"
 DT_S = 1 / 30
 OVERRIDES = (
-    "policy={}", "policy.lease_kept_s=30", "cameras.wrist=null", f"arms.main.rate_hz={RATE_HZ}",
+    "policy={}", "policy.lease_kept_s=30", "policy.observation_s=10", "cameras.wrist=null",
+    f"arms.main.rate_hz={RATE_HZ}",
     "arms.main.limits.align_error=400", "arms.main.limits.ramp_s=0.3",
     "arms.main.limits.idle_park_s=0",
 )  # fmt: skip

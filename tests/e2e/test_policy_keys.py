@@ -3,6 +3,7 @@
 import socket as sockets
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,6 +35,11 @@ def four_free_ports() -> int:
         return first
 
 
+def _held(bench: PolicyBench) -> dict[str, Any] | None:
+    lease = bench.leases()["main"]
+    return lease if lease["kind"] == "policy" else None
+
+
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[PolicyBench, str, Path]]:
     folder = tmp_path_factory.mktemp("keys")
@@ -45,6 +51,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[PolicyBe
         bench = PolicyBench(robot)
         bench.gateway("policy.stats")
         yield bench, f"tcp://127.0.0.1:{port}", folder / "clients"
+        bench.control.close()
 
 
 def test_a_policys_key_observes_acts_and_is_named_with_its_lease(guarded) -> None:
@@ -53,7 +60,7 @@ def test_a_policys_key_observes_acts_and_is_named_with_its_lease(guarded) -> Non
         policy.acquire()
         bench.center = bench.observe(policy).state.astype(float)
         until(lambda: bench.send(policy).status is Status.SHADOW, "a sound chunk")
-        lease = bench.leases()["main"]
+        lease = until(lambda: _held(bench), "the lease to be told")
         public = keys.read_pair(folder / "policy.key").public
         assert (lease["holder"], lease["key"]) == ("far away", keys.fingerprint(public))
         offset_ns, bound_ns = policy.clock()

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from recd.config.models import SO_JOINTS
-from recd.config.streams import GoalSource, arm_sample_dtype
+from recd.config.streams import GoalSource, Motion, arm_sample_dtype
 from recd.daemon.writer.rows import align_pair, bus_of
 
 PERIOD_NS = 4_000_000
@@ -61,6 +61,7 @@ def test_a_joint_that_did_not_answer_is_invalid_and_only_that_one():
 def test_without_any_goal_the_action_stays_where_the_arm_is_and_is_not_valid():
     samples = moving(20)
     samples["goal_written_ns"] = 0
+    samples["source"] = GoalSource.NONE
     rows = align_pair(samples, grid(3 * PERIOD_NS), BUS)
     assert rows.action_values[0, 0] == pytest.approx(3)
     assert not rows.action.valid.any()
@@ -89,3 +90,20 @@ def test_a_lost_reply_with_its_resynchronisation_leaves_the_row_valid_and_says_h
     assert rows.state_values[0, 0] == pytest.approx(20)
     assert rows.state.valid.all()
     assert abs(rows.state.error_ns[0, 0]) == 3 * PERIOD_NS
+
+
+def test_a_row_tells_the_chunk_that_drove_it_and_a_hold_in_which_nothing_is_written():
+    samples = moving(20)
+    samples["source"], samples["chunk"] = GoalSource.POLICY, 7
+    samples["chunk_index"] = np.arange(20) // 5
+    samples["source"][10:], samples["chunk"][10:], samples["chunk_index"][10:] = 1, -1, -1
+    samples["goal_written_ns"][10:] = 0
+    samples["motion"][15:] = Motion.CORRECTING
+    rows = align_pair(samples, grid(*(k * PERIOD_NS for k in (4, 9, 12, 16))), BUS)
+    assert rows.control_source.tolist() == [
+        GoalSource.POLICY, GoalSource.POLICY, GoalSource.HOLD, GoalSource.HOLD
+    ]  # fmt: skip
+    assert rows.chunk_id.tolist() == [7, 7, -1, -1]
+    assert rows.chunk_index.tolist() == [0, 1, -1, -1]
+    assert rows.intervention.tolist() == [False, False, False, True]
+    assert rows.action_values[2, 0] == rows.action_values[1, 0] + 1, "the goal stays in force"

@@ -275,25 +275,21 @@ def list_trash(output: Output, root: Path) -> None:
 UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
-class _Bytes(click.ParamType):
+def _bytes(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
     """500MB, 2G, 1500000"""
-
-    name = "size"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> int:
-        if isinstance(value, int):
-            return value
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMGT]?)B?", str(value).strip())
-        if found is None:
-            self.fail(f"{value!r} is no size; expected 500MB, 2G or a number of bytes", param, ctx)
-        return int(float(found[1]) * UNITS[found[2]])
+    if value is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMGT]?)B?", value.strip())
+    if found is None:
+        raise click.BadParameter(f"{value!r} is no size; expected 500MB, 2G or a number of bytes")
+    return int(float(found[1]) * UNITS[found[2]])
 
 
 @trash.command("empty")
 @ROOT
 @click.option("--older-than", "days", type=click.FloatRange(min=0), metavar="DAYS",
               help="Everything that has been there for longer.")  # fmt: skip
-@click.option("--keep-bytes", type=_Bytes(), metavar="SIZE",
+@click.option("--keep-bytes", callback=_bytes, metavar="SIZE",
               help="The oldest, until so much is left (2GB, 500MB); 0: everything.")  # fmt: skip
 @click.pass_obj
 def empty_trash(output: Output, root: Path, days: float | None, keep_bytes: int | None) -> None:

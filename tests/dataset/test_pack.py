@@ -175,7 +175,7 @@ def test_without_renameat2_the_folders_still_change_places(root, monkeypatch):
         ctypes.set_errno(errno.EINVAL)
         return -1
 
-    monkeypatch.setattr("recd.daemon.dataset.transaction._renameat2", refuse)
+    monkeypatch.setattr("recd.daemon.dataset.exchange._renameat2", refuse)
     with DatasetStore.open(root) as store:
         assert store.pack().changed
     assert verify_dataset(root).findings == ()

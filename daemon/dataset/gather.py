@@ -5,7 +5,6 @@ by one rename after it was verified. Killed anywhere and run again, it goes on. 
 read, while others record into them.
 """
 
-import contextlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -229,10 +228,15 @@ def _open(job: _Job, first: Snapshot) -> Handle:
         sync_all(make_folders(layout.own))
         replace_json(layout.own / ORIGIN, job.origin())
     handle = open_handle(job.work, first.schema, repo_id=first.repo_id)
-    for folder in (layout.own / "staging").iterdir():  # torn copies; the source has them whole
-        remove_tree(folder)
+    _drop_torn(layout)
     fault_point("copy.opened")
     return handle
+
+
+def _drop_torn(layout: Layout) -> None:
+    """Remove copies that were not finished; the source has them whole, or took them back."""
+    for folder in (layout.own / "staging").iterdir():
+        remove_tree(folder)
 
 
 def _fill(job: _Job, snapshots: Sequence[Snapshot]) -> Handle:
@@ -264,9 +268,11 @@ def _fill(job: _Job, snapshots: Sequence[Snapshot]) -> Handle:
             if not missing:
                 return handle
             _check_space(job, snapshots, len(missing))
-            with contextlib.suppress(ChangedError):
+            try:
                 for snapshot in snapshots:
                     _take_in(job, handle, snapshot, missing)
+            except ChangedError:
+                _drop_torn(handle.layout)
             snapshots = [look(root) for root in job.sources]
     except BaseException:
         handle.close()

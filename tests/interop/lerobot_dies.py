@@ -20,7 +20,12 @@ FEATURES = {
 }  # fmt: skip
 
 
+HELD: list[LeRobotDataset] = []
+"""A dataset that is let go of finalizes itself; one that is held until the end does not."""
+
+
 def record(dataset: LeRobotDataset, episodes: int) -> None:
+    HELD.append(dataset)
     for episode in range(episodes):
         for frame in range(4 + episode % 3):
             value = np.full(6, 100 * episode + frame, np.float32)

@@ -1,6 +1,6 @@
 """lerobot records a small dataset and dies as processes do, in its own interpreter.
 
-python lerobot_dies.py ROOT EPISODES kill|end|resume
+python lerobot_dies.py ROOT EPISODES kill|resume
 """
 
 import os
@@ -44,8 +44,7 @@ def main() -> None:
     if how == "resume":
         made.finalize()
         record(LeRobotDataset.resume("local/dies", root=root), episodes)
-    if how != "end":
-        os.kill(os.getpid(), signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -9,13 +9,13 @@ pytestmark = [pytest.mark.interop, pytest.mark.timeout(600)]
 
 @pytest.mark.parametrize(
     ("how", "episodes", "saved"),
-    [("kill", 3, 3), ("kill", 12, 12), ("end", 3, 3), ("resume", 2, 4)],
+    [("kill", 3, 3), ("kill", 12, 12), ("resume", 2, 4)],
 )
 def test_lerobot_loads_again_what_it_lost_when_it_died(
     how, episodes, saved, side, whole, tally, tmp_path
 ):
     root = tmp_path / "dataset"
-    with pytest.raises(LerobotError, match=r"ended with (-9|-6|134)"):
+    with pytest.raises(LerobotError, match="ended with -9"):
         side.run(["lerobot_dies.py", str(root), str(episodes), how], name=f"dies-{how}-{episodes}")
     assert not side.ask("check", root=root)["good"]
     told = recctl("recover", root)

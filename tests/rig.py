@@ -4,7 +4,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -112,10 +112,14 @@ class Robot:
         return self.root / ".recd" / "episodes" / uid
 
     def workers(self) -> dict[str, psutil.Process]:
-        """Worker processes by name."""
+        """Worker processes by name, less those that ended since the daemon told of them."""
         assert self.client is not None
-        told = self.client.status()["processes"]
-        return {name: psutil.Process(p["pid"]) for name, p in told.items() if p["pid"]}
+        found = {}
+        for name, told in self.client.status()["processes"].items():
+            with suppress(psutil.NoSuchProcess):
+                if told["pid"]:
+                    found[name] = psutil.Process(told["pid"])
+        return found
 
     def tree(self) -> list[psutil.Process]:
         assert self.process is not None

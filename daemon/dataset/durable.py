@@ -100,6 +100,12 @@ def keep_copy(source: Path, target: Path) -> None:
         shutil.copy2(source, target)
 
 
+def free_bytes(folder: Path) -> int:
+    """Room that this user may still fill on the file system of `folder`."""
+    facts = os.statvfs(folder)
+    return facts.f_bavail * facts.f_frsize
+
+
 def remove_tree(path: Path) -> None:
     """Remove a file or folder if it is there."""
     if path.is_dir() and not path.is_symlink():

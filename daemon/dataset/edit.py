@@ -4,7 +4,6 @@ All new files are written beside the old ones; then `data` and `meta` change pla
 ones in one instant. Killed anywhere, a loader sees the old dataset or the new one, whole.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
@@ -24,6 +23,7 @@ from recd.daemon.dataset.check_tables import (
 )
 from recd.daemon.dataset.commit import UNDO_RECORD
 from recd.daemon.dataset.durable import (
+    free_bytes,
     keep_copy,
     make_folders,
     remove_tree,
@@ -199,11 +199,10 @@ def _begin(handle: Handle) -> tuple[list[Row], Path]:
     make_folders(work)
     files = [p for name in ("data", "meta") for p in (handle.root / name).rglob("*")]
     wanted = sum(path.stat().st_size for path in files if path.is_file())
-    found = os.statvfs(handle.root)
-    if found.f_bavail * found.f_frsize < wanted:
+    free = free_bytes(handle.root)
+    if free < wanted:
         raise DatasetError(
-            f"{handle.root}: the edit needs {wanted >> 20} MB free, there are "
-            f"{found.f_bavail * found.f_frsize >> 20} MB",
+            f"{handle.root}: the edit needs {wanted >> 20} MB free, there are {free >> 20} MB",
             mend="Free some space; `recctl dataset purge` empties the trash.",
         )
     table = read_episodes(handle.root)

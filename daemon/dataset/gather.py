@@ -17,7 +17,13 @@ import pyarrow as pa
 from recd.config.errors import DatasetError
 from recd.daemon.dataset.copy_episode import ChangedError, copy_episode
 from recd.daemon.dataset.damage import telling
-from recd.daemon.dataset.durable import make_folders, remove_tree, replace_json, sync_all
+from recd.daemon.dataset.durable import (
+    free_bytes,
+    make_folders,
+    remove_tree,
+    replace_json,
+    sync_all,
+)
 from recd.daemon.dataset.edit import delete
 from recd.daemon.dataset.handle import Handle, differences, open_handle
 from recd.daemon.dataset.layout import Layout
@@ -289,8 +295,7 @@ def _check_space(job: _Job, snapshots: Sequence[Snapshot], missing: int) -> None
     nbytes = sum(path.stat().st_size for path in files if path.is_file())
     total = sum(len(snapshot.originals) for snapshot in snapshots)
     wanted = nbytes * missing // max(total, 1) * (2 if job.packed else 1)
-    found = os.statvfs(job.work)
-    free = found.f_bavail * found.f_frsize
+    free = free_bytes(job.work)
     if free < wanted:
         raise DatasetError(
             f"{job.dest}: the copy needs about {wanted >> 20} MB, {free >> 20} MB are free",

@@ -5,7 +5,6 @@ exchanged in one step; at every kill point LeRobot loads the same episodes. Need
 space as the dataset takes.
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recd.config.errors import DatasetError
-from recd.daemon.dataset.durable import make_folders, remove_tree, sha256_of
+from recd.daemon.dataset.durable import free_bytes, make_folders, remove_tree, sha256_of
 from recd.daemon.dataset.exchange import tree_digest
 from recd.daemon.dataset.handle import Handle, refresh
 from recd.daemon.dataset.layout import (
@@ -171,8 +170,7 @@ def need_space(handle: Handle) -> None:
     folders = (handle.root / name for name in ("data", "videos", "meta"))
     files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
     wanted = sum(path.stat().st_size for path in files)
-    found = os.statvfs(handle.root)
-    free = found.f_bavail * found.f_frsize
+    free = free_bytes(handle.root)
     if free < wanted:
         raise DatasetError(
             f"{handle.root}: packing needs {wanted // MB} MB free, there are {free // MB} MB",

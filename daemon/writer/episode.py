@@ -86,12 +86,13 @@ class Episode:
     """State of one episode from `begin` to its commit.
 
     t0_ns: time of row 0; rate: rows per second as (num, den); rows: number of rows once `end` came.
-    resumed: another writer had it open and died. What that one logged is taken up; the logs are
-    written anew in a folder beside, until `settle` puts them in place.
+    logged: streams that only go into side files. resumed: another writer had it open and died.
+    What that one logged is taken up; the logs are written anew in a folder beside, until `settle`
+    puts them in place.
     """
 
     def __init__(
-        self, begin: Mapping[str, Any], *, arms: list[RecordStream], telemetry: list[RecordStream],
+        self, begin: Mapping[str, Any], *, arms: list[RecordStream], logged: list[RecordStream],
         cameras: list[RecordStream], resumed: bool = False,
     ) -> None:  # fmt: skip
         self.uid = str(begin["uid"])
@@ -112,12 +113,12 @@ class Episode:
             remove_tree(self.logs)
             self.logs.mkdir()
         self._owner = int(self.uid[:OWNER_HEX_DIGITS], 16)
-        self.tracks = {stream.name: self._track(stream) for stream in (*arms, *telemetry, *cameras)}
+        self.tracks = {stream.name: self._track(stream) for stream in (*arms, *logged, *cameras)}
         self.cameras = [stream.name for stream in cameras]
         self.steps = begin.get("grid") == "step" and bool(cameras)
         """True when rows follow a source's own steps, not the grid."""
         self._came_ns: list[int] = []
-        for stream in (*arms, *telemetry):
+        for stream in (*arms, *logged):
             self._take_up(stream)
 
     def _track(self, stream: RecordStream) -> Track:

@@ -95,9 +95,10 @@ class Writer:
         self.episodes: dict[str, Episode] = {}
         self.builders: dict[str, RowBuilder] = {}
         self.arms = [self._arm_stream(bus) for bus in robot.buses()]
-        self.telemetry = [self._telemetry_stream(bus) for bus in robot.buses()]
-        self.others = [*self.telemetry, *self._chunk_streams()]
+        telemetry = [self._telemetry_stream(bus) for bus in robot.buses()]
+        self.logged = [*telemetry, *self._chunk_streams()]
         self.cameras = [self._tick_stream(name) for name in robot.cameras]
+        self.streams = (*self.arms, *self.logged, *self.cameras)
         self.spills = [self._spill(n) for n in robot.cameras if f"cam.{n}" in ctx.spec.rings]
         self._progress_ns = 0
         self._handlers: dict[str, Callable[[dict[str, Any]], None]] = {
@@ -206,7 +207,7 @@ class Writer:
         self.builders.pop(episode.uid).close()
 
     def _drain(self) -> None:
-        for stream in (*self.arms, *self.others, *self.cameras):
+        for stream in self.streams:
             stream.drain(partial(self._consume, stream.name) if self.episodes else None)
 
     def _keep_frames(self) -> None:
@@ -234,14 +235,13 @@ class Writer:
     def resume(self, begins: Iterable[Mapping[str, Any]]) -> None:
         """Take up episodes that the writer before this one had open: first what it logged, then
         what the rings still hold. While they reach back far enough nothing is missing."""
-        streams = (*self.arms, *self.others, *self.cameras)
         settled = {entry.uid for entry in self.store.trash()}
         for begin in begins:
             if begin["uid"] not in settled and self.publisher.published(begin["uid"]) is None:
                 self._open(begin, resumed=True)
         if not self.episodes:
             return
-        for stream in streams:
+        for stream in self.streams:
             stream.rewind()
         self._drain()
         for episode in list(self.episodes.values()):
@@ -274,7 +274,7 @@ class Writer:
             episode = Episode(
                 message,
                 arms=self.arms,
-                telemetry=self.others,
+                logged=self.logged,
                 cameras=self.cameras,
                 resumed=resumed,
             )
@@ -406,7 +406,7 @@ class Writer:
             self.ctx.link.send("progress", uid=episode.uid, rows=rows)
         status = self.ctx.status
         status.set("rows", rows)
-        status.set("ring_lost", sum(s.lost for s in (*self.arms, *self.others, *self.cameras)))
+        status.set("ring_lost", sum(s.lost for s in self.streams))
         status.beat("recording" if self.episodes else "ready")
 
 

@@ -80,3 +80,15 @@ def dataset(recorded, tmp_path):
     root = tmp_path / "dataset"
     shutil.copytree(recorded[0], root)
     return root, recorded[1]
+
+
+@pytest.fixture
+def copy_of(recorded, tmp_path):
+    """copy(shape): (root, uids) of a fresh copy; for files whose own `recorded` maps shapes."""
+
+    def copy(shape: str):
+        root = tmp_path / "dataset"
+        shutil.copytree(recorded[shape][0], root)
+        return root, recorded[shape][1]
+
+    return copy

@@ -1,5 +1,4 @@
 import json
-import shutil
 
 import av
 import pyarrow.parquet as pq
@@ -42,16 +41,6 @@ def recording(folder, shape: str):
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory):
     return {shape: recording(tmp_path_factory.mktemp(shape), shape) for shape in SHAPES}
-
-
-@pytest.fixture
-def copy_of(recorded, tmp_path):
-    def copy(shape: str):
-        root = tmp_path / "dataset"
-        shutil.copytree(recorded[shape][0], root)
-        return root, recorded[shape][1]
-
-    return copy
 
 
 def episode_rows(root) -> list[dict]:

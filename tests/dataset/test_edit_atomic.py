@@ -40,16 +40,6 @@ def recorded(tmp_path_factory):
     }
 
 
-@pytest.fixture
-def copy_of(recorded, tmp_path):
-    def copy(shape: str):
-        root = tmp_path / "dataset"
-        shutil.copytree(recorded[shape][0], root)
-        return root, recorded[shape][1]
-
-    return copy
-
-
 def seen(root) -> tuple[int, list[str], list[list[str]]]:
     """Episodes, fingerprints and tasks as a loader gets them; every picture decodes."""
     report = check_format(root, decode=True)

@@ -147,7 +147,7 @@ def test_a_full_disk_is_refused_with_figures_before_anything_is_written(root, mo
     class NoSpace:
         f_bavail, f_frsize = 1, 512
 
-    monkeypatch.setattr("recd.daemon.dataset.pack.os.statvfs", lambda path: NoSpace)
+    monkeypatch.setattr("recd.daemon.dataset.durable.os.statvfs", lambda path: NoSpace)
     with DatasetStore.open(root) as store, pytest.raises(DatasetError, match="MB free, there are"):
         store.pack()
     assert not (root / ".recd/packing").exists()

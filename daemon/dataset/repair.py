@@ -156,7 +156,7 @@ def _refuse_writers(layout: Layout) -> None:
     """A lerobot that still records looks broken too: its files have no footer yet."""
     for kind in ("data", "meta"):
         for path in (layout.root / kind).rglob("*.parquet"):
-            for pid in _pids_with(path):
+            for pid in _pids_writing(path):
                 raise DatasetError(
                     f"{path}: process {pid} has it open; nothing was touched",
                     mend="Let that process end (lerobot finishes its files then), or end it.",
@@ -164,14 +164,20 @@ def _refuse_writers(layout: Layout) -> None:
                 )
 
 
-def _pids_with(path: Path) -> list[int]:
-    """Other processes that have a file open, as far as this user may see."""
+def _pids_writing(path: Path) -> list[int]:
+    """Other processes that have a file open for writing, as far as this user may see.
+
+    A reader (a viewer, a training run, an indexer) does no harm: a repair exchanges whole files.
+    """
     named = str(path.resolve())
     found = []
     for link in Path("/proc").glob("[0-9]*/fd/*"):
         try:
             if os.readlink(link) == named and int(link.parts[2]) != os.getpid():
-                found.append(int(link.parts[2]))
+                facts = (link.parent.parent / "fdinfo" / link.name).read_text(encoding="ascii")
+                flags = int(facts.split("flags:", 1)[1].split()[0], 8)  # proc_pid_fdinfo(5)
+                if flags & os.O_ACCMODE != os.O_RDONLY:
+                    found.append(int(link.parts[2]))
         except OSError:  # it has gone meanwhile, or belongs to somebody else
             continue
     return found

@@ -5,6 +5,9 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -298,23 +301,41 @@ def test_a_repair_killed_anywhere_and_run_again_ends_the_same_with_the_same_exit
         assert store.totals.episodes == 4
 
 
-HOLDS = "import sys, signal; f = open(sys.argv[1], 'ab'); print('open', flush=True); signal.pause()"
+HOLDS = """
+import sys, signal
+file = open(sys.argv[1], sys.argv[2])
+print("open", flush=True)
+signal.pause()
+"""
+
+
+@contextmanager
+def held_open(path: Path, mode: str) -> Iterator[int]:
+    """Another process that has a file open; its pid."""
+    command = [sys.executable, "-c", HOLDS, str(path), mode]
+    holder = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "open\n"
+        yield holder.pid
+    finally:
+        os.kill(holder.pid, 9)
+        holder.communicate()
+
+
+def test_a_dataset_that_another_process_only_reads_is_repaired(root, recctl):
+    killed_early(root)
+    with held_open(root / DATA, "rb"):
+        assert recctl("recover", root).code == 0
 
 
 def test_a_dataset_that_another_process_still_writes_is_left_alone(root, recctl):
     killed_early(root)
     before = everything(root)
-    command = [sys.executable, "-c", HOLDS, str(root / DATA)]
-    writer = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        assert writer.stdout is not None
-        assert writer.stdout.readline() == "open\n"
+    with held_open(root / DATA, "ab") as writer:
         said = recctl("recover", root)
-    finally:
-        os.kill(writer.pid, 9)
-        writer.communicate()
     assert said.code == 1
-    assert f"process {writer.pid} has it open" in said.err
+    assert f"process {writer} has it open" in said.err
     assert everything(root) == before
     assert not (root / ".recd").exists()
     assert recctl("recover", root).code == 0

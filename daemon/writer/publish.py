@@ -201,7 +201,7 @@ class Publisher:
         for pair in self._robot.arms:
             joints = self._robot.joints(pair)
             for side, track in self._sides(episode, pair):
-                samples = track.array()
+                samples = track.records[:]
                 recorded = side == "follower"
                 buses[f"{pair}.{side}"] = bus_summary(
                     samples[samples["request_ns"] >= episode.t0_ns],

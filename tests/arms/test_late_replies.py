@@ -86,7 +86,7 @@ def gap_after(found: list[Tick], start: int) -> int:
     return next(b - a - 1 for a, b in itertools.pairwise(whole) if b > start)
 
 
-PLAIN = settings(max_examples=100, deadline=None, phases=(Phase.explicit, Phase.generate))
+PLAIN = settings(max_examples=50, deadline=None, phases=(Phase.explicit, Phase.generate))
 """Without shrinking: an example is a second of a bus, and says enough."""
 
 

@@ -29,7 +29,7 @@ arms:
 dataset: {root: DATA, fps: 30, task: test task, reserve_mb: 0}
 """
 
-PATIENCE_NS = 30 * NS_PER_S
+PATIENCE_NS = 60 * NS_PER_S
 
 
 def until(condition: Callable[[], Any], what: str) -> Any:

@@ -14,7 +14,10 @@ ALONE = (
     "arms/test_bus.py", "arms/test_faults.py", "arms/test_release.py", "arms/test_teleop.py", "e2e",
     "simcam/test_true_pose.py",
 )  # fmt: skip
-BESIDE = ("e2e/test_calibration.py", "e2e/test_codecs.py", "e2e/test_trash_retention.py")
+BESIDE = (
+    "e2e/test_calibration.py", "e2e/test_codecs.py", "e2e/test_steps.py",
+    "e2e/test_trash_retention.py",
+)  # fmt: skip
 """Folders and files with tests that speak with a robot in real time, and those among them that
 promise nothing about time, so that a neighbour cannot be a fault to them."""
 

@@ -281,6 +281,25 @@ def test_a_killed_daemon_leaves_the_arm_holding_and_the_next_one_moves_nothing(b
     bench.assert_gentle(begin)
 
 
+def test_recctl_release_lets_go_of_the_arm_of_a_dead_daemon(bench) -> None:
+    config = bench.folder / "robot.yaml"
+    root = f"dataset.root={bench.robot.root}"
+    plain = dump(load_robot("demo", overrides=[root, *bench.overrides]))
+    config.write_text(yaml.safe_dump(dict(plain)))
+    command = [sys.executable, "-m", "recd.clients.recctl.cli", "release", str(config)]
+    command += ["--policy", "release"]
+    refused = subprocess.run(command, capture_output=True, text=True, env=bench.robot.environment)
+    assert refused.returncode != 0
+    assert "is in use by" in refused.stderr + refused.stdout
+    assert bench.torque() == [True] * JOINTS
+    bench.kill_daemon()
+    mark = bench.control.mark()
+    done = subprocess.run(command, capture_output=True, text=True, env=bench.robot.environment)
+    assert done.returncode == 0, done.stderr
+    assert sorted(bench.torque_changes(mark)) == [(i, False) for i in range(1, JOINTS + 1)]
+    assert bench.goals(mark) == {ident: [] for ident in range(1, JOINTS + 1)}
+
+
 def test_only_the_end_of_the_daemon_itself_applies_the_torque_policy(free, tmp_path) -> None:
     made = Bench(free, tmp_path, "arms.main.torque_on_exit=release")
     made.robot.start()
@@ -301,25 +320,6 @@ def test_only_the_end_of_the_daemon_itself_applies_the_torque_policy(free, tmp_p
         made.assert_gentle(begin)
     finally:
         made.stop_daemon()
-
-
-def test_recctl_release_lets_go_of_the_arm_of_a_dead_daemon(bench) -> None:
-    config = bench.folder / "robot.yaml"
-    root = f"dataset.root={bench.robot.root}"
-    plain = dump(load_robot("demo", overrides=[root, *bench.overrides]))
-    config.write_text(yaml.safe_dump(dict(plain)))
-    command = [sys.executable, "-m", "recd.clients.recctl.cli", "release", str(config)]
-    command += ["--policy", "release"]
-    refused = subprocess.run(command, capture_output=True, text=True, env=bench.robot.environment)
-    assert refused.returncode != 0
-    assert "is in use by" in refused.stderr + refused.stdout
-    assert bench.torque() == [True] * JOINTS
-    bench.kill_daemon()
-    mark = bench.control.mark()
-    done = subprocess.run(command, capture_output=True, text=True, env=bench.robot.environment)
-    assert done.returncode == 0, done.stderr
-    assert sorted(bench.torque_changes(mark)) == [(i, False) for i in range(1, JOINTS + 1)]
-    assert bench.goals(mark) == {ident: [] for ident in range(1, JOINTS + 1)}
 
 
 def test_an_idle_arm_is_brought_to_rest_and_only_then_released(free, tmp_path) -> None:

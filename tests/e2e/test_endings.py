@@ -68,7 +68,7 @@ def test_killing_the_supervisor_ends_every_process_and_the_next_start_recovers_t
 
 
 def test_an_encoder_killed_in_an_episode_comes_back_into_it_without_a_hole(tmp_path):
-    with running(tmp_path, *SMALL, "cameras.front.ring_seconds=20") as robot:
+    with running(tmp_path, *SMALL, "cameras.front.ring_seconds=10") as robot:
         robot.arm()
         robot.client.start()
         until(lambda: robot.rows() >= 30, "30 rows")
@@ -152,17 +152,17 @@ def _worker(robot: Robot, name: str) -> int | None:
 
 
 def test_an_encoder_stopped_for_longer_than_its_ring_loses_nothing(tmp_path):
-    # A ring of two seconds, an encoder away for five.
-    with running(tmp_path, *SMALL, "cameras.front.ring_seconds=2") as robot:
+    # A ring of one second, an encoder away for three.
+    with running(tmp_path, *SMALL, "cameras.front.ring_seconds=1") as robot:
         robot.arm()
         robot.client.start()
         until(lambda: robot.rows() >= 30, "30 rows")
         encoder = robot.workers()["encoder:front"]
         wrist = _decided(robot, "wrist")
         encoder.suspend()
-        until(lambda: _decided(robot, "wrist") >= wrist + 150, "five seconds of the other camera")
+        until(lambda: _decided(robot, "wrist") >= wrist + 90, "three seconds of the other camera")
         encoder.resume()
-        until(lambda: robot.rows() >= wrist + 160, "the encoder to catch up")
+        until(lambda: robot.rows() >= wrist + 100, "the encoder to catch up")
         lost = {ring["name"]: ring for ring in robot.client.call("shm")["rings"]}["cam.front"]
         keeps = [reader for reader in lost["readers"] if reader["policy"] == "MUST_KEEP"]
         assert [reader["lost"] for reader in keeps] == [0]

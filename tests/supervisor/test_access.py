@@ -261,10 +261,10 @@ def test_an_endpoint_that_others_can_reach_does_not_start_without_keys(
     assert "Traceback" not in daemon.said
 
 
-def test_only_the_owner_may_open_the_ipc_sockets(daemon: Daemon) -> None:
-    assert stat.S_IMODE(daemon.runtime.stat().st_mode) == 0o700
+def test_only_the_owner_may_open_the_ipc_sockets(shared: Daemon) -> None:
+    assert stat.S_IMODE(shared.runtime.stat().st_mode) == 0o700
     for name in ("ctl.sock", "evt.sock"):
-        assert stat.S_IMODE((daemon.runtime / name).stat().st_mode) == 0o600
+        assert stat.S_IMODE((shared.runtime / name).stat().st_mode) == 0o600
 
 
 def test_a_group_may_open_the_ipc_sockets_when_configured(start_daemon: Start) -> None:
@@ -285,10 +285,34 @@ def test_an_unknown_group_ends_the_start_with_its_mend(start_daemon: Start) -> N
     assert "groupadd nobody_has_this" in daemon.said
 
 
-def test_a_flood_of_requests_is_slowed_and_an_emergency_stop_gets_through(daemon: Daemon) -> None:
+def test_a_peer_of_rubbish_is_told_once_and_then_not_heard(shared: Daemon) -> None:
     import msgpack
 
-    peer = daemon.connect()
+    peer = shared.connect()
+
+    def code() -> str:
+        return str(msgpack.unpackb(peer.recv())["error"]["code"])
+
+    codes = []
+    for _ in range(STRIKES):
+        peer.send(b"\xc1")
+        assert peer.poll(30_000)
+        codes.append(code())
+    assert codes == ["malformed"] * (STRIKES - 1) + ["ignored"]
+    until(lambda: shared.said.count("peer not heard for a while") == 1, "it in the log")
+    for _ in range(200):
+        peer.send(b"\xc1")
+    told = until(lambda: shared.status()["control"]["messages_ignored"] and shared.status(), "deaf")
+    assert told["state"] == "READY"
+    while peer.poll(500):
+        assert code() == "ignored", "after a while it is heard, and told once, again"
+    peer.close()
+
+
+def test_a_flood_of_requests_is_slowed_and_an_emergency_stop_gets_through(shared: Daemon) -> None:
+    import msgpack
+
+    peer = shared.connect()
     peer.setsockopt(zmq.RCVHWM, 10)
     hello = {"v": 1, "ty": "req", "cmd": "hello", "args": {}}
     codes, numbers = set(), count()
@@ -306,35 +330,11 @@ def test_a_flood_of_requests_is_slowed_and_an_emergency_stop_gets_through(daemon
 
     # Seen from elsewhere: who does not read its replies may lose that of the stop as well.
     def state() -> str | None:
-        return daemon.status()["arms"]["main"]["motion"].get("state")
+        return shared.status()["arms"]["main"]["motion"].get("state")
 
     assert state() != "HOLD"
     peer.send(msgpack.packb({**hello, "id": "stop-it", "cmd": "estop"}))
     until(lambda: state() == "HOLD", "the emergency stop")
-    peer.close()
-
-
-def test_a_peer_of_rubbish_is_told_once_and_then_not_heard(daemon: Daemon) -> None:
-    import msgpack
-
-    peer = daemon.connect()
-
-    def code() -> str:
-        return str(msgpack.unpackb(peer.recv())["error"]["code"])
-
-    codes = []
-    for _ in range(STRIKES):
-        peer.send(b"\xc1")
-        assert peer.poll(30_000)
-        codes.append(code())
-    assert codes == ["malformed"] * (STRIKES - 1) + ["ignored"]
-    assert daemon.said.count("peer not heard for a while") == 1
-    for _ in range(200):
-        peer.send(b"\xc1")
-    told = until(lambda: daemon.status()["control"]["messages_ignored"] and daemon.status(), "deaf")
-    assert told["state"] == "READY"
-    while peer.poll(500):
-        assert code() == "ignored", "after a while it is heard, and told once, again"
     peer.close()
 
 

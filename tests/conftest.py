@@ -1,8 +1,8 @@
 """For all tests: the same examples in every run, and what may run side by side.
 
-`make test` runs two processes (pytest-xdist) for tests that promise nothing about time, then one for
-those that speak with a robot in real time: on two cores a neighbour would be a fault that nobody
-ordered.
+`make test` runs two processes (pytest-xdist) for tests that promise nothing about time, then one
+for those that speak with a robot in real time: on two cores a neighbour would be a fault that
+nobody ordered.
 """
 
 import signal

@@ -50,11 +50,12 @@ class AdapterBench(PolicyBench):
         return mark
 
     def refusal(self) -> str:
-        """What `attach` answers; with a mend, where it refuses."""
-        with pytest.raises(RecdError) as refused:
+        """What `attach` answers, with a mend, when it refuses."""
+        try:
             self.client.call("policy.attach")
-        assert refused.value.mend
-        return refused.value.message
+        except RecdError as error:
+            return error.message if error.mend else ""
+        return ""
 
     def _taken(self) -> bool:
         try:

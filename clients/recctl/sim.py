@@ -1,4 +1,4 @@
-"""recctl sim: faults of the simulated robot of a running daemon, on its buses and its cameras."""
+"""recctl sim: faults of the simulated robot of a running daemon, and scripted policy servers."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,12 +9,16 @@ import yaml
 
 from recd.clients.client import find_instance
 from recd.clients.recctl.output import Group, Output
+from recd.clients.recctl.sim_policy import policy
 from recd.config.errors import RecdError
 
 
 @click.group(cls=Group)
 def sim() -> None:
     """Faults of the simulated robot, on demand. A DEVICE is a bus (main.follower) or a camera."""
+
+
+sim.add_command(policy)
 
 
 @sim.command()

@@ -133,20 +133,21 @@ def peer_of(scenario: Mapping[str, Any]) -> dict[str, Any] | None:
     return None
 
 
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+def table(title: str, *columns: str) -> Table:
+    """An empty table of our style; the first column to the left, figures to the right."""
+    made = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
     for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number == 0 else "right", no_wrap=True)
-    return table
+        made.add_column(column, justify="left" if number == 0 else "right", no_wrap=True)
+    return made
 
 
 def _kept(result: Mapping[str, Any]) -> Table:
     peer = peer_of(result["scenario"])
     theirs_column = ["lerobot-record 0.6.1 (quoted*)"] if peer else []
-    table = _table("recording", "", "recd: median (least..most)", *theirs_column)
+    made = table("recording", "", "recd: median (least..most)", *theirs_column)
     for label, ours, theirs in KEPT:
-        table.add_row(label, ours(result), *([theirs(peer)] if peer else []))
-    return table
+        made.add_row(label, ours(result), *([theirs(peer)] if peer else []))
+    return made
 
 
 def _each_camera(result: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -156,80 +157,80 @@ def _each_camera(result: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, 
 
 
 def _cameras(result: Mapping[str, Any]) -> Table:
-    table = _table(
+    made = table(
         "pictures: every one decoded, its stamp read", "run, camera", "phase", "rows", "own",
         "repeated", "skipped", "drift allows", "missing", "lost", "unflagged",
     )  # fmt: skip
     for label, camera in _each_camera(result):
-        table.add_row(
+        made.add_row(
             label, _number(at_path(camera, "times.phase"), 2), str(camera["truth"]["pictures"]),
             str(camera["fresh"]), str(camera["repeated"]), str(camera["skipped"]),
             str(camera["allowed_by_drift"]), str(camera["missing"]), str(camera["lost"]),
             str(camera["unflagged"]),
         )  # fmt: skip
-    return table
+    return made
 
 
 def _times(result: Mapping[str, Any]) -> Table:
-    table = _table(
+    made = table(
         "time of pictures and joints, ms: p50 / p99", "run, camera", "picture from row",
         "row's claim off by", "skew to joints", "row's skew off by", "joints off by",
     )  # fmt: skip
     paths = ("times.from_row_ms", "times.claim_error_ms", "skew.true_ms", "skew.error_ms",
              "skew.joint_error_ms")  # fmt: skip
     for label, camera in _each_camera(result):
-        table.add_row(label, *(_pair(camera, path) for path in paths))
-    return table
+        made.add_row(label, *(_pair(camera, path) for path in paths))
+    return made
 
 
 def _loops(result: Mapping[str, Any]) -> Table:
-    table = _table(
+    made = table(
         "control loops while recording, us: p50 / p99 / p99.9", "run, loop", "Hz", "skipped",
         "lateness", "work", "leader to goal",
     )  # fmt: skip
     for number, run in enumerate(result["runs"], 1):
         for name, loop in run["control"].items():
-            table.add_row(
+            made.add_row(
                 f"{number} {name}", _number(loop["hz"], 2), str(loop["skipped"]),
                 _three(loop["lateness_us"]), _three(loop["work_us"]),
                 _three(loop["leader_to_goal_us"]),
             )  # fmt: skip
-    return table
+    return made
 
 
 def _floor(result: Mapping[str, Any]) -> Table | None:
     floor = result["floor"]
     if not floor:
         return None
-    table = _table(
+    made = table(
         "lateness against a bare loop (A B A B, same load), us: p50 / p99 / p99.9", "loop", "ours",
         "bare", "ratio",
     )  # fmt: skip
     for name, facts in floor["processes"].items():
         ratios = {key: facts[f"ratio_{key}"] for key in ("p50", "p99", "p99_9")}
-        table.add_row(
+        made.add_row(
             name, _three(facts["ours_lateness_us"]), _three(facts["bare_lateness_us"]),
             _three(ratios, digits=2),
         )  # fmt: skip
-    return table
+    return made
 
 
 def _costs(result: Mapping[str, Any]) -> Table:
-    table = _table("cost of each process while recording", "process", "cores", "peak PSS, MB")
+    made = table("cost of each process while recording", "process", "cores", "peak PSS, MB")
     memory: dict[str, int] = {}
     for run in result["runs"]:
         for name, size in run["memory"]["pss_bytes"].items():
             memory[name] = max(memory.get(name, 0), size)
     for name in result["runs"][0]["cpu"]["cores"]:
         size = f"{memory[name] / _MB:.0f}" if name in memory else "-"
-        table.add_row(name, _figure(result, f"cpu.cores.{name}", digits=3), size)
+        made.add_row(name, _figure(result, f"cpu.cores.{name}", digits=3), size)
     total = _figure(result, "cpu.total_cores", digits=3)
     peak = _figure(result, "memory.peak_pss_bytes", scale=_MB, digits=0)
-    table.add_row("[bold]all of recd[/]", total, peak, end_section=True)
+    made.add_row("[bold]all of recd[/]", total, peak, end_section=True)
     simulated = sum(result["runs"][0]["cpu"]["simulator_cores"].values())
     load = _figure(result, "memory.peak_simulator_pss_bytes", scale=_MB, digits=0)
-    table.add_row("(simulated robot, apart)", f"{simulated:.3f}", load)
-    return table
+    made.add_row("(simulated robot, apart)", f"{simulated:.3f}", load)
+    return made
 
 
 def _budgets(result: Mapping[str, Any]) -> Table | None:

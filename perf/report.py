@@ -44,7 +44,7 @@ def _heading(result: Mapping[str, Any]) -> str:
     )
 
 
-def _figure(result: Mapping[str, Any], path: str, *, scale: float = 1.0, digits: int = 1) -> str:
+def figure(result: Mapping[str, Any], path: str, *, scale: float = 1.0, digits: int = 1) -> str:
     """`median (least..most)` of a figure of the summary; the spread only where there is one."""
     found = result["summary"].get(path)
     if found is None:
@@ -55,25 +55,25 @@ def _figure(result: Mapping[str, Any], path: str, *, scale: float = 1.0, digits:
     return f"{median:.{digits}f} ({least:.{digits}f}..{most:.{digits}f})"
 
 
-def _sum_of(result: Mapping[str, Any], key: str) -> str:
+def sum_of(result: Mapping[str, Any], key: str) -> str:
     """Sum over cameras of a count, per run: median and range."""
     sums = sorted(sum(c[key] for c in run["cameras"].values()) for run in result["runs"])
     middle = sums[len(sums) // 2]
     return f"{middle}" if sums[0] == sums[-1] else f"{middle} ({sums[0]}..{sums[-1]})"
 
 
-def _worst(result: Mapping[str, Any], path: str) -> str:
+def worst(result: Mapping[str, Any], path: str) -> str:
     """Worst camera's figure in ms, by its median over the runs."""
     keys = [key for key in result["summary"] if key.startswith("cameras.") and key.endswith(path)]
     if not keys:
         return "-"
     worst = max(keys, key=lambda key: result["summary"][key]["median"])
-    return _figure(result, worst, digits=2)
+    return figure(result, worst, digits=2)
 
 
 def _rows_of(result: Mapping[str, Any]) -> str:
     scenario_rows = result["runs"][0]["rows"]["expected"]
-    return f"{_figure(result, 'rows.stored', digits=0)} of {scenario_rows}"
+    return f"{figure(result, 'rows.stored', digits=0)} of {scenario_rows}"
 
 
 def _dataset_of(result: Mapping[str, Any]) -> str:
@@ -84,38 +84,38 @@ def _dataset_of(result: Mapping[str, Any]) -> str:
 
 KEPT: tuple[tuple[str, Callable[[Mapping[str, Any]], str], Callable[[Mapping[str, Any]], str]], ...]
 KEPT = (
-    ("kept, %", lambda r: _figure(r, "rows.percent_kept", digits=2),
+    ("kept, %", lambda r: figure(r, "rows.percent_kept", digits=2),
      lambda p: f"{100 * p['stored'] / p['expected']:.2f}"),
     ("rows", _rows_of, lambda p: f"{p['stored']} of {p['expected']}"),
-    ("repeated rows, all cameras", lambda r: _sum_of(r, "repeated"), lambda p: str(p["repeated"])),
-    ("  beyond camera drift", lambda r: _sum_of(r, "beyond_drift"), lambda p: "not told"),
-    ("skipped frames", lambda r: _sum_of(r, "skipped"), lambda p: str(p["skipped"])),
-    ("lost frames", lambda r: _sum_of(r, "lost"), lambda p: "not told"),
-    ("missing pictures", lambda r: _sum_of(r, "missing"), lambda p: "0"),
-    ("wrong pictures, unflagged", lambda r: _sum_of(r, "unflagged"), lambda p: str(p["wrong"])),
-    ("picture-joint skew p50, ms", lambda r: _worst(r, "skew.true_ms.p50"),
+    ("repeated rows, all cameras", lambda r: sum_of(r, "repeated"), lambda p: str(p["repeated"])),
+    ("  beyond camera drift", lambda r: sum_of(r, "beyond_drift"), lambda p: "not told"),
+    ("skipped frames", lambda r: sum_of(r, "skipped"), lambda p: str(p["skipped"])),
+    ("lost frames", lambda r: sum_of(r, "lost"), lambda p: "not told"),
+    ("missing pictures", lambda r: sum_of(r, "missing"), lambda p: "0"),
+    ("wrong pictures, unflagged", lambda r: sum_of(r, "unflagged"), lambda p: str(p["wrong"])),
+    ("picture-joint skew p50, ms", lambda r: worst(r, "skew.true_ms.p50"),
      lambda p: f"{p['skew_p50_ms']}"),
-    ("picture-joint skew p99, ms", lambda r: _worst(r, "skew.true_ms.p99"),
+    ("picture-joint skew p99, ms", lambda r: worst(r, "skew.true_ms.p99"),
      lambda p: f"{p['skew_p99_ms']}"),
-    ("  what rows say is off by p50, ms", lambda r: _worst(r, "skew.error_ms.p50"),
+    ("  what rows say is off by p50, ms", lambda r: worst(r, "skew.error_ms.p50"),
      lambda p: "rows do not say"),
-    ("  what rows say is off by p99, ms", lambda r: _worst(r, "skew.error_ms.p99"),
+    ("  what rows say is off by p99, ms", lambda r: worst(r, "skew.error_ms.p99"),
      lambda p: "rows do not say"),
     ("start-up to READY, s", lambda r: f"{r['startup']['to_ready_s']:.2f}",
      lambda p: f"{p['start_s']}"),
-    ("start: reply, ms", lambda r: _figure(r, "waits.start_reply_ms"), lambda p: "-"),
-    ("start: to first row stored, ms", lambda r: _figure(r, "waits.start_to_first_row_ms"),
+    ("start: reply, ms", lambda r: figure(r, "waits.start_reply_ms"), lambda p: "-"),
+    ("start: to first row stored, ms", lambda r: figure(r, "waits.start_to_first_row_ms"),
      lambda p: "-"),
-    ("stop to durable, ms", lambda r: _figure(r, "waits.stop_to_durable_ms"),
+    ("stop to durable, ms", lambda r: figure(r, "waits.stop_to_durable_ms"),
      lambda p: f"{p['stop_to_durable_ms']}"),
-    ("CPU while recording, cores", lambda r: _figure(r, "cpu.total_cores", digits=3),
+    ("CPU while recording, cores", lambda r: figure(r, "cpu.total_cores", digits=3),
      lambda p: f"{p['total_cores']}"),
-    ("peak memory (PSS), MB", lambda r: _figure(r, "memory.peak_pss_bytes", scale=_MB, digits=0),
+    ("peak memory (PSS), MB", lambda r: figure(r, "memory.peak_pss_bytes", scale=_MB, digits=0),
      lambda p: f"{p['peak_pss_mb']}"),
     ("peak memory (RSS summed), MB",
-     lambda r: _figure(r, "memory.peak_rss_bytes", scale=_MB, digits=0), lambda p: "not told"),
+     lambda r: figure(r, "memory.peak_rss_bytes", scale=_MB, digits=0), lambda p: "not told"),
     ("written per episode, MB",
-     lambda r: _figure(r, "finish.episode_written_bytes", scale=_MB),
+     lambda r: figure(r, "finish.episode_written_bytes", scale=_MB),
      lambda p: f"{p['written_mb']}"),
     ("dataset per episode, MB", _dataset_of,
      lambda p: f"{p['dataset_mb']}"),
@@ -223,12 +223,12 @@ def _costs(result: Mapping[str, Any]) -> Table:
             memory[name] = max(memory.get(name, 0), size)
     for name in result["runs"][0]["cpu"]["cores"]:
         size = f"{memory[name] / _MB:.0f}" if name in memory else "-"
-        made.add_row(name, _figure(result, f"cpu.cores.{name}", digits=3), size)
-    total = _figure(result, "cpu.total_cores", digits=3)
-    peak = _figure(result, "memory.peak_pss_bytes", scale=_MB, digits=0)
+        made.add_row(name, figure(result, f"cpu.cores.{name}", digits=3), size)
+    total = figure(result, "cpu.total_cores", digits=3)
+    peak = figure(result, "memory.peak_pss_bytes", scale=_MB, digits=0)
     made.add_row("[bold]all of recd[/]", total, peak, end_section=True)
     simulated = sum(result["runs"][0]["cpu"]["simulator_cores"].values())
-    load = _figure(result, "memory.peak_simulator_pss_bytes", scale=_MB, digits=0)
+    load = figure(result, "memory.peak_simulator_pss_bytes", scale=_MB, digits=0)
     made.add_row("(simulated robot, apart)", f"{simulated:.3f}", load)
     return made
 

@@ -16,8 +16,8 @@ from recd.perf import v4l2_stage
 FIRST_CAMERAS = ("front", "wrist", "side", "top")
 
 SOURCES = ("sim", "v4l2", "v4l2-mjpeg")
-"""`sim`: MJPEG streams over HTTP. `v4l2`, `v4l2-mjpeg`: YUYV or MJPEG by ioctl and mmap, through the
-preload library."""
+"""`sim`: MJPEG streams over HTTP. `v4l2`, `v4l2-mjpeg`: YUYV or MJPEG by ioctl and mmap, through
+the preload library."""
 
 _FOURCC = {"v4l2": "YUYV"}
 

@@ -118,7 +118,7 @@ class Artist:
         return self.draw(self._pose, number, self.server.exposing_ns)
 
     def draw(self, pose: PoseSource, number: int, t_capture_ns: int) -> bytes:
-        """Picture `number` of the arm as `pose` has it at `t_capture_ns`, as the device sends it."""
+        """Picture `number` of the arm as it is in `pose` at `t_capture_ns`, as the device sends."""
         planes = self._planes if self._jpeg is None else self._jpeg.planes
         self._renderer.draw(planes, pose, frame=number, t_capture_ns=t_capture_ns)
         if self._jpeg is not None:

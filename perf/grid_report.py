@@ -5,8 +5,7 @@ from typing import Any
 
 from rich.console import Console
 
-from recd.perf.figures import at_path
-from recd.perf.report import figure, sum_of, table, worst
+from recd.perf.report import table
 
 Result = Mapping[str, Any]
 
@@ -24,30 +23,42 @@ def _work(result: Result) -> str:
     return f"{max(result['summary'][key]['median'] for key in keys):.0f}" if keys else "-"
 
 
+def _median(path: str, *, scale: float = 1.0, digits: int = 1) -> Callable[[Result], str]:
+    def cell(result: Result) -> str:
+        found = result["summary"].get(path)
+        return "-" if found is None else f"{found['median'] / scale:.{digits}f}"
+
+    return cell
+
+
+def _most(key: str) -> Callable[[Result], str]:
+    """Sum over the cameras, of the worst run: losses are not averaged away."""
+    return lambda result: str(
+        max(sum(camera[key] for camera in run["cameras"].values()) for run in result["runs"])
+    )
+
+
+def _skew(result: Result) -> str:
+    """Of the worst camera, by its median over the runs."""
+    medians = [told["median"] for key, told in result["summary"].items()
+               if key.endswith("skew.error_ms.p99")]  # fmt: skip
+    return f"{max(medians):.1f}" if medians else "-"
+
+
 COLUMNS: tuple[tuple[str, Callable[[Result], str]], ...] = (
-    ("kept, %", lambda r: figure(r, "rows.percent_kept", digits=2)),
-    ("beyond\ndrift", lambda r: sum_of(r, "beyond_drift")),
-    ("lost", lambda r: sum_of(r, "lost")),
-    ("wrong", lambda r: sum_of(r, "unflagged")),
-    ("late p99\n/ bare", lambda r: _ratio(r, "p99")),
-    ("late p99.9\n/ bare", lambda r: _ratio(r, "p99_9")),
-    ("work p99\nus", _work),
-    ("skew off\np99, ms", lambda r: worst(r, "skew.error_ms.p99")),
-    ("cores", lambda r: figure(r, "cpu.total_cores", digits=2)),
-    ("CPU a picture\nms (/ floor)", lambda r: _pipeline(r)),
-    ("PSS\nMB", lambda r: figure(r, "memory.peak_pss_bytes", scale=2.0**20, digits=0)),
-    ("stop\nms", lambda r: figure(r, "waits.stop_to_durable_ms", digits=0)),
+    ("kept\n%", _median("rows.percent_kept", digits=2)),
+    ("drift\n+", _most("beyond_drift")),
+    ("lost", _most("lost")),
+    ("wrong", _most("unflagged")),
+    ("late / bare\np99  p99.9", lambda r: f"{_ratio(r, 'p99')}  {_ratio(r, 'p99_9')}"),
+    ("work\np99 us", _work),
+    ("skew off\np99 ms", _skew),
+    ("cores", _median("cpu.total_cores", digits=2)),
+    ("ms / picture\n(/ floor)", lambda r: _pipeline(r)),
+    ("PSS\nMB", _median("memory.peak_pss_bytes", scale=2.0**20, digits=0)),
+    ("stop\nms", _median("waits.stop_to_durable_ms", digits=0)),
 )
-"""Label and cell of each column, left to right."""
-
-
-def _pipeline(result: Result) -> str:
-    told = at_path(result, "summary")
-    spent, against = (told.get(f"against_floors.{key}") for key in
-                      ("pipeline_ms", "pipeline_ratio"))  # fmt: skip
-    if spent is None or against is None:
-        return "-"
-    return f"{spent['median']:.1f} ({against['median']:.2f})"
+"""Label and cell of each column, left to right. Counts are of the worst run, the rest medians."""
 
 
 def cell_name(scenario: Mapping[str, Any]) -> str:
@@ -71,7 +82,11 @@ def show(index: Mapping[str, Any], results: list[Mapping[str, Any]], console: Co
     )
     if len(index["cells"]) < index["expected"]:
         console.print(f"[bold red]! {len(index['cells'])} of {index['expected']} cells ran[/]")
-    made = table("median over the repeats (least..most)", "", *(name for name, _ in COLUMNS))
+    made = table(
+        "medians over the repeats; counts of the worst one; spreads: --each",
+        "",
+        *(name for name, _ in COLUMNS),
+    )
     for result in results:
         made.add_row(cell_name(result["scenario"]), *(cell(result) for _, cell in COLUMNS))
     console.print(made)

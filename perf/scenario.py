@@ -90,6 +90,15 @@ class Scenario:
         )
 
 
+_BASE = ("cameras", "width", "height", "fps", "camera_fps", "rate_hz", "vcodec", "preset", "source",
+         "realtime", "load")  # fmt: skip
+
+
+def is_base(scenario: Scenario) -> bool:
+    """True for the base case, for which the limits of the rig class `bench` are meant."""
+    return all(getattr(scenario, name) == getattr(Scenario(), name) for name in _BASE)
+
+
 PEER_LIKE: dict[str, Any] = {
     "source": "v4l2", "vcodec": "h264", "preset": "medium", "crf": 30, "g": 2, "latency_ms": 0.0,
 }  # fmt: skip

@@ -19,7 +19,7 @@ from recd.perf.machine import fingerprint, origin
 from recd.perf.quiet import Silence, wait_for_quiet
 from recd.perf.recording import Recorded, idle_cores, phased_start_ns, record
 from recd.perf.run_result import run_result
-from recd.perf.scenario import Scenario
+from recd.perf.scenario import Scenario, is_base
 from recd.perf.skew import PoseTrack
 from recd.perf.subject import Subject, running
 from recd.shm.clock import NS_PER_S, now_ns, sleep_until_ns
@@ -177,7 +177,8 @@ def _document(
     plan: Plan, silence: Silence, measured: Measured, runs: list[dict[str, Any]],
     rows: tuple[budgets.Budget, ...], root: Path,
 ) -> dict[str, Any]:  # fmt: skip
-    judged = budgets.judge(list(runs), measured.subjects, rows)
+    rig = budgets.BENCH if is_base(plan.scenario) else budgets.ANY
+    judged = budgets.judge(list(runs), measured.subjects, rows, rig=rig)
     return {
         "format": result.RESULT_VERSION,
         "kind": "spine",
@@ -186,6 +187,7 @@ def _document(
         "scenario": plan.scenario.plain(),
         "silence": silence.plain(),
         "startup": dict(measured.startup),
+        "rig": rig,
         "realtime": {name: dict(facts) for name, facts in measured.realtime.items()},
         "runs": runs,
         "floor": floor.compared(measured.legs) if measured.legs else None,

@@ -88,6 +88,8 @@ def beside(
             say(f"pair {number}: {name}, {scenario.seconds:g} s")
             pair[name] = run(scenario, folder / f"{name}-{number}")
         told["pairs"].append(pair)
+        if "error" in pair[THEIRS]:
+            told["notes"].append(f"pair {number}: {pair[THEIRS]['error']}")
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(json.dumps(told, indent=1) + "\n")
     return told
@@ -145,8 +147,15 @@ def ours(scenario: Scenario, folder: Path) -> dict[str, Any]:
 
 
 def theirs(scenario: Scenario, folder: Path) -> dict[str, Any]:
-    """One run of lerobot-record."""
-    watched = peer_run.record(scenario, folder)
+    """One run of lerobot-record; `error` when it began to record and gave up."""
+    try:
+        watched = peer_run.record(scenario, folder)
+    except RecdError as error:
+        if error.code != peer_run.GAVE_UP:
+            raise
+        # It is a result: nothing was kept, and why is told.
+        shutil.rmtree(folder)
+        return {"error": error.message, "percent_kept": 0.0, "stored": 0}
     return watched | _judged(scenario, folder, folder / "dataset", bus=peer_run.BUS, index=0)
 
 

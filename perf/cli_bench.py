@@ -12,7 +12,7 @@ import click
 
 from recd.config.errors import RecdError
 from recd.perf import result
-from recd.perf.console import EXIT_OVER_BUDGET, console, scenario_of, scenario_options
+from recd.perf.console import EXIT_OVER_BUDGET, GRID_COLUMNS, console, scenario_of, scenario_options
 from recd.shm.clock import clock_pair, wall_iso
 
 QUIET = click.option("--quiet-for", "quiet_s", type=click.FloatRange(1, 3600), default=60.0,
@@ -62,7 +62,7 @@ def bench(grid: str, directory: Path | None, quiet_s: float) -> int:
                         mend="Name another --directory.")  # fmt: skip
     cells = bench_run.run_grid(plan, folder.absolute(), quiet_s=quiet_s, say=click.echo)
     index, results = bench_run.load_folder(folder)
-    grid_report.show(index, results, console())
+    grid_report.show(index, results, console(GRID_COLUMNS))
     if any(cell.error for cell in cells):
         return 1
     over = any(row["kept"] is False for one in results for row in one["budgets"])
@@ -94,7 +94,7 @@ def report(path: Path, plots: Path | None, form: str, each: bool) -> int:
         index, results = load_folder(path)
         named = [(cell["file"].removesuffix(".json"), one) for cell, one in
                  zip((c for c in index["cells"] if c["file"]), results, strict=True)]  # fmt: skip
-        grid_report.show(index, results, screen)
+        grid_report.show(index, results, console(GRID_COLUMNS))
     else:
         named = [(path.stem, result.load(path))]
     for stem, one in named:

@@ -11,13 +11,13 @@ from recd.perf.load import LOADS
 from recd.perf.scenario import SOURCES, Scenario, like_peer
 
 EXIT_OVER_BUDGET = 3
-LEAST_COLUMNS = 110
+LEAST_COLUMNS, GRID_COLUMNS = 110, 128
 
 
-def console() -> Console:
-    """Tables need 110 columns; a narrower terminal wraps them, a file gets them whole."""
+def console(least: int = LEAST_COLUMNS) -> Console:
+    """Tables need `least` columns; a narrower terminal wraps them, a file gets them whole."""
     # A process called camera:front is no emoji.
-    return Console(width=max(LEAST_COLUMNS, Console().width), emoji=False, highlight=False)
+    return Console(width=max(least, Console().width), emoji=False, highlight=False)
 
 
 def scenario_options(

@@ -45,6 +45,15 @@ def _skew(result: Result) -> str:
     return f"{max(medians):.1f}" if medians else "-"
 
 
+def _pipeline(result: Result) -> str:
+    spent, against = (
+        result["summary"].get(f"against_floors.{key}") for key in ("pipeline_ms", "pipeline_ratio")
+    )
+    if spent is None or against is None:
+        return "-"
+    return f"{spent['median']:.1f} ({against['median']:.2f})"
+
+
 COLUMNS: tuple[tuple[str, Callable[[Result], str]], ...] = (
     ("kept\n%", _median("rows.percent_kept", digits=2)),
     ("drift\n+", _most("beyond_drift")),
@@ -54,7 +63,7 @@ COLUMNS: tuple[tuple[str, Callable[[Result], str]], ...] = (
     ("work\np99 us", _work),
     ("skew off\np99 ms", _skew),
     ("cores", _median("cpu.total_cores", digits=2)),
-    ("ms / picture\n(/ floor)", lambda r: _pipeline(r)),
+    ("ms / picture\n(/ floor)", _pipeline),
     ("PSS\nMB", _median("memory.peak_pss_bytes", scale=2.0**20, digits=0)),
     ("stop\nms", _median("waits.stop_to_durable_ms", digits=0)),
 )

@@ -85,5 +85,7 @@ def lerobot_trial(scenario: Scenario, folder: Path) -> Trial:
         return Trial(scenario.cameras, False, error.message)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+    if "error" in run:
+        return Trial(scenario.cameras, False, run["error"])
     told = f"{run['percent_kept']:.2f} % kept, {run['repeated']} repeated, {run['cores']:.2f} cores"
     return Trial(scenario.cameras, run["percent_kept"] >= 100.0, told)

@@ -30,6 +30,9 @@ START_S, SAVE_S = 120.0, 300.0
 RECORDING, STOPPED = "Recording episode", "Stop recording"
 """Words of its log: the episode begins; it is saved."""
 
+GAVE_UP = "lerobot_gave_up"
+"""Code of the error of a run that began to record and ended with an error of lerobot's own."""
+
 _TURN_S = 0.05
 _LOOK_NS = 5 * NS_PER_S
 _LEDGER_NS = NS_PER_S // 10
@@ -165,12 +168,13 @@ def record(scenario: Scenario, folder: Path) -> dict[str, Any]:
             process.wait()
             if process.stdout is not None:
                 process.stdout.close()
-        if process.returncode != 0 or not seen.saved_ns or not seen.recording_ns:
-            last = seen.said.decode(errors="replace").splitlines()[-6:]
+        if process.returncode != 0 or not seen.saved_ns:
+            last = seen.said.decode(errors="replace").splitlines()[-1:]
             raise RecdError(
-                f"lerobot-record ended with {process.returncode}:\n" + "\n".join(last),
-                mend=f"See {folder / 'lerobot.log'}", code="lerobot",
-            )  # fmt: skip
+                f"lerobot-record ended with {process.returncode}: {' '.join(last)}",
+                mend=f"See {folder / 'lerobot.log'}",
+                code=GAVE_UP if seen.recording_ns else "lerobot",
+            )
         return _told(seen, scenario.seconds)
 
 

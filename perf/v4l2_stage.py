@@ -32,6 +32,11 @@ FIRST_DEVICE = 90
 """Numbers of /dev/videoN that no computer uses."""
 
 
+PRIORITY = 40
+"""SCHED_FIFO, where allowed: a camera does not wait for the programs that record it. Below recd's
+own arms and cameras, which must not wait for a drawing that costs a real camera nothing."""
+
+
 def device_path(number: int) -> str:
     """Path under which the daemon sees camera `number`."""
     return f"/dev/video{FIRST_DEVICE + number}"
@@ -156,6 +161,7 @@ def main(argv: list[str]) -> int:
     realtime.die_with_parent()
     fields: dict[str, Any] = json.loads(argv[0])
     os.environ.pop("LD_PRELOAD", None)
+    realtime.apply(realtime.RealtimeRequest(priority=PRIORITY))
     serve(StagePlan(**{**fields, "names": tuple(fields["names"])}))
     return 0
 

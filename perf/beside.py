@@ -83,7 +83,7 @@ def beside(
         say(f"pair {number}: {silence.sentence()}")
         if not silence.quiet:
             told["notes"].append(f"pair {number}: {silence.sentence()}")
-        pair = {"silence": silence.plain()}
+        pair: dict[str, Any] = {"silence": silence.plain()}
         for name, run in ((OURS, ours), (THEIRS, theirs)):
             say(f"pair {number}: {name}, {scenario.seconds:g} s")
             pair[name] = run(scenario, folder / f"{name}-{number}")

@@ -92,7 +92,6 @@ def code(scenario: Scenario, payloads: Sequence[bytes]) -> dict[str, Any]:
         marks.append(_cpu_ns())
         picture = reformatter.reformat(
             frame, format="yuv420p", src_color_range="JPEG", dst_color_range="MPEG",
-            src_colorspace="ITU601", dst_colorspace="ITU601",
         )  # fmt: skip
         picture.pts = done
         marks.append(_cpu_ns())

@@ -84,8 +84,9 @@ def measure(plan: Plan, say: Say) -> dict[str, Any]:
         for recorded in measured.recorded
     ]
     found = _floors(plan, say) if plan.floors else None
-    for run in runs if found else ():
-        run["against_floors"] = floors.ratios(run, found)
+    if found is not None:
+        for run in runs:
+            run["against_floors"] = floors.ratios(run, found)
     return _document(plan, silence, measured, runs, rows, root) | {"floors": found}
 
 

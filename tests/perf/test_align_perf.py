@@ -6,6 +6,7 @@ def test_the_kernel_and_pandas_find_the_same_values():
     for direction in align.DIRECTIONS:
         told = align.against_pandas(times, values, rows, direction=direction, repeats=1)
         assert told["kernel_ms"] > 0
+    assert align.rows_against_pandas(times, values, rows, repeats=1)["pandas_ms"] > 0
 
 
 def test_rows_lie_inside_their_samples():

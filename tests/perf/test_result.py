@@ -68,8 +68,10 @@ def test_committed_results_are_whole_quiet_and_of_a_clean_commit():
     assert [n for n, told in kept.items() if told["origin"]["commit"].endswith("+")] == []
 
 
-def test_committed_side_by_side_results_are_quiet_and_of_a_clean_commit():
-    kept = [beside.load(path) for path in BESIDES]
-    assert [told["notes"] for told in kept if told["notes"]] == []
-    assert all(pair["silence"]["quiet"] for told in kept for pair in told["pairs"])
-    assert [t for t in kept if t["origin"]["commit"].endswith("+")] == []
+def test_committed_side_by_side_results_say_noisy_unless_quiet_and_are_of_a_clean_commit():
+    kept = {path.stem: beside.load(path) for path in BESIDES}
+    quiet = {
+        name: all(pair["silence"]["quiet"] for pair in told["pairs"]) for name, told in kept.items()
+    }
+    assert {name: not name.endswith("-noisy") for name in kept} == quiet
+    assert [n for n, told in kept.items() if told["origin"]["commit"].endswith("+")] == []

@@ -97,7 +97,7 @@ def beside(
 
 def _document(scenario: Scenario, output: Path, folder: Path) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
-    fresh = {
+    fresh: dict[str, Any] = {
         "format": BESIDE_VERSION, "kind": "beside", "origin": origin(),
         "machine": fingerprint(folder), "scenario": scenario.plain(), "lerobot": peer_run.VERSION,
         "pairs": [], "notes": [],

@@ -25,14 +25,16 @@ _PATH = click.Path(path_type=Path, exists=True)
 
 
 @contextmanager
-def _folder(keep: Path | None = None) -> Iterator[Path]:
-    """A folder for datasets on the disk of the working directory, gone afterwards."""
-    folder = keep or Path(tempfile.mkdtemp(prefix="recd-bench-data-", dir=Path.cwd()))
+def _folder() -> Iterator[Path]:
+    """A folder for datasets on the disk of the working directory. Gone afterwards; left, and told,
+    when something failed: logs are in it."""
+    folder = Path(tempfile.mkdtemp(prefix="recd-bench-data-", dir=Path.cwd()))
     try:
         yield folder.absolute()
-    finally:
-        if keep is None:
-            shutil.rmtree(folder, ignore_errors=True)
+    except BaseException:
+        click.echo(f"datasets and logs are left in {folder}", err=True)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _say(as_json: bool) -> Callable[[str], None]:

@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint check interop soak fuzz systemd storm bench docs clean env env-test
+.PHONY: help demo test lint check interop soak fuzz systemd storm bench bench-full docs clean env env-test
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -49,8 +49,11 @@ storm: env ## faults at random against the real daemon, hours; the result goes i
 	    --directory storm-data --output storm-data/bouts.jsonl; status=$$?; \
 	    $(BIN)/python -m recd.perf storm-table --into docs/reliability.md storm-data/bouts.jsonl && exit $$status
 
-bench: env ## measure recd on this machine, about 5 minutes; leave the machine alone meanwhile
-	@$(BIN)/python -m recd.perf spine --output bench-data/result.json
+bench: env ## measure recd on this machine, under 10 minutes; leave the machine alone meanwhile
+	@$(BIN)/python -m recd.perf bench short
+
+bench-full: env ## the same over every load that recd promises, some hours
+	@$(BIN)/python -m recd.perf bench full
 
 docs: env-test ## write the references from the models and tables
 	@$(BIN)/python -m recd.config.reference > docs/configuration.md

@@ -19,16 +19,23 @@ from recd.perf.figures import at_path
 
 BUDGETS = Path(__file__).with_name("budgets.toml")
 
+ANY, BENCH = "any", "bench"
+RIGS = (ANY, BENCH)
+"""ANY: every machine and load. BENCH: two cores to itself, the base case (see budgets.toml)."""
+
 _MB = 2.0**20
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """One row. subject: `process:GLOB`, `stream:GLOB` or `run`; limit: in the metric's unit."""
+    """One row. subject: `process:GLOB`, `stream:GLOB` or `run`; limit: in `unit`, the metric's;
+    rig: class of machine and load for which it holds."""
 
     subject: str
     metric: str
+    unit: str
     limit: float
+    rig: str
     reason: str
 
     def covers(self, subject: str) -> bool:
@@ -62,6 +69,11 @@ def _periods(run: Mapping[str, Any]) -> float:
     return float(run["waits"]["start_to_row_time_ms"]) * run["rows"]["fps"] / 1000.0
 
 
+def _finish_ms(run: Mapping[str, Any]) -> float:
+    pictures = sum(camera["truth"]["pictures"] for camera in run["cameras"].values())
+    return 1000.0 * float(run["finish"]["cpu_s"]) / max(1, pictures)
+
+
 PROCESS_METRICS: Mapping[str, Metric] = {
     "cores": Metric("cores", lambda run, name: run["cpu"]["cores"].get(name)),
     "pss_mb": Metric("MB", lambda run, name: _scaled(run["memory"]["pss_bytes"].get(name), _MB)),
@@ -86,6 +98,10 @@ RUN_METRICS: Mapping[str, Metric] = {
     "total_cores": Metric("cores", lambda run, _: run["cpu"]["total_cores"]),
     "tree_pss_mb": Metric("MB", lambda run, _: _scaled(run["memory"]["peak_pss_bytes"], _MB)),
     "skew_error_p50_ms": Metric("ms", lambda run, _: _worst_camera(run, "skew.error_ms.p50")),
+    "finish_ms_per_picture": Metric("ms", lambda run, _: _finish_ms(run)),
+    "pipeline_ratio": Metric(
+        "floors", lambda run, _: at_path(run, "against_floors.pipeline_ratio")
+    ),
     "skew_error_p99_ms": Metric("ms", lambda run, _: _worst_camera(run, "skew.error_ms.p99")),
 }
 
@@ -126,6 +142,11 @@ def _problem(fields: Mapping[str, Any]) -> tuple[str, str] | None:
         return f"a subject of {', '.join(METRICS)}", str(fields["subject"])
     if fields["metric"] not in METRICS[kind]:
         return f"a metric of {', '.join(METRICS[kind])}", str(fields["metric"])
+    unit = METRICS[kind][fields["metric"]].unit
+    if fields["unit"] != unit:
+        return f"the metric's unit, {unit!r}", repr(fields["unit"])
+    if fields["rig"] not in RIGS:
+        return f"a rig of {', '.join(RIGS)}", str(fields["rig"])
     if not str(fields["reason"]).strip():
         return "a reason", "none"
     return None
@@ -183,12 +204,15 @@ class Judgement:
 
 
 def judge(
-    runs: list[Mapping[str, Any]], subjects: Iterable[str], budgets: Iterable[Budget]
-) -> list[Judgement]:
-    """Every row against every subject it covers, by the median over `runs`."""
+    runs: list[Mapping[str, Any]], subjects: Iterable[str], budgets: Iterable[Budget], *,
+    rig: str = BENCH,
+) -> list[Judgement]:  # fmt: skip
+    """Every row that holds for `rig` against every subject it covers, by the median over `runs`."""
     named = [*subjects, "run"]
     found = []
     for row in budgets:
+        if row.rig not in (ANY, rig):
+            continue
         kind = row.subject.partition(":")[0]
         metric = METRICS[kind][row.metric]
         for subject in named:

@@ -6,16 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
 from recd.config.errors import RecdError
 from recd.config.load import load_robot, preset_names
 from recd.perf import budgets, report, result
-from recd.perf.scenario import SOURCES, Scenario, like_peer
+from recd.perf.cli_bench import COMMANDS
+from recd.perf.console import EXIT_OVER_BUDGET, console, scenario_of, scenario_options
 from recd.perf.spine import Plan, measure
-
-EXIT_OVER_BUDGET = 3
-LEAST_COLUMNS = 110
 
 
 @click.group()
@@ -23,57 +20,12 @@ def perf() -> None:
     """Measure recd on this machine with the simulated robot."""
 
 
+for _command in COMMANDS:
+    perf.add_command(_command)
+
+
 @perf.command()
-@click.option(
-    "--seconds",
-    type=click.FloatRange(2, 900),
-    default=30.0,
-    show_default=True,
-    help="Length of each run.",
-)
-@click.option(
-    "--runs",
-    type=click.IntRange(1, 50),
-    default=3,
-    show_default=True,
-    help="Runs, at camera phases spread over one period.",
-)
-@click.option("--cameras", type=click.IntRange(1, 16), default=2, show_default=True)
-@click.option("--size", default="640x480", show_default=True, metavar="WxH")
-@click.option(
-    "--fps", type=click.IntRange(1, 240), default=30, show_default=True, help="Rows a second."
-)
-@click.option("--camera-fps", type=float, default=None, help="Frames a second; as --fps.")
-@click.option(
-    "--rate",
-    "rate_hz",
-    type=click.IntRange(10, 1000),
-    default=250,
-    show_default=True,
-    help="Control rate in Hz.",
-)
-@click.option("--codec", "vcodec", default="h264", show_default=True)
-@click.option("--preset", default="", help="Encoder preset; default: the codec's own here.")
-@click.option("--crf", type=int, default=30, show_default=True)
-@click.option("--gop", "g", type=int, default=2, show_default=True)
-@click.option("--threads", type=int, default=1, show_default=True, help="Of each encoder.")
-@click.option(
-    "--source",
-    type=click.Choice(SOURCES),
-    default="sim",
-    show_default=True,
-    help="MJPEG streams, or YUYV from simulated V4L2 devices (needs a C compiler).",
-)
-@click.option("--like-peer", is_flag=True, help="Pixel format and encoder options of the peer.")
-@click.option(
-    "--camera-latency-ms",
-    "latency_ms",
-    type=float,
-    default=5.0,
-    show_default=True,
-    help="The cameras' calibrated delay; 0: not calibrated.",
-)
-@click.option("--realtime/--no-realtime", default=True, show_default=True)
+@scenario_options(seconds=30.0, runs=3)
 @click.option(
     "--floor-pairs",
     type=click.IntRange(0, 20),
@@ -105,11 +57,11 @@ def spine(output: Path | None, directory: Path | None, **options: Any) -> int:
 
     Exit codes: 0 all budgets kept, 3 one was not, 2 could not measure.
     """
-    console = _console()
+    screen = console()
     settings = {name: options.pop(name) for name in ("floor_pairs", "floor_s", "quiet_s")}
-    scenario = _scenario(options)
+    scenario = scenario_of(options)
     folder = directory or Path(tempfile.mkdtemp(prefix="recd-bench-data-", dir=Path.cwd()))
-    say = console.print
+    say = screen.print
     try:
         found = measure(Plan(scenario, folder.absolute(), **settings), lambda text: say(text))
     except BaseException:
@@ -117,33 +69,17 @@ def spine(output: Path | None, directory: Path | None, **options: Any) -> int:
         raise
     if output is not None:
         say(f"written: {result.save(found, output)}")
-    report.show(found, console)
+    report.show(found, screen)
     if directory is None:
         shutil.rmtree(folder)
     return EXIT_OVER_BUDGET if any(row["kept"] is False for row in found["budgets"]) else 0
-
-
-def _scenario(options: dict[str, Any]) -> Scenario:
-    width, _, height = options.pop("size").partition("x")
-    if not (width.isdigit() and height.isdigit()):
-        raise RecdError("--size: expected WxH, for example 640x480", code="config")
-    peer = options.pop("like_peer")
-    options["camera_fps"] = float(options["camera_fps"] or options["fps"])
-    scenario = Scenario(width=int(width), height=int(height), **options)
-    return like_peer(scenario) if peer else scenario
-
-
-def _console() -> Console:
-    """Tables need 110 columns; a narrower terminal wraps them, a file gets them whole."""
-    # A process called camera:front is no emoji.
-    return Console(width=max(LEAST_COLUMNS, Console().width), emoji=False, highlight=False)
 
 
 @perf.command("show")
 @click.argument("path", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 def show_result(path: Path) -> int:
     """Print a result file again."""
-    report.show(result.load(path), _console())
+    report.show(result.load(path), console())
     return 0
 
 

@@ -136,15 +136,15 @@ def compared(legs: list[Leg]) -> dict[str, Any]:
 
 
 def _compare_one(legs: list[Leg], process: str) -> dict[str, Any]:
-    pooled = {
-        kind: histogram_quantiles(
-            np.sum([leg.loops[process]["lateness_histogram"] for leg in legs if leg.kind == kind],
-                   axis=0),
-            scale=NS_PER_US,
-        )
+    counts = {
+        kind: np.sum([leg.loops[process]["lateness_histogram"] for leg in legs if leg.kind == kind],
+                     axis=0)
         for kind in (OURS, BARE)
     }  # fmt: skip
+    pooled = {kind: histogram_quantiles(of_kind, scale=NS_PER_US)
+              for kind, of_kind in counts.items()}  # fmt: skip
     told: dict[str, Any] = {f"{kind}_lateness_us": figures for kind, figures in pooled.items()}
+    told |= {f"{kind}_histogram": of_kind.tolist() for kind, of_kind in counts.items()}
     for name in QUANTILES:
         path = f"lateness_us.{name}"
         each = [

@@ -44,7 +44,7 @@ def _heading(result: Mapping[str, Any]) -> str:
     )
 
 
-def _figure(result: Mapping[str, Any], path: str, *, scale: float = 1.0, digits: int = 1) -> str:
+def figure(result: Mapping[str, Any], path: str, *, scale: float = 1.0, digits: int = 1) -> str:
     """`median (least..most)` of a figure of the summary; the spread only where there is one."""
     found = result["summary"].get(path)
     if found is None:
@@ -55,25 +55,25 @@ def _figure(result: Mapping[str, Any], path: str, *, scale: float = 1.0, digits:
     return f"{median:.{digits}f} ({least:.{digits}f}..{most:.{digits}f})"
 
 
-def _sum_of(result: Mapping[str, Any], key: str) -> str:
+def sum_of(result: Mapping[str, Any], key: str) -> str:
     """Sum over cameras of a count, per run: median and range."""
     sums = sorted(sum(c[key] for c in run["cameras"].values()) for run in result["runs"])
     middle = sums[len(sums) // 2]
     return f"{middle}" if sums[0] == sums[-1] else f"{middle} ({sums[0]}..{sums[-1]})"
 
 
-def _worst(result: Mapping[str, Any], path: str) -> str:
+def worst(result: Mapping[str, Any], path: str) -> str:
     """Worst camera's figure in ms, by its median over the runs."""
     keys = [key for key in result["summary"] if key.startswith("cameras.") and key.endswith(path)]
     if not keys:
         return "-"
     worst = max(keys, key=lambda key: result["summary"][key]["median"])
-    return _figure(result, worst, digits=2)
+    return figure(result, worst, digits=2)
 
 
 def _rows_of(result: Mapping[str, Any]) -> str:
     scenario_rows = result["runs"][0]["rows"]["expected"]
-    return f"{_figure(result, 'rows.stored', digits=0)} of {scenario_rows}"
+    return f"{figure(result, 'rows.stored', digits=0)} of {scenario_rows}"
 
 
 def _dataset_of(result: Mapping[str, Any]) -> str:
@@ -84,38 +84,38 @@ def _dataset_of(result: Mapping[str, Any]) -> str:
 
 KEPT: tuple[tuple[str, Callable[[Mapping[str, Any]], str], Callable[[Mapping[str, Any]], str]], ...]
 KEPT = (
-    ("kept, %", lambda r: _figure(r, "rows.percent_kept", digits=2),
+    ("kept, %", lambda r: figure(r, "rows.percent_kept", digits=2),
      lambda p: f"{100 * p['stored'] / p['expected']:.2f}"),
     ("rows", _rows_of, lambda p: f"{p['stored']} of {p['expected']}"),
-    ("repeated rows, all cameras", lambda r: _sum_of(r, "repeated"), lambda p: str(p["repeated"])),
-    ("  beyond camera drift", lambda r: _sum_of(r, "beyond_drift"), lambda p: "not told"),
-    ("skipped frames", lambda r: _sum_of(r, "skipped"), lambda p: str(p["skipped"])),
-    ("lost frames", lambda r: _sum_of(r, "lost"), lambda p: "not told"),
-    ("missing pictures", lambda r: _sum_of(r, "missing"), lambda p: "0"),
-    ("wrong pictures, unflagged", lambda r: _sum_of(r, "unflagged"), lambda p: str(p["wrong"])),
-    ("picture-joint skew p50, ms", lambda r: _worst(r, "skew.true_ms.p50"),
+    ("repeated rows, all cameras", lambda r: sum_of(r, "repeated"), lambda p: str(p["repeated"])),
+    ("  beyond camera drift", lambda r: sum_of(r, "beyond_drift"), lambda p: "not told"),
+    ("skipped frames", lambda r: sum_of(r, "skipped"), lambda p: str(p["skipped"])),
+    ("lost frames", lambda r: sum_of(r, "lost"), lambda p: "not told"),
+    ("missing pictures", lambda r: sum_of(r, "missing"), lambda p: "0"),
+    ("wrong pictures, unflagged", lambda r: sum_of(r, "unflagged"), lambda p: str(p["wrong"])),
+    ("picture-joint skew p50, ms", lambda r: worst(r, "skew.true_ms.p50"),
      lambda p: f"{p['skew_p50_ms']}"),
-    ("picture-joint skew p99, ms", lambda r: _worst(r, "skew.true_ms.p99"),
+    ("picture-joint skew p99, ms", lambda r: worst(r, "skew.true_ms.p99"),
      lambda p: f"{p['skew_p99_ms']}"),
-    ("  what rows say is off by p50, ms", lambda r: _worst(r, "skew.error_ms.p50"),
+    ("  what rows say is off by p50, ms", lambda r: worst(r, "skew.error_ms.p50"),
      lambda p: "rows do not say"),
-    ("  what rows say is off by p99, ms", lambda r: _worst(r, "skew.error_ms.p99"),
+    ("  what rows say is off by p99, ms", lambda r: worst(r, "skew.error_ms.p99"),
      lambda p: "rows do not say"),
     ("start-up to READY, s", lambda r: f"{r['startup']['to_ready_s']:.2f}",
      lambda p: f"{p['start_s']}"),
-    ("start: reply, ms", lambda r: _figure(r, "waits.start_reply_ms"), lambda p: "-"),
-    ("start: to first row stored, ms", lambda r: _figure(r, "waits.start_to_first_row_ms"),
+    ("start: reply, ms", lambda r: figure(r, "waits.start_reply_ms"), lambda p: "-"),
+    ("start: to first row stored, ms", lambda r: figure(r, "waits.start_to_first_row_ms"),
      lambda p: "-"),
-    ("stop to durable, ms", lambda r: _figure(r, "waits.stop_to_durable_ms"),
+    ("stop to durable, ms", lambda r: figure(r, "waits.stop_to_durable_ms"),
      lambda p: f"{p['stop_to_durable_ms']}"),
-    ("CPU while recording, cores", lambda r: _figure(r, "cpu.total_cores", digits=3),
+    ("CPU while recording, cores", lambda r: figure(r, "cpu.total_cores", digits=3),
      lambda p: f"{p['total_cores']}"),
-    ("peak memory (PSS), MB", lambda r: _figure(r, "memory.peak_pss_bytes", scale=_MB, digits=0),
+    ("peak memory (PSS), MB", lambda r: figure(r, "memory.peak_pss_bytes", scale=_MB, digits=0),
      lambda p: f"{p['peak_pss_mb']}"),
     ("peak memory (RSS summed), MB",
-     lambda r: _figure(r, "memory.peak_rss_bytes", scale=_MB, digits=0), lambda p: "not told"),
+     lambda r: figure(r, "memory.peak_rss_bytes", scale=_MB, digits=0), lambda p: "not told"),
     ("written per episode, MB",
-     lambda r: _figure(r, "finish.episode_written_bytes", scale=_MB),
+     lambda r: figure(r, "finish.episode_written_bytes", scale=_MB),
      lambda p: f"{p['written_mb']}"),
     ("dataset per episode, MB", _dataset_of,
      lambda p: f"{p['dataset_mb']}"),
@@ -133,20 +133,21 @@ def peer_of(scenario: Mapping[str, Any]) -> dict[str, Any] | None:
     return None
 
 
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+def table(title: str, *columns: str) -> Table:
+    """An empty table of our style; the first column to the left, figures to the right."""
+    made = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
     for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number == 0 else "right", no_wrap=True)
-    return table
+        made.add_column(column, justify="left" if number == 0 else "right", no_wrap=True)
+    return made
 
 
 def _kept(result: Mapping[str, Any]) -> Table:
     peer = peer_of(result["scenario"])
     theirs_column = ["lerobot-record 0.6.1 (quoted*)"] if peer else []
-    table = _table("recording", "", "recd: median (least..most)", *theirs_column)
+    made = table("recording", "", "recd: median (least..most)", *theirs_column)
     for label, ours, theirs in KEPT:
-        table.add_row(label, ours(result), *([theirs(peer)] if peer else []))
-    return table
+        made.add_row(label, ours(result), *([theirs(peer)] if peer else []))
+    return made
 
 
 def _each_camera(result: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -156,80 +157,80 @@ def _each_camera(result: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, 
 
 
 def _cameras(result: Mapping[str, Any]) -> Table:
-    table = _table(
+    made = table(
         "pictures: every one decoded, its stamp read", "run, camera", "phase", "rows", "own",
         "repeated", "skipped", "drift allows", "missing", "lost", "unflagged",
     )  # fmt: skip
     for label, camera in _each_camera(result):
-        table.add_row(
+        made.add_row(
             label, _number(at_path(camera, "times.phase"), 2), str(camera["truth"]["pictures"]),
             str(camera["fresh"]), str(camera["repeated"]), str(camera["skipped"]),
             str(camera["allowed_by_drift"]), str(camera["missing"]), str(camera["lost"]),
             str(camera["unflagged"]),
         )  # fmt: skip
-    return table
+    return made
 
 
 def _times(result: Mapping[str, Any]) -> Table:
-    table = _table(
+    made = table(
         "time of pictures and joints, ms: p50 / p99", "run, camera", "picture from row",
         "row's claim off by", "skew to joints", "row's skew off by", "joints off by",
     )  # fmt: skip
     paths = ("times.from_row_ms", "times.claim_error_ms", "skew.true_ms", "skew.error_ms",
              "skew.joint_error_ms")  # fmt: skip
     for label, camera in _each_camera(result):
-        table.add_row(label, *(_pair(camera, path) for path in paths))
-    return table
+        made.add_row(label, *(_pair(camera, path) for path in paths))
+    return made
 
 
 def _loops(result: Mapping[str, Any]) -> Table:
-    table = _table(
+    made = table(
         "control loops while recording, us: p50 / p99 / p99.9", "run, loop", "Hz", "skipped",
         "lateness", "work", "leader to goal",
     )  # fmt: skip
     for number, run in enumerate(result["runs"], 1):
         for name, loop in run["control"].items():
-            table.add_row(
+            made.add_row(
                 f"{number} {name}", _number(loop["hz"], 2), str(loop["skipped"]),
                 _three(loop["lateness_us"]), _three(loop["work_us"]),
                 _three(loop["leader_to_goal_us"]),
             )  # fmt: skip
-    return table
+    return made
 
 
 def _floor(result: Mapping[str, Any]) -> Table | None:
     floor = result["floor"]
     if not floor:
         return None
-    table = _table(
+    made = table(
         "lateness against a bare loop (A B A B, same load), us: p50 / p99 / p99.9", "loop", "ours",
         "bare", "ratio",
     )  # fmt: skip
     for name, facts in floor["processes"].items():
         ratios = {key: facts[f"ratio_{key}"] for key in ("p50", "p99", "p99_9")}
-        table.add_row(
+        made.add_row(
             name, _three(facts["ours_lateness_us"]), _three(facts["bare_lateness_us"]),
             _three(ratios, digits=2),
         )  # fmt: skip
-    return table
+    return made
 
 
 def _costs(result: Mapping[str, Any]) -> Table:
-    table = _table("cost of each process while recording", "process", "cores", "peak PSS, MB")
+    made = table("cost of each process while recording", "process", "cores", "peak PSS, MB")
     memory: dict[str, int] = {}
     for run in result["runs"]:
         for name, size in run["memory"]["pss_bytes"].items():
             memory[name] = max(memory.get(name, 0), size)
     for name in result["runs"][0]["cpu"]["cores"]:
         size = f"{memory[name] / _MB:.0f}" if name in memory else "-"
-        table.add_row(name, _figure(result, f"cpu.cores.{name}", digits=3), size)
-    total = _figure(result, "cpu.total_cores", digits=3)
-    peak = _figure(result, "memory.peak_pss_bytes", scale=_MB, digits=0)
-    table.add_row("[bold]all of recd[/]", total, peak, end_section=True)
+        made.add_row(name, figure(result, f"cpu.cores.{name}", digits=3), size)
+    total = figure(result, "cpu.total_cores", digits=3)
+    peak = figure(result, "memory.peak_pss_bytes", scale=_MB, digits=0)
+    made.add_row("[bold]all of recd[/]", total, peak, end_section=True)
     simulated = sum(result["runs"][0]["cpu"]["simulator_cores"].values())
-    load = _figure(result, "memory.peak_simulator_pss_bytes", scale=_MB, digits=0)
-    table.add_row("(simulated robot, apart)", f"{simulated:.3f}", load)
-    return table
+    load = figure(result, "memory.peak_simulator_pss_bytes", scale=_MB, digits=0)
+    made.add_row("(simulated robot, apart)", f"{simulated:.3f}", load)
+    return made
 
 
 def _budgets(result: Mapping[str, Any]) -> Table | None:

@@ -103,6 +103,9 @@ SUMMARY: Mapping[str, str] = {
     "memory.peak_rss_bytes": "bytes",
     "memory.peak_simulator_pss_bytes": "bytes",
     "others_cores": "cores",
+    "against_floors.pipeline_ms": "ms",
+    "against_floors.pipeline_ratio": "",
+    "against_floors.all_ms": "ms",
 }
 """Figures of a run whose spread over the runs is told, with their unit."""
 

@@ -63,6 +63,7 @@ def run_result(
             "lost": recorded.losses.get(f"cam.{name}", 0),
             "truth": truth.plain(seen),
             "times": truth.times_of(seen, records, period_ns=period_ns),
+            "timeline": timeline(records, seen),
             "skew": skew_figures(
                 joints, captured_ns=seen.captured_ns, claimed_ns=_claimed_ns(records),
                 rows_ns=rows.times_ns,
@@ -185,6 +186,28 @@ def camera_counts(ticks: Records, seen: truth.PictureTruth, scenario: Scenario) 
         "beyond_drift": (0 if slower else max(0, repeated - allowed))
         + (0 if faster else max(0, skipped - allowed)),
         "unflagged": len(seen.findings),
+    }
+
+
+TIMELINE_POINTS = 400
+
+
+def timeline(ticks: Records, seen: truth.PictureTruth) -> dict[str, list[float]]:
+    """Exposure (by stamp) to packet handed to the file, the worst row of each stretch of a run.
+
+    s: time since row 0; latency_ms: same length, at most TIMELINE_POINTS. Rows without an intact
+    picture of their own are left out.
+    """
+    rows = np.flatnonzero((seen.captured_ns > 0) & ((ticks["flags"] & TickFlag.REPEAT) == 0))
+    if not len(rows):
+        return {"s": [], "latency_ms": []}
+    late_ns = ticks["encoded_ns"][rows] - seen.captured_ns[rows]
+    since_ns = ticks["tick_ns"][rows] - ticks["tick_ns"][0]
+    stretches = np.array_split(np.arange(len(rows)), min(TIMELINE_POINTS, len(rows)))
+    worst = [part[int(np.argmax(late_ns[part]))] for part in stretches]
+    return {
+        "s": [round(float(since_ns[at]) / NS_PER_S, 3) for at in worst],
+        "latency_ms": [round(float(late_ns[at]) / NS_PER_MS, 3) for at in worst],
     }
 
 

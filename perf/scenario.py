@@ -15,14 +15,18 @@ from recd.perf import v4l2_stage
 
 FIRST_CAMERAS = ("front", "wrist", "side", "top")
 
-SOURCES = ("sim", "v4l2")
-"""`sim`: MJPEG streams over HTTP. `v4l2`: YUYV by ioctl and mmap, through the preload library."""
+SOURCES = ("sim", "v4l2", "v4l2-mjpeg")
+"""`sim`: MJPEG streams over HTTP. `v4l2`, `v4l2-mjpeg`: YUYV or MJPEG by ioctl and mmap, through
+the preload library."""
+
+_FOURCC = {"v4l2": "YUYV"}
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """One setting. seconds: of each run; latency_ms: the camera delay that a calibration would
-    give (simulated streams: 5 ms); preset: "" is the codec's default here; realtime: ask for it."""
+    give (simulated streams: 5 ms); preset: "" is the codec's default here; realtime: ask for it;
+    load: what else the machine does meanwhile (load.LOADS)."""
 
     seconds: float = 30.0
     runs: int = 3
@@ -41,6 +45,7 @@ class Scenario:
     latency_ms: float = 5.0
     realtime: bool = True
     columns: str = "plain"
+    load: str = "none"
 
     @property
     def camera_names(self) -> tuple[str, ...]:
@@ -64,7 +69,12 @@ class Scenario:
     @property
     def pixels(self) -> str:
         """Pixel format of the cameras, for people."""
-        return "MJPEG 4:2:0" if self.source == "sim" else "YUYV"
+        return "YUYV" if self.fourcc == "YUYV" else "MJPEG 4:2:0"
+
+    @property
+    def fourcc(self) -> str:
+        """The same as V4L2 names it."""
+        return _FOURCC.get(self.source, "MJPG")
 
     def plain(self) -> dict[str, Any]:
         """For JSON."""
@@ -76,8 +86,17 @@ class Scenario:
         return (
             f"{self.cameras}x{self.width}x{self.height}@{self.camera_fps:g} {self.pixels}, {codec}"
             f" crf {self.crf} g {self.g}, rows at {self.fps} Hz, control at {self.rate_hz} Hz,"
-            f" {self.runs} x {self.seconds:g} s"
+            f" load {self.load}, {self.runs} x {self.seconds:g} s"
         )
+
+
+_BASE = ("cameras", "width", "height", "fps", "camera_fps", "rate_hz", "vcodec", "preset", "source",
+         "realtime", "load")  # fmt: skip
+
+
+def is_base(scenario: Scenario) -> bool:
+    """True for the base case, for which the limits of the rig class `bench` are meant."""
+    return all(getattr(scenario, name) == getattr(Scenario(), name) for name in _BASE)
 
 
 PEER_LIKE: dict[str, Any] = {
@@ -122,8 +141,10 @@ def _camera(scenario: Scenario, number: int) -> dict[str, Any]:
         "fps": scenario.camera_fps,
         "latency_ms": scenario.latency_ms,
     }
-    if scenario.source == "v4l2":
-        camera |= {"device": v4l2_stage.device_path(number), "fourcc": "yuyv"}
+    if scenario.source != "sim":
+        fourcc = "yuyv" if scenario.fourcc == "YUYV" else "mjpeg"
+        device = v4l2_stage.device_path(number)
+        camera |= {"source": "v4l2", "device": device, "fourcc": fourcc}
     return camera
 
 

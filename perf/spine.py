@@ -4,20 +4,22 @@ Nothing is judged while it is measured; figures come from what was stored and co
 the middle leaves the folder with dataset and log where it is.
 """
 
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from recd.config.errors import RecdError
-from recd.perf import budgets, floor, result
+from recd.daemon.doctor.disk import existing
+from recd.perf import budgets, floor, floors, load, result
 from recd.perf.control import StatusCells
 from recd.perf.episode import disk_bytes
 from recd.perf.machine import fingerprint, origin
 from recd.perf.quiet import Silence, wait_for_quiet
 from recd.perf.recording import Recorded, idle_cores, phased_start_ns, record
 from recd.perf.run_result import run_result
-from recd.perf.scenario import Scenario
+from recd.perf.scenario import Scenario, is_base
 from recd.perf.skew import PoseTrack
 from recd.perf.subject import Subject, running
 from recd.shm.clock import NS_PER_S, now_ns, sleep_until_ns
@@ -35,13 +37,14 @@ Say = Callable[[str], None]
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How a scenario is measured. quiet_s: patience for a quiet machine; floor_pairs: times A B,
-    0 none; floor_s: of each leg."""
+    0 none; floor_s: of each leg; floors: also measure what the work costs without recd."""
 
     scenario: Scenario
     directory: Path
     quiet_s: float = 60.0
     floor_pairs: int = 2
     floor_s: float = 15.0
+    floors: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,7 @@ def measure(plan: Plan, say: Say) -> dict[str, Any]:
     scenario = plan.scenario
     rows = budgets.load_budgets()
     plan.directory.mkdir(parents=True, exist_ok=True)
+    require_space(plan)
     say(scenario.title())
     silence = wait_for_quiet(plan.quiet_s)
     say(silence.sentence())
@@ -79,7 +83,38 @@ def measure(plan: Plan, say: Say) -> dict[str, Any]:
         run_result(recorded, scenario, robot, poses=poses, root=root)
         for recorded in measured.recorded
     ]
-    return _document(plan, silence, measured, runs, rows, root)
+    found = _floors(plan, say) if plan.floors else None
+    if found is not None:
+        for run in runs:
+            run["against_floors"] = floors.ratios(run, found)
+    return _document(plan, silence, measured, runs, rows, root) | {"floors": found}
+
+
+def _floors(plan: Plan, say: Say) -> dict[str, Any]:
+    say("floors: copying, decoding and encoding the same pictures without recd, disk ...")
+    with load.running(plan.scenario.load, plan.directory):
+        return floors.measure(plan.scenario, plan.directory)
+
+
+BYTES_PER_PIXEL = 0.12
+"""Of a stored picture, at the most: h264 with a key frame in two takes 0.06 [1280x720, crf 30]."""
+
+SPARE_BYTES = 1 << 30
+"""Left free beside what is recorded: the daemon's own reserve, logs, poses."""
+
+
+def require_space(plan: Plan) -> None:
+    """RecdError when the file system below the plan's directory has too little room."""
+    scenario = plan.scenario
+    seconds = scenario.seconds * scenario.runs + 2 * plan.floor_pairs * (plan.floor_s + 2)
+    pixels = scenario.width * scenario.height * scenario.cameras * scenario.fps * seconds
+    needed = round(pixels * BYTES_PER_PIXEL) + SPARE_BYTES
+    free = shutil.disk_usage(existing(plan.directory)).free
+    if free < needed:
+        raise RecdError(
+            f"{plan.directory}: expected {needed / 1e9:.1f} GB free, found {free / 1e9:.1f} GB",
+            mend="Free some, or name another folder with --directory.", code="disk_full",
+        )  # fmt: skip
 
 
 def _while_running(plan: Plan, subject: Subject, track: PoseTrack, say: Say) -> Measured:
@@ -92,7 +127,11 @@ def _while_running(plan: Plan, subject: Subject, track: PoseTrack, say: Say) -> 
     arms = [f"arm:{bus}" for bus in subject.robot.buses()]
     failures: list[str] = []
     legs: list[floor.Leg] = []
-    with StatusCells(subject.pid, arms) as cells:
+    # The load begins after the start: what a loaded machine costs the start is another question.
+    with (
+        load.running(scenario.load, plan.directory),
+        StatusCells(subject.pid, arms) as cells,
+    ):
         recorded = _runs(scenario, subject, cells, track, idle=idle, failures=failures, say=say)
         if plan.floor_pairs and not failures:
             times = f"{plan.floor_pairs} x (A, B) of {plan.floor_s:g} s"
@@ -139,7 +178,8 @@ def _document(
     plan: Plan, silence: Silence, measured: Measured, runs: list[dict[str, Any]],
     rows: tuple[budgets.Budget, ...], root: Path,
 ) -> dict[str, Any]:  # fmt: skip
-    judged = budgets.judge(list(runs), measured.subjects, rows)
+    rig = budgets.BENCH if is_base(plan.scenario) else budgets.ANY
+    judged = budgets.judge(list(runs), measured.subjects, rows, rig=rig)
     return {
         "format": result.RESULT_VERSION,
         "kind": "spine",
@@ -148,23 +188,26 @@ def _document(
         "scenario": plan.scenario.plain(),
         "silence": silence.plain(),
         "startup": dict(measured.startup),
+        "rig": rig,
         "realtime": {name: dict(facts) for name, facts in measured.realtime.items()},
         "runs": runs,
         "floor": floor.compared(measured.legs) if measured.legs else None,
         "dataset": disk_bytes(root),
         "summary": result.summary(list(runs)),
         "budgets": [one.plain() for one in judged],
-        "notes": [*measured.failures, *_notes(silence, runs, measured.realtime)],
+        "notes": [*measured.failures, *_notes(silence, runs, measured.realtime, plan.scenario)],
     }
 
 
 def _notes(
-    silence: Silence, runs: list[dict[str, Any]], realtime: Mapping[str, Mapping[str, str]]
-) -> list[str]:
+    silence: Silence, runs: list[dict[str, Any]], realtime: Mapping[str, Mapping[str, str]],
+    scenario: Scenario,
+) -> list[str]:  # fmt: skip
     """What a reader must know before believing a figure."""
+    others_allowed = 0.2 + load.cores_of(scenario.load)
     notes = [] if silence.quiet else [silence.sentence()]
     for number, run in enumerate(runs, 1):
-        if run["others_cores"] > 0.2 or run["machine_stolen_cores"] > 0.05:
+        if run["others_cores"] > others_allowed or run["machine_stolen_cores"] > 0.05:
             notes.append(
                 f"run {number}: others used {run['others_cores']:.2f} cores and the host took "
                 f"{run['machine_stolen_cores']:.2f}"

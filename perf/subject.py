@@ -147,13 +147,13 @@ def running(scenario: Scenario, directory: Path) -> Iterator[Subject]:
 
 @contextmanager
 def _stage(scenario: Scenario, runtime: Path, folder: Path) -> Iterator[v4l2_stage.Stage | None]:
-    if scenario.source != "v4l2":
+    if scenario.source == "sim":
         yield None
         return
     plan = v4l2_stage.StagePlan(
         names=scenario.camera_names, width=scenario.width, height=scenario.height,
         fps=scenario.camera_fps, pose=str(runtime / SIM_FOLDER / POSE_FILE),
-        bus=FOLLOWER, folder=str(folder),
+        bus=FOLLOWER, folder=str(folder), fourcc=scenario.fourcc,
     )  # fmt: skip
     with v4l2_stage.running(plan) as stage:
         yield stage

@@ -1,4 +1,4 @@
-"""Simulated V4L2 cameras that show the simulated arm: YUYV, stamped, one process for all of them.
+"""Simulated V4L2 cameras that show the simulated arm: YUYV or MJPEG, stamped, in one process.
 
 `python -m recd.perf.v4l2_stage JSON` serves the devices that the preload library makes visible to
 the daemon. Needs a C compiler once.
@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from recd.config.errors import DeviceError
 from recd.daemon import realtime
+from recd.daemon.sim.figure import PoseSource
 from recd.daemon.sim.pose import ArmPose, PoseHistory
 from recd.daemon.sim.render import Renderer
 from recd.daemon.sim.v4l2shim.build import build, environment
@@ -31,6 +32,11 @@ FIRST_DEVICE = 90
 """Numbers of /dev/videoN that no computer uses."""
 
 
+PRIORITY = 40
+"""SCHED_FIFO, where allowed: a camera does not wait for the programs that record it. Below recd's
+own arms and cameras, which must not wait for a drawing that costs a real camera nothing."""
+
+
 def device_path(number: int) -> str:
     """Path under which the daemon sees camera `number`."""
     return f"/dev/video{FIRST_DEVICE + number}"
@@ -39,7 +45,8 @@ def device_path(number: int) -> str:
 @dataclass(frozen=True, slots=True)
 class StagePlan:
     """What is served. names: views of the cameras; pose: file of the simulated robot, which may
-    come later; bus: the arm they look at; folder: for sockets and the library."""
+    come later; bus: the arm they look at; folder: for sockets and the library; fourcc: YUYV or
+    MJPG."""
 
     names: tuple[str, ...]
     width: int
@@ -48,6 +55,7 @@ class StagePlan:
     pose: str
     bus: str
     folder: str
+    fourcc: str = "YUYV"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,15 +93,19 @@ def _socket(folder: Path, number: int) -> Path:
 
 
 class Artist:
-    """Draws one camera's YUYV pictures at the time of their exposure."""
+    """Draws one camera's pictures, in the planned form, at the time of their exposure."""
 
     def __init__(self, plan: StagePlan, number: int) -> None:
+        from recd.daemon.sim.jpeg import JpegEncoder
+
         self._plan = plan
+        self._jpeg = JpegEncoder(plan.width, plan.height) if plan.fourcc == "MJPG" else None
+        subsampling = (2, 1) if self._jpeg is None else self._jpeg.subsampling
         self._renderer = Renderer(
-            plan.width, plan.height, view=plan.names[number], camera=number, subsampling=(2, 1)
+            plan.width, plan.height, view=plan.names[number], camera=number, subsampling=subsampling
         )
         half = (plan.height, plan.width // 2)
-        self._planes = (
+        self._planes: tuple[npt.NDArray[np.uint8], ...] = (
             np.zeros((plan.height, plan.width), np.uint8),
             np.zeros(half, np.uint8),
             np.zeros(half, np.uint8),
@@ -103,15 +115,20 @@ class Artist:
         self.server: VirtualCameraServer | None = None
 
     def picture(self, number: int, pixelformat: str, width: int, height: int) -> bytes:
-        """One exposure; only the planned size and YUYV are ever offered."""
+        """One exposure; only the planned size and form are ever offered."""
         del pixelformat, width, height
         assert self.server is not None
         if self._pose is None:
             self._pose = ArmPose(PoseHistory(self._plan.pose), self._plan.bus)
-        self._renderer.draw(
-            self._planes, self._pose, frame=number, t_capture_ns=self.server.exposing_ns
-        )
-        luma, blue, red = self._planes
+        return self.draw(self._pose, number, self.server.exposing_ns)
+
+    def draw(self, pose: PoseSource, number: int, t_capture_ns: int) -> bytes:
+        """Picture `number` of the arm as it is in `pose` at `t_capture_ns`, as the device sends."""
+        planes = self._planes if self._jpeg is None else self._jpeg.planes
+        self._renderer.draw(planes, pose, frame=number, t_capture_ns=t_capture_ns)
+        if self._jpeg is not None:
+            return self._jpeg.encode()
+        luma, blue, red = planes
         self._packed[:, :, 0] = luma
         self._packed[:, 0::2, 1] = blue
         self._packed[:, 1::2, 1] = red
@@ -122,7 +139,7 @@ def camera_model(plan: StagePlan) -> VirtualCamera:
     """A device that offers exactly what is planned."""
     rate = Fraction(plan.fps).limit_denominator(1001)
     size = VirtualSize(plan.width, plan.height, (rate,))
-    return VirtualCamera(formats=(VirtualFormat("YUYV", (size,)),))
+    return VirtualCamera(formats=(VirtualFormat(plan.fourcc, (size,)),))
 
 
 def serve(plan: StagePlan) -> None:
@@ -144,6 +161,7 @@ def main(argv: list[str]) -> int:
     realtime.die_with_parent()
     fields: dict[str, Any] = json.loads(argv[0])
     os.environ.pop("LD_PRELOAD", None)
+    realtime.apply(realtime.RealtimeRequest(priority=PRIORITY))
     serve(StagePlan(**{**fields, "names": tuple(fields["names"])}))
     return 0
 

@@ -305,63 +305,6 @@ def _fill(share: float) -> str:
     return ">100%" if share > 1 else f"{100 * share:.0f}%"
 
 
-def costs(before: Told, now: Told) -> dict[str, dict[str, Any]]:
-    """Processes of the status `now`, each with `cpu_percent` since the status `before`, and what it
-    `lost` since its start: frames (cameras, encoders), control ticks (arms); None for others."""
-    passed_s = max(1e-9, (now["t_ns"] - before["t_ns"]) / 1e9)
-    told, lost = {}, _lost_by_process(now)
-    for name, process in now["processes"].items():
-        was = before["processes"].get(name, {})
-        percent = None
-        if process["pid"] is not None and process["pid"] == was.get("pid"):
-            used_s = process.get("cpu_s", 0) - was.get("cpu_s", 0)
-            percent = 100 * used_s / passed_s
-        told[name] = {**process, "cpu_percent": percent, "lost": lost.get(name)}
-    return told
-
-
-def _lost_by_process(now: Told) -> dict[str, int]:
-    lost = {}
-    for name, camera in now["cameras"].items():
-        lost[f"camera:{name}"] = camera.get("device_lost", 0) + camera.get("corrupt", 0)
-        lost[f"encoder:{name}"] = camera["encoder"].get("ring_lost", 0)
-    for pair, arm in now["arms"].items():
-        lost |= {
-            f"arm:{pair}.{side}": arm[side].get("overruns", 0)
-            for side in ("leader", "follower") if side in arm
-        }  # fmt: skip
-    return lost
-
-
-SHARES = ("p50_ns", "p99_ns", "p999_ns")
-
-
-def top(processes: Told) -> list[str]:
-    """Processes as `costs` tells them: CPU, memory, lateness and work since their start."""
-    rows = [
-        (name, process["pid"], process["state"] or process["phase"],
-         _fixed(process["cpu_percent"], 0), size(process.get("rss_bytes", 0)),
-         _us(process.get("lateness")), _us(process.get("work")), _figure(process["lost"]),
-         process["restarts"])
-        for name, process in processes.items()
-    ]  # fmt: skip
-    head = ("process", "pid", "state", "CPU %", "memory", "late us", "work us", "lost", "restarts")
-    return [
-        *table(head, rows),
-        "since start; late, work: p50 / p99 / p99.9 in microseconds; lost: frames, of arms ticks",
-    ]
-
-
-def _figure(count: int | None) -> str:
-    return "" if count is None else str(count)
-
-
-def _us(histogram: Told | None) -> str:
-    if not histogram or not histogram.get("count"):
-        return ""
-    return " / ".join(_fixed(histogram.get(share, 0) / 1000, 0) for share in SHARES)
-
-
 def _formats(camera: Told) -> list[str]:
     """What a camera offers: `  /dev/video0  mjpeg  640x480 at 15 30`."""
     return [

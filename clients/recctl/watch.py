@@ -1,12 +1,13 @@
 """recctl top, shm, snapshot, devices: looking at a running daemon and at this computer."""
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
-from recd.clients.recctl import show
+from recd.clients.recctl import show, show_top
 from recd.clients.recctl.output import Output, table
 from recd.config.errors import RecdError
 from recd.shm.clock import NS_PER_S, now_ns, sleep_until_ns
@@ -16,18 +17,22 @@ TOP_S = 1.0
 
 
 @click.command()
-@click.option("-w", "--watch", is_flag=True, help="Keep showing until Ctrl-C.")
+@click.option("-w/-1", "--watch/--once", default=None,
+              help="Keep showing until Ctrl-C, or look once. Without: keeps showing on a terminal, "
+              "looks once into a file, a pipe or with --json.")  # fmt: skip
 @click.pass_obj
-def top(output: Output, watch: bool) -> None:
-    """Processes: CPU, memory, lateness, work and losses."""
+def top(output: Output, watch: bool | None) -> None:
+    """Processes: CPU, memory, lateness, work, ring lag and losses."""
+    if watch is None:
+        watch = sys.stdout.isatty() and not output.as_json
     with output.client() as client:
         before = client.status()
         while True:
             sleep_until_ns(now_ns() + int(TOP_S * NS_PER_S))
-            now = client.status()
+            now, rings = client.status(), client.call("shm")["rings"]
             if watch and not output.as_json:
                 click.clear()
-            output.show(show.costs(before, now), show.top)
+            output.show(show_top.costs(before, now, rings), show_top.top)
             if not watch:
                 return
             before = now

@@ -168,7 +168,7 @@ class Commands:
                 "fps": robot.dataset.fps,
                 **dict(s.recording.totals),
             },
-            "processes": status.describe_processes(s.fleet, now),
+            "processes": status.describe_processes(s.fleet, s.meters, now),
             "serial_delivery": s.serial.answer,
             "shm_bytes": s.resources.nbytes,
             "rejected_messages": s.control.rejected if s.control is not None else 0,

@@ -87,8 +87,9 @@ STATUS = """## Status
 
 Only in `status`: version, instance, robot, station, session_id, pid, t_ns, uptime_s, task,
 operator, `last_episode`, `dataset` {root, repo_id, fps, episodes, rows, tasks}, `processes` {name:
-kind, phase, state, pid, uptime_s, restarts, beat_age_ms, cpu_s, rss_bytes, lateness, work, lag,
-error}, shm_bytes, rejected_messages, `undecodable` [{uid, episode_index, findings}]: saved episodes
+kind, phase, state, pid, uptime_s, restarts, beat_age_ms, cpu_s, rss_bytes, lateness, work, lag
+(percentiles since its start), `recent` {lateness, work: the last one to two seconds}, error},
+shm_bytes, rejected_messages, `undecodable` [{uid, episode_index, findings}]: saved episodes
 whose pictures turned out broken.
 
 An episode (reply of `stop`, entries of `episodes`, topic `episode`): uid, state (recording,

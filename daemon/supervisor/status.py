@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from recd.config.models import RobotConfig
 from recd.config.streams import STATUS_COUNTER_NAMES
@@ -20,6 +21,8 @@ SAMPLE_NS = NS_PER_S
 RATE_OF: Mapping[str, str] = {"camera": "frames", "arm": "ticks", "encoder": "rows"}
 """kind -> counter whose growth per second is the rate that an operator watches."""
 
+Counts = npt.NDArray[np.uint32]
+
 _CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -30,13 +33,23 @@ class _Sample:
     count: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    """Histograms of one worker at one time, uint32 [64] each. started_ns: of its process."""
+
+    started_ns: int
+    lateness: Counts
+    work: Counts
+
+
 class Meters:
-    """Rates of all workers, measured over the last second or two."""
+    """Rates and histograms of all workers, measured over the last second or two."""
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
         self._samples: dict[str, _Sample] = {}
         self._rates: dict[str, float] = {}
+        self._marks: dict[str, tuple[_Mark, _Mark]] = {}
         self._next_ns = 0
 
     def watch(self, now: int) -> None:
@@ -46,8 +59,13 @@ class Meters:
         self._next_ns = now + SAMPLE_NS
         for name, seat in self._fleet.seats.items():
             counter = RATE_OF.get(seat.row.kind)
-            record = self._fleet.status_record(name) if counter else None
-            if record is None or counter is None:
+            record = self._fleet.status_record(name)
+            if record is None:
+                continue
+            mark = _Mark(int(record["started_ns"]), record["lateness"].copy(),
+                         record["work"].copy())  # fmt: skip
+            self._marks[name] = (self._marks.get(name, (mark, mark))[1], mark)
+            if counter is None:
                 continue
             index = STATUS_COUNTER_NAMES[seat.row.kind].index(counter)
             sample = _Sample(int(record["beat_ns"]), int(record["counters"][index]))
@@ -63,6 +81,17 @@ class Meters:
     def rate(self, process: str) -> float | None:
         """Per second; None before two samples."""
         return self._rates.get(process)
+
+    def recent(self, process: str) -> dict[str, dict[str, int]]:
+        """Percentiles of lateness and work of the last one to two seconds, as `histogram` has them;
+        empty before the first sample and after a restart."""
+        record, marks = self._fleet.status_record(process), self._marks.get(process)
+        if record is None or marks is None or marks[0].started_ns != int(record["started_ns"]):
+            return {}
+        return {
+            "lateness": histogram(record["lateness"] - marks[0].lateness),
+            "work": histogram(record["work"] - marks[0].work),
+        }
 
 
 def counters(fleet: Fleet, process: str) -> dict[str, int]:
@@ -101,10 +130,14 @@ def _histograms(fleet: Fleet, process: str) -> dict[str, dict[str, int]]:
     return {name: histogram(record[name]) for name in ("lateness", "work", "lag")}
 
 
-def describe_processes(fleet: Fleet, now: int) -> dict[str, Any]:
+def describe_processes(fleet: Fleet, meters: Meters, now: int) -> dict[str, Any]:
     """process -> what it is doing, how long, how often restarted, what it costs."""
     return {
-        name: {**_describe_seat(seat, now), **_histograms(fleet, name)}
+        name: {
+            **_describe_seat(seat, now),
+            **_histograms(fleet, name),
+            "recent": meters.recent(name),
+        }
         for name, seat in fleet.seats.items()
     }
 

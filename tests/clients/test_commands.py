@@ -46,6 +46,31 @@ def test_top_has_three_percentiles_of_the_control_loops(robot, recctl):
         assert shares[0] > 0
 
 
+def test_top_tells_the_last_seconds_and_how_far_readers_are_behind(robot, recctl):
+    def recent():
+        told = recctl("top", "--once", "--json").json
+        return (
+            told if told["arm:main.follower"]["recent"].get("lateness", {}).get("count") else None
+        )
+
+    told = until(recent, "samples of the last seconds")
+    follower = told["arm:main.follower"]
+    assert follower["recent"]["lateness"]["count"] < follower["lateness"]["count"]
+    assert told["encoder:front"]["ring_lag"] >= 0
+    assert told["sim"]["ring_lag"] is None
+
+
+def test_top_into_a_pipe_looks_once_and_with_watch_goes_on(robot, recctl):
+    assert recctl("top").out.count("restarts") == 1
+    command = [*RECCTL, "top", "--watch", "--json"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=robot.environment
+    ) as watching:
+        looks = [json.loads(watching.stdout.readline()) for _ in range(2)]
+        watching.terminate()
+    assert all("writer" in look for look in looks)
+
+
 def test_top_names_what_each_process_lost(robot, recctl):
     before = recctl("top", "--json").json["camera:wrist"]["lost"]
     assert recctl("sim", "fault", "wrist", "skip", "frames=3").code == 0

@@ -6,7 +6,19 @@ from recd.config.errors import ConfigError
 from recd.config.load import load_robot, preset_names
 from recd.perf import budgets
 
-HEAD = '[[budget]]\nsubject = "{}"\nmetric = "{}"\nlimit = 1\nreason = "{}"\n'
+HEAD = (
+    '[[budget]]\nsubject = "{}"\nmetric = "{}"\nunit = "{unit}"\nlimit = 1\nrig = "{rig}"\n'
+    'reason = "{}"\n'
+)
+
+
+def text_of(*words, unit="cores", rig="any"):
+    return HEAD.format(*words, unit=unit, rig=rig)
+
+
+def budget(subject, metric, limit, rig="any"):
+    unit = budgets.METRICS[subject.partition(":")[0]][metric].unit
+    return budgets.Budget(subject, metric, unit, limit, rig, "why")
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +53,11 @@ def test_a_process_or_stream_without_a_row_is_an_error_that_names_it(lost, rows)
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (HEAD.format("engine:x", "cores", "why"), "process, stream, run"),
-        (HEAD.format("process:x", "lost", "why"), "cores"),
-        (HEAD.format("process:x", "cores", " "), "a reason"),
+        (text_of("engine:x", "cores", "why"), "process, stream, run"),
+        (text_of("process:x", "lost", "why"), "cores"),
+        (text_of("process:x", "cores", " "), "a reason"),
+        (text_of("process:x", "cores", "why", unit="MB"), "'cores'"),
+        (text_of("process:x", "cores", "why", rig="mine"), "any, bench"),
         ('[[budget]]\nsubject = "run"\n', "limit"),
         ("[[budget\n", "TOML"),
     ],
@@ -58,7 +72,7 @@ def test_a_row_that_is_none_is_refused_with_what_was_expected(tmp_path, text, sa
 
 def test_a_budget_is_judged_by_the_median_of_the_runs(run):
     slow = {**run, "waits": {**run["waits"], "stop_to_durable_ms": 5000.0}}
-    row = budgets.Budget("run", "stop_to_durable_ms", 100.0, "why")
+    row = budget("run", "stop_to_durable_ms", 100.0)
     (judged,) = budgets.judge([run, slow, run], [], [row])
     assert (judged.value, judged.kept) == (90.0, True)
     (judged,) = budgets.judge([run, slow, slow], [], [row])
@@ -66,7 +80,7 @@ def test_a_budget_is_judged_by_the_median_of_the_runs(run):
 
 
 def test_what_was_not_measured_is_neither_kept_nor_broken(run):
-    row = budgets.Budget("process:*", "cores", 0.05, "why")
+    row = budget("process:*", "cores", 0.05)
     names = ["process:camera:front", "process:arm:main.follower", "process:writer"]
     kept = {j.subject: j.kept for j in budgets.judge([run], names, [row])}
     assert kept == dict(zip(names, [True, False, None], strict=True))
@@ -82,3 +96,10 @@ def test_a_stricter_limit_turns_the_same_figure_over(run, rows):
     row = next(row for row in rows if row.metric == "start_reply_ms")
     assert budgets.judge([run], [], [row])[0].kept
     assert not budgets.judge([run], [], [replace(row, limit=1.0)])[0].kept
+
+
+def test_limits_of_the_base_case_judge_no_other_load_and_counts_judge_all(run):
+    rows = [budget("run", "total_cores", 0.01, "bench"), budget("run", "unflagged", 0, "any")]
+    judged = [j.metric for j in budgets.judge([run], [], rows, rig="any")]
+    assert judged == ["unflagged"]
+    assert len(budgets.judge([run], [], rows, rig="bench")) == 2

@@ -1,8 +1,11 @@
 import io
+import json
 
+import pytest
 from rich.console import Console
 
-from recd.perf import report
+from recd.config.errors import RecdError
+from recd.perf import beside, report
 
 
 def printed(document):
@@ -58,3 +61,29 @@ def test_the_floor_is_shown_with_its_ratios(document):
         },
     }  # fmt: skip
     assert "1.25 / 1.50 / 2.00" in printed(document)
+
+
+def test_a_side_by_side_result_is_one_table_with_both_recorders(tmp_path, document):
+    figures = {"p50": 9.0, "p99": 12.0}
+    ours = {"percent_kept": 100.0, "stored": 900, "new": 900, "skew_ms": figures, "save_s": 0.1}
+    theirs = {**ours, "percent_kept": 98.5, "stored": 886, "save_s": 0.4}
+    told = {
+        "format": beside.BESIDE_VERSION, "kind": "beside", "lerobot": "0.6.1", "notes": [],
+        "origin": document["origin"], "machine": document["machine"],
+        "scenario": document["scenario"],
+        "pairs": [{"recd": ours, "lerobot": theirs}, {"recd": ours, "lerobot": ours}],
+    }  # fmt: skip
+    path = tmp_path / "beside.json"
+    path.write_text(json.dumps(told))
+    out = io.StringIO()
+    beside.show(beside.load(path), Console(file=out, width=140))
+    text = out.getvalue()
+    assert text.index("rows kept, %") < text.index("save wait, s")
+    assert "99.25 (98.50..100.00)" in text
+
+
+def test_another_kind_of_file_is_no_side_by_side_result(tmp_path, document):
+    path = tmp_path / "other.json"
+    path.write_text(json.dumps(document))
+    with pytest.raises(RecdError, match="side-by-side"):
+        beside.load(path)

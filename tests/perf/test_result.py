@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 
 from recd.config.errors import RecdError
-from recd.perf import result
+from recd.perf import beside, result
 
 KEPT = sorted((Path(__file__).parents[2] / "perf" / "results").glob("*.json"))
+SPINES = [path for path in KEPT if "-beside-" not in path.name]
+BESIDES = [path for path in KEPT if "-beside-" in path.name]
 
 
 def test_a_whole_result_comes_back_as_it_was_written(tmp_path, document):
@@ -60,7 +62,16 @@ def test_the_summary_is_median_and_range_over_runs(run):
 
 
 def test_committed_results_are_whole_quiet_and_of_a_clean_commit():
-    kept = {path.name: json.loads(path.read_text()) for path in KEPT}
+    kept = {path.name: json.loads(path.read_text()) for path in SPINES}
     assert [n for n, told in kept.items() if result.problems(told)] == []
     assert [n for n, told in kept.items() if not told["silence"]["quiet"]] == []
+    assert [n for n, told in kept.items() if told["origin"]["commit"].endswith("+")] == []
+
+
+def test_committed_side_by_side_results_say_noisy_unless_quiet_and_are_of_a_clean_commit():
+    kept = {path.stem: beside.load(path) for path in BESIDES}
+    quiet = {
+        name: all(pair["silence"]["quiet"] for pair in told["pairs"]) for name, told in kept.items()
+    }
+    assert {name: not name.endswith("-noisy") for name in kept} == quiet
     assert [n for n, told in kept.items() if told["origin"]["commit"].endswith("+")] == []

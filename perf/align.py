@@ -1,0 +1,206 @@
+"""The alignment kernel against pandas `merge_asof`: ten minutes of 250 Hz samples onto 30 Hz rows.
+
+Also its growth with the samples, and the cost of a tick in the incremental form. Values of both are
+compared before anything is timed. Needs pandas (`pip install 'recd[bench]'`).
+"""
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+
+from recd.config.errors import RecdError
+from recd.daemon.align.cameras import CameraAligner, CameraRule
+from recd.daemon.align.grid import Grid
+from recd.daemon.align.joints import JointAlignment, JointRule, align_joints
+from recd.perf.figures import percentile, quantiles
+from recd.perf.report import table
+from recd.shm.clock import NS_PER_S, NS_PER_US, now_ns
+
+SAMPLE_HZ, ROW_HZ, JOINTS = 250, 30, 6
+MINUTES = 10
+GROWTH_MINUTES = (2.5, 5, 10, 20, 40)
+JITTER_NS = 300_000
+
+_FAR_NS = NS_PER_S
+_T0_NS = 10**12
+
+Int64s = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+
+DIRECTIONS = {"backward": JointRule.HOLD, "nearest": JointRule.NEAREST}
+"""`direction` of merge_asof -> the rule that means the same."""
+
+ROW_RULES = (*[JointRule.INTERPOLATE] * (JOINTS - 1), JointRule.NEAREST)
+"""As rows are made: joints on the line between their neighbours, the gripper from the nearest."""
+
+
+def series(minutes: float) -> tuple[Int64s, Floats, Int64s]:
+    """Sample times (jittered, rising), values [N, JOINTS] and row times of so many minutes."""
+    draw = np.random.default_rng(7)
+    count = round(minutes * 60 * SAMPLE_HZ)
+    times = _T0_NS + np.arange(count, dtype=np.int64) * NS_PER_S // SAMPLE_HZ
+    times = times + draw.integers(-JITTER_NS, JITTER_NS, count)
+    values = draw.normal(0, 40, (count, JOINTS)).astype(np.float32)
+    rows = Grid(_T0_NS + NS_PER_S // 10, ROW_HZ).ticks_ns(0, round(minutes * 60 * ROW_HZ) - 6)
+    return times, values, rows
+
+
+def measure(*, repeats: int) -> dict[str, Any]:
+    """All figures. RecdError without pandas, or when both do not find the same values."""
+    if importlib.util.find_spec("pandas") is None:
+        raise RecdError(
+            "expected pandas to compare with, found none",
+            mend="Run: pip install 'recd[bench]'", code="no_pandas",
+        )  # fmt: skip
+    times, values, rows = series(MINUTES)
+    compared = {
+        f"{name}, {count} value{'s' if count > 1 else ''}": against_pandas(
+            times, values[:, :count], rows, direction=name, repeats=repeats
+        )
+        for name in DIRECTIONS
+        for count in (1, JOINTS)
+    }
+    compared["as rows are made, 6 values"] = rows_against_pandas(
+        times, values, rows, repeats=repeats
+    )
+    return {
+        "samples": len(times),
+        "rows": len(rows),
+        "against_pandas": compared,
+        "growth": growth(repeats),
+        "tick_us": incremental_us(),
+    }
+
+
+def kernel(
+    times: Int64s, values: Floats, rows: Int64s, rules: Sequence[JointRule]
+) -> JointAlignment:
+    """Our kernel; every sample is valid."""
+    valid = np.ones(values.shape, np.bool_)
+    return align_joints(times, values, valid, rows, rules=rules, reach_ns=_FAR_NS)
+
+
+def against_pandas(
+    times: Int64s, values: Floats, rows: Int64s, *, direction: str, repeats: int
+) -> dict[str, float]:
+    """Time (ms) of both for all columns of `values`, and their ratio. RecdError when their values
+    differ."""
+    import pandas as pd
+
+    names = [f"j{joint}" for joint in range(values.shape[1])]
+    left = pd.DataFrame({"t": rows})
+    right = pd.DataFrame(values, columns=names).assign(t=times)
+    rules = [DIRECTIONS[direction]] * len(names)
+    values = np.ascontiguousarray(values)
+
+    def merged() -> Any:
+        return pd.merge_asof(left, right, on="t", direction=direction)
+
+    found = merged()[names].to_numpy(np.float32)
+    if not np.array_equal(found, kernel(times, values, rows, rules).values):
+        raise RecdError(f"alignment, {direction}: the kernel and pandas find different values")
+    return _ratio(lambda: kernel(times, values, rows, rules), merged, repeats)
+
+
+def rows_against_pandas(
+    times: Int64s, values: Floats, rows: Int64s, *, repeats: int
+) -> dict[str, float]:
+    """The same for what rows need: both neighbours, values between them, and how far off they are.
+
+    pandas finds both neighbours with two merges; what follows is numpy. RecdError when values
+    differ by more than rounding.
+    """
+    import pandas as pd
+
+    names = [f"j{joint}" for joint in range(JOINTS)]
+    left = pd.DataFrame({"t": rows})
+    right = pd.DataFrame(values, columns=names).assign(t=times, at=times)
+
+    def merged() -> Any:
+        before = pd.merge_asof(left, right, on="t", direction="backward")
+        after = pd.merge_asof(left, right, on="t", direction="forward")
+        early = before["at"].to_numpy() - rows
+        late = after["at"].to_numpy() - rows
+        older, newer = before[names].to_numpy(), after[names].to_numpy()
+        span = np.maximum(late - early, 1)
+        between = older + (newer - older) * (-early / span)[:, None]
+        between[:, -1] = np.where(late < -early, newer[:, -1], older[:, -1])
+        off = np.where(late > -early, late, early)
+        valid = (late - early <= _FAR_NS) & (np.abs(off) <= _FAR_NS)
+        return between.astype(np.float32), off, valid
+
+    ours = kernel(times, values, rows, ROW_RULES)
+    if not np.allclose(merged()[0], ours.values, atol=1e-3):
+        raise RecdError("alignment of rows: the kernel and pandas find different values")
+    return _ratio(lambda: kernel(times, values, rows, ROW_RULES), merged, repeats)
+
+
+def _ratio(ours: Callable[[], Any], theirs: Callable[[], Any], repeats: int) -> dict[str, float]:
+    ours_ms, pandas_ms = _median_ms(ours, repeats), _median_ms(theirs, repeats)
+    return {"kernel_ms": ours_ms, "pandas_ms": pandas_ms, "times_faster": pandas_ms / ours_ms}
+
+
+def growth(repeats: int) -> list[dict[str, float]]:
+    """Time of the kernel over longer and longer takes; linear: `ns_per_sample` stays."""
+    told = []
+    for minutes in GROWTH_MINUTES:
+        times, values, rows = series(minutes)
+
+        def once(t: Int64s = times, v: Floats = values, r: Int64s = rows) -> JointAlignment:
+            return kernel(t, v, r, ROW_RULES)
+
+        took_ms = _median_ms(once, repeats)
+        told.append({"minutes": minutes, "samples": len(times), "ms": took_ms,
+                     "ns_per_sample": took_ms * 1e6 / len(times)})  # fmt: skip
+    return told
+
+
+def incremental_us() -> dict[str, float | None]:
+    """Time (us) of one row decided live: a frame pushed and a decision taken."""
+    grid = Grid(_T0_NS, ROW_HZ)
+    aligner = CameraAligner(grid, CameraRule.of(grid))
+    took = []
+    for number in range(MINUTES * 60 * ROW_HZ):
+        capture = grid.tick_ns(number) + 3_000_000
+        began = now_ns()
+        aligner.push(number, capture, capture)
+        decision = aligner.decide(capture + NS_PER_S)
+        took.append(now_ns() - began)
+        assert decision is not None
+    return quantiles(took, scale=NS_PER_US)
+
+
+def _median_ms(work: Callable[[], Any], repeats: int) -> float:
+    work()
+    took = []
+    for _ in range(repeats):
+        began = now_ns()
+        work()
+        took.append(now_ns() - began)
+    return (percentile(took, 0.5) or 0.0) / 1e6
+
+
+def show(told: dict[str, Any], screen: Console) -> None:
+    """Print what `measure` found."""
+    made = table(
+        f"{MINUTES} minutes of {SAMPLE_HZ} Hz onto {ROW_HZ} Hz", "rule",
+        "kernel, ms", "pandas, ms", "times faster",
+    )  # fmt: skip
+    for name, one in told["against_pandas"].items():
+        made.add_row(
+            name, f"{one['kernel_ms']:.3f}", f"{one['pandas_ms']:.3f}", f"{one['times_faster']:.1f}"
+        )
+    screen.print(made)
+    grown = table("longer takes, as rows are made", "minutes", "samples", "ms",
+                  "ns a sample")  # fmt: skip
+    for one in told["growth"]:
+        grown.add_row(f"{one['minutes']:g}", f"{one['samples']}", f"{one['ms']:.2f}",
+                      f"{one['ns_per_sample']:.1f}")  # fmt: skip
+    screen.print(grown)
+    tick = told["tick_us"]
+    screen.print(f"a row decided live: {tick['p50']:.1f} us, p99 {tick['p99']:.1f}, "
+                 f"p99.9 {tick['p99_9']:.1f}")  # fmt: skip

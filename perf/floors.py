@@ -1,0 +1,199 @@
+"""Floors: what the work of a scenario costs on this machine without any of recd around it.
+
+Copying a frame, decoding, converting and encoding the cameras' own pictures with plain PyAV, the
+servos' bytes on the wire, the disk. Measured after the runs, under the same background load.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recd.daemon.arms.registers import GOAL_POSITION, POSITION_BLOCK
+from recd.daemon.doctor.disk import measure_disk
+from recd.daemon.encode.codecs import CodecSettings
+from recd.daemon.sim.figure import IdlePose
+from recd.perf.figures import percentile
+from recd.perf.scenario import Scenario
+from recd.perf.v4l2_stage import Artist, StagePlan
+from recd.shm.clock import NS_PER_MS, NS_PER_S, NS_PER_US, now_ns
+
+PICTURES = 48
+"""Different pictures, played there and back: 1.6 s of the simulated arm's movement."""
+
+CODE_S = 2.0
+BAUD = 1_000_000
+SERVOS = 6
+
+_BITS_A_BYTE = 10
+_FRAME_BYTES = 6
+_SYNC_BYTES = 8
+_COPIES = 200
+
+
+def measure(scenario: Scenario, folder: Path) -> dict[str, Any]:
+    """All floors of one scenario. Takes about four seconds."""
+    payloads = drawn(scenario)
+    return {
+        "memcpy_us": memcpy_us(len(payloads[0])),
+        "code": code(scenario, payloads),
+        "wire_us": wire_us(),
+        "disk": disk(folder),
+    }
+
+
+def drawn(scenario: Scenario) -> list[bytes]:
+    """Pictures of the first simulated camera as it sends them, in the scenario's form and size."""
+    plan = StagePlan(
+        names=scenario.camera_names, width=scenario.width, height=scenario.height,
+        fps=scenario.camera_fps, pose="", bus="", folder="", fourcc=scenario.fourcc,
+    )  # fmt: skip
+    artist, pose = Artist(plan, 0), IdlePose()
+    period_ns = scenario.camera_period_ns
+    return [artist.draw(pose, number, number * period_ns) for number in range(PICTURES)]
+
+
+def memcpy_us(nbytes: int) -> float:
+    """Median time (us) of copying one frame of `nbytes` into another buffer."""
+    source = np.frombuffer(os.urandom(nbytes), np.uint8)
+    slots = np.empty((8, nbytes), np.uint8)
+    took = []
+    for number in range(_COPIES):
+        began = now_ns()
+        slots[number % len(slots)] = source
+        took.append(now_ns() - began)
+    return (percentile(took, 0.5) or 0.0) / NS_PER_US
+
+
+def code(scenario: Scenario, payloads: Sequence[bytes]) -> dict[str, Any]:
+    """CPU time (ms a picture, one thread) of decoding, converting, encoding with plain PyAV.
+
+    The encoder has exactly the options of ours; nothing is written, counted or checked.
+    """
+    import av
+    from av.video.reformatter import VideoReformatter
+
+    preset = int(scenario.preset) if scenario.preset.isdigit() else scenario.preset or None
+    settings = CodecSettings(
+        vcodec=scenario.vcodec, g=scenario.g, crf=scenario.crf, preset=preset,
+        threads=scenario.threads,
+    )  # fmt: skip
+    av.logging.set_level(av.logging.PANIC)
+    os.environ.setdefault("SVT_LOG", "0")
+    encoder = _encoder(settings, scenario)
+    unpack, reformatter = _unpacker(scenario), VideoReformatter()
+    spent = [0, 0, 0]
+    until_ns, done = now_ns() + round(CODE_S * NS_PER_S), 0
+    while done < len(payloads) or now_ns() < until_ns:
+        marks = [_cpu_ns()]
+        frame = unpack(payloads[_there_and_back(done, len(payloads))])
+        marks.append(_cpu_ns())
+        picture = reformatter.reformat(
+            frame, format="yuv420p", src_color_range="JPEG", dst_color_range="MPEG",
+        )  # fmt: skip
+        picture.pts = done
+        marks.append(_cpu_ns())
+        encoder.encode(picture)
+        marks.append(_cpu_ns())
+        for step in range(3):
+            spent[step] += marks[step + 1] - marks[step]
+        done += 1
+    each = [nanoseconds / done / NS_PER_MS for nanoseconds in spent]
+    names = ("decode_ms", "convert_ms", "encode_ms")
+    return {**dict(zip(names, each, strict=True)), "cpu_ms": sum(each), "pictures": done}
+
+
+def _encoder(settings: CodecSettings, scenario: Scenario) -> Any:
+    from fractions import Fraction
+
+    import av
+
+    context: Any = av.CodecContext.create(settings.row.encoder, "w")
+    context.width, context.height = scenario.width, scenario.height
+    context.pix_fmt = "yuv420p"
+    context.time_base = Fraction(1, scenario.fps)
+    context.framerate = Fraction(scenario.fps)
+    context.options = settings.options()
+    context.thread_count = settings.threads
+    return context
+
+
+def _unpacker(scenario: Scenario) -> Any:
+    """payload -> libav's frame, as cheaply as libav can."""
+    import av
+
+    if scenario.fourcc == "YUYV":
+        form = "yuyv422"
+
+        def packed(payload: bytes) -> Any:
+            frame = av.VideoFrame(scenario.width, scenario.height, form)
+            frame.planes[0].update(payload)
+            return frame
+
+        return packed
+    decoder: Any = av.CodecContext.create("mjpeg", "r")
+    decoder.thread_count = 1
+
+    def decoded(payload: bytes) -> Any:
+        (frame,) = decoder.decode(av.Packet(payload))
+        return frame
+
+    return decoded
+
+
+def _there_and_back(k: int, count: int) -> int:
+    last = count - 1
+    return last - abs(last - k % (2 * last))
+
+
+def _cpu_ns() -> int:
+    import resource
+
+    # Encoders may have threads of their own: the whole process counts.
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return round((used.ru_utime + used.ru_stime) * NS_PER_S)
+
+
+def wire_us() -> dict[str, float]:
+    """Time (us) of one cycle's bytes at 1 Mbaud: leader reads; follower reads and writes."""
+    request = _SYNC_BYTES + SERVOS
+    replies = SERVOS * (_FRAME_BYTES + POSITION_BLOCK.length)
+    goals = _SYNC_BYTES + SERVOS * (1 + GOAL_POSITION.size)
+    byte_us = _BITS_A_BYTE * 1e6 / BAUD
+    return {"leader": (request + replies) * byte_us,
+            "follower": (request + replies + goals) * byte_us}  # fmt: skip
+
+
+def disk(folder: Path) -> dict[str, Any]:
+    """Speed of the dataset's disk: MB/s of a stretch, ms of small syncs (median, worst)."""
+    facts = measure_disk(folder, 0)
+    return {
+        "filesystem": facts.filesystem,
+        "mb_per_s": facts.write_bytes_per_s / 1e6,
+        "sync_p50_ms": percentile(facts.sync_ms, 0.5),
+        "sync_max_ms": max(facts.sync_ms, default=None),
+    }
+
+
+def ratios(run: Mapping[str, Any], floors: Mapping[str, Any]) -> dict[str, float]:
+    """How one run stands to the floors. Pure.
+
+    pipeline_ms: CPU a picture of cameras' and encoders' processes, and all that was left after the
+    end; pipeline_ratio: of it to decoding, converting and encoding alone; all_ms: of all of recd.
+    """
+    pictures = sum(camera["truth"]["pictures"] for camera in run["cameras"].values())
+    span_s = run["cpu"]["span_s"]
+    pipeline_s = sum(
+        cores * span_s
+        for name, cores in run["cpu"]["cores"].items()
+        if name.partition(":")[0] in ("camera", "encoder")
+    )
+    each = 1000.0 / max(1, pictures)
+    pipeline_ms = (pipeline_s + run["finish"]["cpu_s"]) * each
+    return {
+        "pipeline_ms": pipeline_ms,
+        "pipeline_ratio": pipeline_ms / floors["code"]["cpu_ms"],
+        "all_ms": (run["cpu"]["total_cpu_s"] + run["finish"]["cpu_s"]) * each,
+    }

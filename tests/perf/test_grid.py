@@ -1,0 +1,84 @@
+import pytest
+
+from recd.config.errors import ConfigError
+from recd.perf.grid import GRIDS, grid_path, load_grid
+
+
+def grid(tmp_path, text):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    return load_grid(path)
+
+
+def test_a_cell_with_lists_stands_for_every_combination(tmp_path):
+    told = grid(
+        tmp_path,
+        "seconds: 5\nrepeats: 2\ncells:\n  - {cameras: [1, 2], size: [320x240, 640x480], codec: "
+        "[h264 ultrafast, av1 12], control_hz: 100}\n",
+    )
+    assert len(told.cells) == 8
+    assert {(c.cameras, c.width, c.vcodec, c.preset) for c in told.cells} == {
+        (n, width, *codec)
+        for n in (1, 2) for width in (320, 640) for codec in (("h264", "ultrafast"), ("av1", "12"))
+    }  # fmt: skip
+    assert {(c.seconds, c.runs, c.rate_hz) for c in told.cells} == {(5.0, 2, 100)}
+
+
+def test_each_pixel_format_has_its_source_and_its_known_delay(tmp_path):
+    told = grid(tmp_path, "cells: [{pixels: [mjpeg, yuyv, mjpeg_v4l2]}]\n")
+    assert [(c.source, c.fourcc, c.latency_ms) for c in told.cells] == [
+        ("sim", "MJPG", 5.0), ("v4l2", "YUYV", 0.0), ("v4l2-mjpeg", "MJPG", 0.0),
+    ]  # fmt: skip
+
+
+def test_the_same_scenario_in_two_cells_is_measured_once(tmp_path):
+    told = grid(tmp_path, "cells: [{cameras: [1, 2]}, {cameras: 2}]\n")
+    assert [c.cameras for c in told.cells] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("cells: [{camera: 2}]\n", ["cells[0].camera", "cameras, size"]),
+        ("cell: []\n", ["cell", "seconds, repeats"]),
+        ("cells: [{cameras: two}]\n", ["cells[0].cameras", "whole number", "'two'"]),
+        ("cells: [{cameras: 0}]\n", ["1..16"]),
+        ("cells: [{size: 640}]\n", ["640x480"]),
+        ("cells: [{load: much}]\n", ["none, half_core"]),
+        ("cells: [{pixels: png}]\n", ["mjpeg, yuyv"]),
+        ("cells: [{codec: h264 very fast}]\n", ["cells[0].codec"]),
+        ("floor: {pair: 1}\ncells: [{}]\n", ["floor.pair", "pairs, seconds"]),
+        ("seconds: 0.1\ncells: [{}]\n", ["seconds", "2..3600"]),
+        ("cells: []\n", ["a list of cells"]),
+        ("cells: [2]\n", ["a map of axes"]),
+        ("[1, 2]\n", ["a map with"]),
+        ("cells: [{\n", ["a readable YAML file"]),
+    ],
+)
+def test_what_cannot_be_is_named_with_what_was_expected(tmp_path, text, named):
+    with pytest.raises(ConfigError) as error:
+        grid(tmp_path, text)
+    for words in named:
+        assert words in str(error.value)
+
+
+def test_all_problems_of_a_file_are_told_at_once(tmp_path):
+    with pytest.raises(ConfigError) as error:
+        grid(tmp_path, "second: 5\ncells: [{camera: 2}, {size: big}]\n")
+    assert [problem.key for problem in error.value.problems] == [
+        "second", "cells[0].camera", "cells[1].size",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in GRIDS.glob("*.yaml")))
+def test_the_grids_that_come_with_recd_can_be_read_by_name(name):
+    assert load_grid(grid_path(name)).cells
+
+
+def test_make_bench_asks_for_less_than_ten_minutes():
+    assert load_grid(grid_path("short")).seconds < 600
+
+
+def test_an_unknown_grid_is_refused_with_the_names_there_are():
+    with pytest.raises(ConfigError, match=r"full, short"):
+        grid_path("nothing")

@@ -19,7 +19,7 @@ for folder in (HERE, HERE.parent / "dataset"):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 
-from lerobot_side import Lerobot, lerobot  # noqa: E402
+from lerobot_side import Lerobot, lerobot, plugin_installed  # noqa: E402
 from recorders import Rig, lerobot_records, recctl, recd_records, simulated_rig  # noqa: E402
 from tally import Tally  # noqa: E402
 
@@ -46,6 +46,12 @@ def side(tmp_path_factory: pytest.TempPathFactory, tally: Tally) -> Iterator[Ler
     with lerobot(Path(python), tmp_path_factory.mktemp("lerobot")) as started:
         tally.lerobot = started.ask("about")
         yield started
+
+
+@pytest.fixture(scope="session")
+def plugin(side: Lerobot, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Variables that give lerobot's programs recd's plugin, installed beside its environment."""
+    return plugin_installed(side, tmp_path_factory.mktemp("plugin"))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -147,6 +147,25 @@ class Lerobot:
             self.worker.stdout.close()
 
 
+def plugin_installed(side: Lerobot, folder: Path) -> dict[str, str]:
+    """Installs recd and its plugin into `folder` as docs/lerobot_plugin.md says, without touching
+    lerobot's environment. Returns the variables that put them beside it.
+
+    RECD_LEROBOT_MORE: the folder with grpcio, pyzmq and msgpack, as tests/interop/run makes it.
+    """
+    checkout = HERE.parents[1]
+    parts = [checkout, checkout / "plugins" / "lerobot_robot_recd"]
+    subprocess.run(
+        [
+            str(side.python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
+            "--no-deps", "--no-build-isolation", "--target", str(folder), *map(str, parts),
+        ],
+        stdin=subprocess.DEVNULL, check=True, timeout=COMMAND_S,
+    )  # fmt: skip
+    more = os.environ["RECD_LEROBOT_MORE"]
+    return {"PYTHONPATH": f"{folder}:{more}", "PYTHONUNBUFFERED": "1"}
+
+
 @contextlib.contextmanager
 def lerobot(python: Path, folder: Path) -> Iterator[Lerobot]:
     """lerobot in this folder, until the block ends."""

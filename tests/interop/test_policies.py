@@ -1,54 +1,75 @@
-"""lerobot's programs drive the robot of a running recd daemon: as its plugin, and through the sidecar."""
+"""lerobot's programs drive the arm of a running recd daemon: by its plugin, and by the sidecar."""
 
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+import pyarrow.dataset as ds
 import pytest
 from lerobot_side import Lerobot
-from recorders import SMALL, SMALL_SIZE, Rig
+from recorders import SMALL, SMALL_SIZE
 
 from recd.config.errors import RecdError
-from recd.shm.clock import NS_PER_S, now_ns, sleep_until_ns
+from recd.daemon.sim import launch
 from tests.e2e.policybench import OVERRIDES, PolicyBench
-from tests.rig import running
+from tests.rig import running, until
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(900)]
 
-POSE = (0.0, -85.0, 70.0, 40.0, 0.0, 5.0)
-"""Where the policies want the arm: near where the simulated follower lies at first."""
-
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PolicyBench]:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PolicyBench]:
     small = [setting for setting in SMALL if "wrist" not in setting]
-    with running(tmp_path_factory.mktemp("robot"), *small, *OVERRIDES) as robot:
+    with running(tmp_path_factory.mktemp("robot"), *OVERRIDES, *small) as robot:
         robot.arm()
-        yield PolicyBench(robot)
+        bench = PolicyBench(robot, rate_hz=60)
+        bench.ready()
+        with bench.policy() as policy:
+            bench.center = bench.observe(policy).state.astype(float)
+        yield bench
+        bench.control.close()
+
+
+@pytest.fixture
+def bench(shared: PolicyBench) -> PolicyBench:
+    shared.ready()
+    return shared
 
 
 @pytest.fixture(scope="module")
-def act(side: Lerobot, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("act")
-    side.run(["tiny_act.py", str(folder), *map(str, SMALL_SIZE), *map(str, POSE)], name="tiny_act")
+def act(shared: PolicyBench, side: Lerobot, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny ACT whose actions lie around where the arm was first."""
+    folder, pose = tmp_path_factory.mktemp("act"), map(str, shared.center)
+    side.run(["tiny_act.py", str(folder), *map(str, SMALL_SIZE), *pose], name="tiny_act")
     return folder
 
 
+@pytest.fixture(scope="module")
+def policy_server(side: Lerobot, plugin: dict[str, str]) -> Iterator[str]:
+    """lerobot's own PolicyServer; its address."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = ["lerobot.async_inference.policy_server", "--host=127.0.0.1", f"--port={port}"]
+    with side.running(command, variables=plugin, name="policy_server") as server:
+        until(lambda: server.has_said("PolicyServer started"), "the policy server", 120)
+        yield f"127.0.0.1:{port}"
+
+
 @contextmanager
-def person_attaches(bench: PolicyBench) -> Iterator[list[int]]:
-    """A person who attaches whatever policy is ready; how often so far."""
-    attached: list[int] = []
-    stop = threading.Event()
+def person_attaches(bench: PolicyBench) -> Iterator[threading.Event]:
+    """A person who attaches the policy as soon as it is ready."""
+    attached, stop = threading.Event(), threading.Event()
 
     def attend() -> None:
-        while not stop.wait(0.1):
+        while not stop.wait(0.1) and not attached.is_set():
             try:
-                bench.robot.client.call("policy.attach")
+                bench.client.call("policy.attach")
             except RecdError:
-                continue
-            attached.append(bench.control.mark())
-            return
+                continue  # not ready yet
+            attached.set()
 
     person = threading.Thread(target=attend)
     person.start()
@@ -59,9 +80,54 @@ def person_attaches(bench: PolicyBench) -> Iterator[list[int]]:
         person.join()
 
 
+def applied(bench: PolicyBench) -> int:
+    """Chunks that the arm has played so far."""
+    return int(bench.gateway("policy.stats").get("chunks", {}).get("applied", 0))
+
+
+def moved(bench: PolicyBench, mark: int) -> int:
+    """Different goals that the joint with the most of them was given."""
+    return max(len(set(goals)) for goals in bench.goals(mark).values())
+
+
+def test_lerobot_record_drives_the_arm_with_its_own_leader(
+    bench, side, plugin, whole, tally, tmp_path
+) -> None:
+    root, mark, before = tmp_path / "dataset", bench.control.mark(), applied(bench)
+    with launch.running(tmp_path / "sim") as sim, person_attaches(bench):
+        side.run(
+            [
+                "lerobot-record",
+                "--robot.type=recd",
+                f"--robot.endpoint={bench.endpoint}",
+                "--teleop.type=so101_leader",
+                f"--teleop.port={sim.endpoints['leader']}",
+                f"--teleop.id={Path(sim.calibrations['leader']).stem}",
+                f"--teleop.calibration_dir={Path(sim.calibrations['leader']).parent}",
+                "--dataset.repo_id=local/by_plugin",
+                f"--dataset.root={root}",
+                "--dataset.single_task=Follow the leader.",
+                "--dataset.num_episodes=1",
+                "--dataset.episode_time_s=3",
+                "--dataset.rgb_encoder.vcodec=h264",
+                "--dataset.push_to_hub=false",
+                "--play_sounds=false",
+            ],
+            variables=plugin,
+            name="lerobot-record-recd",
+        )
+    bench.in_state("HOLD", "lease_lost")
+    bench.assert_gentle(mark)
+    assert moved(bench, mark) > 20
+    tally.add("plugin_actions", applied(bench) - before)
+    whole(root, episodes=1)
+    rows = ds.dataset(root / "data", format="parquet").to_table()
+    action, state = (np.array(rows[name].to_pylist()) for name in ("action", "observation.state"))
+    assert np.abs(action[-1] - state[-1]).max() < np.abs(action[0] - state[0]).max()
+
+
 def test_lerobot_rollout_drives_the_arm(bench, side, plugin, act, tally) -> None:
-    bench.ready()
-    mark = bench.control.mark()
+    mark, before = bench.control.mark(), applied(bench)
     with person_attaches(bench) as attached:
         side.run(
             [
@@ -71,11 +137,46 @@ def test_lerobot_rollout_drives_the_arm(bench, side, plugin, act, tally) -> None
                 "--policy.device=cpu",
                 "--robot.type=recd",
                 f"--robot.endpoint={bench.endpoint}",
-                "--task=stand there",
-                "--duration=3",
+                "--task=Stand there.",
+                "--duration=2",
             ],
             variables=plugin,
             name="lerobot-rollout",
         )
-    assert attached
+    assert attached.is_set()
+    bench.in_state("HOLD", "lease_lost")
     bench.assert_gentle(mark)
+    assert moved(bench, mark) > 3
+    tally.add("plugin_actions", applied(bench) - before)
+
+
+def test_robot_client_drives_the_arm_with_what_the_policy_server_says(
+    bench, side, plugin, act, policy_server, tally
+) -> None:
+    mark, before = bench.control.mark(), applied(bench)
+    command = [
+        "lerobot.async_inference.robot_client",
+        "--robot.type=recd",
+        f"--robot.endpoint={bench.endpoint}",
+        f"--server_address={policy_server}",
+        "--policy_type=act",
+        f"--pretrained_name_or_path={act}",
+        "--actions_per_chunk=20",
+        "--task=Stand there.",
+    ]
+    with (
+        person_attaches(bench) as attached,
+        side.running(command, variables=plugin, name="robot_client") as client,
+    ):
+        until(attached.is_set, "the person")
+        since = applied(bench)
+
+        def played() -> bool:
+            client.has_said("Robot connected")
+            return applied(bench) > since + 40
+
+        until(played, "40 actions of the policy server")
+    bench.in_state("HOLD", "lease_lost")
+    bench.assert_gentle(mark)
+    assert moved(bench, mark) > 3
+    tally.add("plugin_actions", applied(bench) - before)

@@ -11,7 +11,7 @@ from lerobot.policies import make_pre_post_processors
 from lerobot.policies.act import ACTConfig
 from lerobot.policies.act.modeling_act import ACTPolicy
 
-SPREAD = 3.0
+SPREAD = 1.0
 STEPS = 20
 CAMERA = "observation.images.front"
 

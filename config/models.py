@@ -259,9 +259,49 @@ class ControlConfig(Section):
     """What a plan does when its client vanishes, unless the client said otherwise."""
 
 
+class PolicyServerConfig(Section):
+    """A policy server that speaks a foreign protocol, and what is expected of it."""
+
+    address: str = ""
+    """HOST:PORT, or ws://, wss:// (openpi), tcp:// (gr00t); empty: the protocol's own port here."""
+    unencrypted: bool = False
+    """Allow a server on another computer without encryption: only inside a VPN or a tunnel."""
+    secret_file: str = ""
+    """File with the server's API key or token."""
+    profile: str = ""
+    """Which camera and joint has which key: a profile's name or a YAML file; empty: the type's."""
+    cameras: dict[Name, Name] = Field(default_factory=dict)
+    """A camera of the profile -> the camera of this robot that takes its place."""
+    timeout_s: Positive = 2.0
+    """Longest wait for an answer. After it the connection is dropped, and its answer with it."""
+    warm_up_timeout_s: Positive = 60.0
+    """The same for warm-up inferences: servers compile at their first."""
+    warm_up: int = Field(default=3, ge=1, le=100)
+    """Inferences that have to be sound before the adapter takes the lease."""
+    failures_most: int = Field(default=3, ge=1, le=100)
+    """Requests in a row that may fail before the lease is given back."""
+    horizon: int | None = Field(default=None, ge=1, le=256)
+    """Steps of a chunk that the server has to give; none: as many as it says."""
+    step_s: float | None = Field(default=None, gt=0, le=1)
+    """Time between two steps, as the policy was trained; none: as the profile says."""
+    execute: int | None = Field(default=None, ge=1, le=256)
+    """Steps of each chunk that are played; none: all."""
+    replan: int = Field(default=1, ge=1, le=256)
+    """Steps after which the next chunk is asked for."""
+    blend: int = Field(default=0, ge=0, le=256)
+    """Steps over which a chunk is blended with the one before; 0: it replaces it."""
+    image_size: int | None = Field(default=None, ge=16, le=4096)
+    """Edge of the pictures sent, in pixels, scaled and padded; none: as the profile says."""
+
+
 class PolicyConfig(Section):
     """Remote policies. The section's presence starts the gateway (`policy: {}` is enough)."""
 
+    type: Literal["zmq", "openpi", "gr00t"] = "zmq"
+    """`zmq`: policies connect by themselves (docs/policy_api.md). Others: an adapter connects to
+    the server below (docs/policy_adapters.md)."""
+    server: PolicyServerConfig = PolicyServerConfig()
+    """The server that an adapter talks to; not for `zmq`."""
     endpoint: str = ""
     """An address besides the ipc sockets, e.g. tcp://0.0.0.0:5595; it takes four ports in a row."""
     heartbeat_ms: int = Field(default=300, ge=50, le=5000)

@@ -1,7 +1,8 @@
-"""The confined side, in lerobot's interpreter: `python -m lerobot_sidecar.inside LINK SERVER FILTER`.
+"""The confined side, in lerobot's interpreter: `python -m ...inside LINK filter|open`.
 
-Speaks frames with recd on LINK and gRPC with the PolicyServer through SERVER, a socket pair whose
-other end recd joins to the one address. What comes back is unpickled here and goes on as numbers.
+Speaks frames with recd on LINK, and gRPC with the PolicyServer through a socket pair that comes by
+it and that recd joins to the one address. What the server says is unpickled here and goes on as
+numbers.
 """
 
 import os
@@ -14,8 +15,9 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
-from .frames import OBSERVATION_BYTES, receive, send
-from .syscalls import restrict
+from recd.clients.adapters.lerobot.frames import OBSERVATION_BYTES, receive, send
+from recd.clients.adapters.lerobot.syscalls import restrict
+from recd.shm.clock import NS_PER_S, now_ns
 
 PIECE = 256 * 1024
 
@@ -54,8 +56,19 @@ def doorway(server: socket.socket) -> str:
     return path
 
 
+class Deadline:
+    """What is left of the time for one question, in seconds, for call after call."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self._at_ns = now_ns() + int(timeout_s * NS_PER_S)
+
+    @property
+    def left_s(self) -> float:
+        return max(0.0, (self._at_ns - now_ns()) / NS_PER_S)
+
+
 class Client:
-    """lerobot's side of its own wire. One policy, one observation at a time."""
+    """lerobot's side of its own wire, on one connection: one policy, one observation at a time."""
 
     def __init__(self, server: socket.socket) -> None:
         import grpc
@@ -63,8 +76,15 @@ class Client:
         from lerobot.transport.utils import grpc_channel_options
 
         self._messages = services_pb2
-        channel = grpc.insecure_channel(f"unix:{doorway(server)}", grpc_channel_options())
-        self._stub = services_pb2_grpc.AsyncInferenceStub(channel)
+        self._channel = grpc.insecure_channel(f"unix:{doorway(server)}", grpc_channel_options())
+        self._stub = services_pb2_grpc.AsyncInferenceStub(self._channel)
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def ready(self, timeout_s: float) -> None:
+        """Have the server forget what another connection left behind."""
+        self._stub.Ready(self._messages.Empty(), timeout=timeout_s)
 
     def setup(self, told: Mapping[str, Any]) -> None:
         """Name the policy and the features that it will see. The server loads it meanwhile."""
@@ -82,10 +102,8 @@ class Client:
             told["device"],
             told["rename"],
         )
-        patience_s = told["timeout_s"]
-        self._stub.Ready(self._messages.Empty(), timeout=patience_s)
         setup = self._messages.PolicySetup(data=pickle.dumps(config))
-        self._stub.SendPolicyInstructions(setup, timeout=patience_s)
+        self._stub.SendPolicyInstructions(setup, timeout=told["timeout_s"])
 
     def infer(self, told: Mapping[str, Any], pictures: list[bytes]) -> Any:
         """float32 [T, D], or None when the server has no answer to exactly this observation."""
@@ -93,6 +111,7 @@ class Client:
         from lerobot.async_inference.helpers import TimedObservation
         from lerobot.transport.utils import send_bytes_in_chunks
 
+        deadline = Deadline(told["timeout_s"])
         seen: dict[str, Any] = {**told["joints"], "task": told["task"]}
         for (name, shape), data in zip(told["cameras"].items(), pictures, strict=True):
             seen[name] = np.frombuffer(data, np.uint8).reshape(shape)
@@ -101,8 +120,8 @@ class Client:
             timestamp=0.0, timestep=told["step"], observation=seen, must_go=True
         )
         pieces = send_bytes_in_chunks(pickle.dumps(timed), self._messages.Observation)
-        self._stub.SendObservations(pieces, timeout=told["timeout_s"])
-        reply = self._stub.GetActions(self._messages.Empty(), timeout=told["timeout_s"])
+        self._stub.SendObservations(pieces, timeout=deadline.left_s)
+        reply = self._stub.GetActions(self._messages.Empty(), timeout=deadline.left_s)
         if not reply.data:
             return None
         actions = pickle.loads(reply.data)
@@ -112,37 +131,57 @@ class Client:
         return np.ascontiguousarray(rows, dtype=np.float32)
 
 
-def serve(link: socket.socket, server: socket.socket, *, filtered: bool) -> None:
-    """Answer recd until it is gone."""
-    client = Client(server)
-    import lerobot.async_inference.helpers  # noqa: F401  all that is needed, before the filter
+class Desk:
+    """Answers recd's questions, one by one."""
+
+    def __init__(self, link: socket.socket) -> None:
+        self._link = link
+        self._client: Client | None = None
+
+    def answer(self, told: Mapping[str, Any], pictures: list[bytes]) -> Any:
+        """None, or float32 [T, D]."""
+        if told["op"] == "open":
+            if self._client is not None:
+                self._client.close()
+            (way,) = socket.recv_fds(self._link, 1, 1)[1]
+            self._client = Client(socket.socket(fileno=way))
+            self._client.ready(told["timeout_s"])
+            return None
+        if self._client is None:
+            raise RuntimeError("there is no connection")
+        if told["op"] == "setup":
+            return self._client.setup(told)
+        actions = self._client.infer(told, pictures)
+        if actions is None:
+            raise RuntimeError("no actions; the server's log says why")
+        return actions
+
+
+def serve(link: socket.socket, *, filtered: bool) -> None:
+    """Answer recd until it is gone (EOFError)."""
+    import grpc  # noqa: F401  everything that is needed, before programs are forbidden
+    import lerobot.async_inference.helpers  # noqa: F401
 
     missing = restrict(programs=False) if filtered else ""
     send(link, {"ready": version("lerobot"), "missing": missing})
+    desk = Desk(link)
     while True:
         told, pictures = receive(link, most_bytes=OBSERVATION_BYTES)
         try:
-            if told["op"] == "setup":
-                client.setup(told)
-                send(link, {"re": told["step"]})
-                continue
-            actions = client.infer(told, pictures)
+            actions = desk.answer(told, pictures)
         except Exception as error:  # whatever lerobot, gRPC or the reply brings: recd is told
             words = getattr(error, "details", lambda: "")() or str(error)
             send(link, {"re": told["step"], "error": f"{type(error).__name__}: {words}"[:500]})
             continue
         if actions is None:
-            send(
-                link, {"re": told["step"], "error": "the server gave no actions; its log says why"}
-            )
+            send(link, {"re": told["step"]})
         else:
             send(link, {"re": told["step"], "shape": actions.shape}, [actions.tobytes()])
 
 
 def main() -> int:
-    link, server = (socket.socket(fileno=int(word)) for word in sys.argv[1:3])
     try:
-        serve(link, server, filtered=sys.argv[3] == "filter")
+        serve(socket.socket(fileno=int(sys.argv[1])), filtered=sys.argv[2] == "filter")
     except EOFError:
         return 0  # recd has closed the link
     return 1

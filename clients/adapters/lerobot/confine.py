@@ -1,4 +1,4 @@
-"""A cage for one program: `python -m recd.clients.lerobot_sidecar.confine FD PLAN`.
+"""A cage for one program: `python -m recd.clients.adapters.lerobot.confine FD PLAN`.
 
 The program gets namespaces of its own (no network interface, no process but its own), a file system
 of what it is shown, read-only, and a small /tmp; as root it becomes nobody. What was got is written
@@ -15,13 +15,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from recd.clients.lerobot_sidecar.syscalls import ends_with_parent, no_new_privileges, restrict
+from recd.clients.adapters.lerobot.syscalls import ends_with_parent, no_new_privileges, restrict
 
 NEW_MOUNTS, NEW_CGROUP, NEW_UTS, NEW_IPC = 0x20000, 0x2000000, 0x4000000, 0x8000000
 NEW_USER, NEW_PIDS, NEW_NETWORK = 0x10000000, 0x20000000, 0x40000000
 SEPARATE = NEW_MOUNTS | NEW_CGROUP | NEW_UTS | NEW_IPC | NEW_PIDS | NEW_NETWORK
 
-MS_NOSUID, MS_NODEV, MS_BIND, MS_REC, MS_PRIVATE = 0x2, 0x4, 0x1000, 0x4000, 0x40000
+MS_NOSUID, MS_NODEV, MS_NOEXEC = 0x2, 0x4, 0x8
+MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 0x40000
 DETACH = 2
 SET_ATTRIBUTES = 442
 """System call mount_setattr, the same number everywhere; Linux 5.12 and later."""
@@ -47,8 +48,8 @@ LIMITS: Mapping[int, int] = {
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What runs, and what it sees. command: with absolute paths; shown: folders, read-only, at
-    their own place; placed: folder -> where it stands inside; variables: its whole environment;
-    memory_bytes: most it may allocate; root: an empty folder, for the new file system.
+    their own place; placed: where it stands inside -> file or folder; variables: its whole
+    environment; memory_bytes: most it may allocate; root: an empty folder, for the file system.
     """
 
     command: Sequence[str]
@@ -91,27 +92,35 @@ class _Kernel:
         )  # fmt: skip
 
 
-def enter(plan: Plan) -> tuple[list[str], list[str]]:
-    """Become the process that may start the program: (got, missing) in words. OSError where the
+def leave_the_others(kernel: _Kernel) -> None:
+    """Namespaces of its own for this process, and of processes for its children. OSError where the
     kernel refuses; half of a cage is none.
     """
-    kernel, user, group = _Kernel(), os.geteuid(), os.getegid()
+    user, group = os.geteuid(), os.getegid()
     kernel.call("unshare", SEPARATE if user == 0 else SEPARATE | NEW_USER)
     if user:
         Path("/proc/self/setgroups").write_text("deny")
         Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
         Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
     kernel.mount("none", Path("/"), "", MS_REC | MS_PRIVATE)
+
+
+def enter(kernel: _Kernel, plan: Plan) -> tuple[list[str], list[str]]:
+    """In the child: only what the plan shows is there any more. (got, missing) in words."""
+    missing = []
     _furnish(kernel, plan)
+    try:  # while the old one is still to be seen: without, the kernel gives no new one
+        kernel.mount("proc", Path(plan.root, "proc"), "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    except OSError as error:
+        missing.append(f"no /proc ({error.strerror})")
     os.chdir(plan.root)
     kernel.call("pivot_root", b".", b".")
     kernel.call("umount2", b".", DETACH)
     os.chdir("/")
-    return (
-        ["no network interface", "no devices", "no process but its own",
-         f"no files but {', '.join(plan.shown)} and the system's programs, read-only",
-         f"{TMP_BYTES >> 20} MiB of /tmp"], [],
-    )  # fmt: skip
+    got = ["no network interface", "no devices", "no process but its own",
+           f"no files but {', '.join(plan.shown)} and the system's programs, read-only",
+           f"{TMP_BYTES >> 20} MiB of /tmp"]  # fmt: skip
+    return got, missing
 
 
 def _furnish(kernel: _Kernel, plan: Plan) -> None:
@@ -119,6 +128,12 @@ def _furnish(kernel: _Kernel, plan: Plan) -> None:
     kernel.mount(
         "tmpfs", root, "tmpfs", MS_NOSUID | MS_NODEV, f"size={TMP_BYTES},nr_inodes=4096,mode=755"
     )
+    for name, mode in (("tmp", 0o1777), ("proc", 0o555), ("dev", 0o755)):
+        (root / name).mkdir()
+        (root / name).chmod(mode)
+    for name in DEVICES:
+        (root / "dev" / name).touch()
+        kernel.bind(f"/dev/{name}", root / "dev" / name, devices=True)
     for name in SYSTEM:
         outside = Path("/", name)
         if outside.is_symlink():
@@ -128,15 +143,8 @@ def _furnish(kernel: _Kernel, plan: Plan) -> None:
     for path in (*SYSTEM_FILES, *plan.shown):
         if os.path.exists(path) and not path.startswith("/usr/"):
             _show(kernel, root, path, path)
-    for path, place in plan.placed.items():
+    for place, path in plan.placed.items():
         _show(kernel, root, path, place)
-    (root / "dev").mkdir()
-    for name in DEVICES:
-        (root / "dev" / name).touch()
-        kernel.bind(f"/dev/{name}", root / "dev" / name, devices=True)
-    for name, mode in (("tmp", 0o1777), ("proc", 0o555)):
-        (root / name).mkdir()
-        (root / name).chmod(mode)
 
 
 def _show(kernel: _Kernel, root: Path, path: str, place: str) -> None:
@@ -151,13 +159,8 @@ def _show(kernel: _Kernel, root: Path, path: str, place: str) -> None:
     kernel.bind(path, target)
 
 
-def become(plan: Plan, missing: list[str]) -> list[str]:
-    """In the process that will be the program: its /proc, user, limits and filter. What was got."""
-    kernel = _Kernel()
-    try:
-        kernel.mount("proc", Path("/proc"), "proc", MS_NOSUID | MS_NODEV | 0x8)
-    except OSError as error:
-        missing.append(f"no /proc ({error.strerror})")
+def become(plan: Plan) -> tuple[list[str], str]:
+    """User, limits and filter of the process that will be the program. (got, missing)."""
     got = [f"{plan.memory_bytes >> 20} MiB of memory"]
     if os.geteuid() == 0:
         os.setgroups([])
@@ -172,19 +175,22 @@ def become(plan: Plan, missing: list[str]) -> list[str]:
     no_new_privileges()
     got.append("no new privileges")
     unfiltered = restrict(programs=True)
-    (missing if unfiltered else got).append(unfiltered or "system calls filtered")
-    return got
+    return (got if unfiltered else [*got, "system calls filtered"]), unfiltered
 
 
 def main() -> int:
     told_fd, plan = int(sys.argv[1]), Plan(**json.loads(sys.argv[2]))
     ends_with_parent()
     os.umask(0o022)
+    kernel = _Kernel()
     try:
-        got, missing = enter(plan)
+        leave_the_others(kernel)
         pid = os.fork()
         if pid == 0:
-            got += become(plan, missing)
+            got, missing = enter(kernel, plan)
+            gained, unfiltered = become(plan)
+            got += gained
+            missing += [unfiltered] if unfiltered else []
     except OSError as error:
         os.write(told_fd, json.dumps({"refused": error.strerror or str(error)}).encode())
         return 1

@@ -284,9 +284,16 @@ class PolicyClient:
             chunk["valid_ns"] = round(valid_s * NS_PER_S)
         if mask is not None:
             chunk["mask"] = [bool(item) for item in mask]
-        self._actions.send_multipart(pack(chunk, [raw("actions", actions)]))
-        header, _ = self._answer(self._actions, ident, ACK_MS)
+        ack = self.send_raw(pack(chunk, [raw("actions", actions)]), ident)
         self.progress += 1
+        return ack
+
+    def send_raw(self, parts: Sequence[Any], ident: str) -> Ack:
+        """Send a message to `act` as it is, and wait for the ACK of `ident`: for tests of what a
+        daemon does with rubbish. ReplyTimeoutError.
+        """
+        self._actions.send_multipart(parts)
+        header, _ = self._answer(self._actions, ident, ACK_MS)
         return ack_of(header)
 
     def _answer(

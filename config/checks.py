@@ -1,13 +1,14 @@
 """Checks across sections and against this machine. Pure, except for reading its memory size."""
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from recd.config.endpoints import parse_endpoint
+from recd.config.endpoints import is_local, parse_endpoint
 from recd.config.errors import RecdError
-from recd.config.models import ArmPairConfig, CameraConfig, RobotConfig
+from recd.config.models import ArmPairConfig, CameraConfig, PolicyServerConfig, RobotConfig
 from recd.config.paths import runtime_dir
 from recd.config.streams import RAW_PAYLOADS, frame_payload
 
@@ -19,6 +20,10 @@ ADAPTER_US = 400
 
 POLICY_PORTS = 4
 """Ports of `policy.endpoint`: requests, events, observations, actions."""
+
+ADAPTER_SCHEMES = {"openpi": ("", "ws", "wss"), "gr00t": ("", "tcp")}
+"""`policy.type` -> how its server's address may begin, "" for HOST:PORT alone."""
+_HOST_PORT = re.compile(r"(\[[0-9a-fA-F:]+\]|[^:/\s\[\]]+):\d{1,5}/?")
 
 SIM_RATES = (1.0, 240.0)
 SIM_LEAST_PX = 160
@@ -88,7 +93,7 @@ def available_memory_bytes() -> int:
 def check_robot(robot: RobotConfig, *, check_machine: bool = True) -> list[Finding]:
     """All impossible combinations in a valid configuration."""
     findings = [*_cameras(robot), *_sources(robot), *_arms(robot), *_encoder(robot),
-                *_control(robot), *_policy(robot)]  # fmt: skip
+                *_control(robot), *_policy(robot), *_policy_server(robot)]  # fmt: skip
     if check_machine:
         findings += [*_memory(robot), *_cores(robot), *_folders(robot)]
     return findings
@@ -124,6 +129,32 @@ def _policy(robot: RobotConfig) -> Iterator[Finding]:
         yield Finding(key, "four ports of its own", f"{own.port}..{last}, beside control.endpoint "
                       f"at {other.port} and {other.port + 1}",
                       f"Take port {other.port + 4}.")  # fmt: skip
+
+
+def _policy_server(robot: RobotConfig) -> Iterator[Finding]:
+    """The server that an adapter talks to: none for `zmq`, and no plain words over a network."""
+    if robot.policy is None:
+        return
+    kind, server = robot.policy.type, robot.policy.server
+    address = server.address
+    if kind == "zmq":
+        if server != PolicyServerConfig():
+            yield Finding(("policy", "server"), "no section: policies connect by themselves", kind,
+                          "Name the protocol of that server: policy.type")  # fmt: skip
+        return
+    if not address:
+        return
+    scheme, _, rest = address.rpartition("://")
+    if scheme not in ADAPTER_SCHEMES[kind] or not _HOST_PORT.fullmatch(rest):
+        words = " or ".join(f"{name}://HOST:PORT" if name else "HOST:PORT"
+                            for name in ADAPTER_SCHEMES[kind])  # fmt: skip
+        yield Finding(("policy", "server", "address"), words, address, "For instance 127.0.0.1:8000")
+    elif scheme != "wss" and not server.unencrypted and not is_local(rest.rpartition(":")[0]):
+        yield Finding(
+            ("policy", "server", "address"), "a server on this computer, or wss://", address,
+            "Through a tunnel (ssh -L 8000:localhost:8000 SERVER), or in a VPN: "
+            "policy.server.unencrypted: true",
+        )  # fmt: skip
 
 
 def _cameras(robot: RobotConfig) -> Iterator[Finding]:

@@ -58,7 +58,7 @@ def parse_endpoint(text: str, *, named: str = "control.endpoint") -> Endpoint:
     if found is None or int(found[2]) not in PORTS or int(found[2]) + 1 not in PORTS:
         raise _wrong(named, "ipc:///PATH or tcp://HOST:PORT", text)
     host = "127.0.0.1" if found[1] == "localhost" else found[1]
-    return Endpoint(f"tcp://{host}:{found[2]}", host=host, port=int(found[2]), local=_local(host))
+    return Endpoint(f"tcp://{host}:{found[2]}", host=host, port=int(found[2]), local=is_local(host))
 
 
 def policy_doors(base: Endpoint) -> tuple[Endpoint, Endpoint, Endpoint]:
@@ -81,7 +81,10 @@ def _at_port(base: Endpoint, port: int) -> Endpoint:
     return replace(base, text=f"tcp://{base.host}:{port}", port=port)
 
 
-def _local(host: str) -> bool:
+def is_local(host: str) -> bool:
+    """True for this computer's own loopback address, and for nothing else."""
+    if host == "localhost":
+        return True
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:

@@ -307,8 +307,8 @@ class PolicyServerConfig(Section):
     """Time between two steps, as the policy was trained; none: as the profile says."""
     execute: int | None = Field(default=None, ge=1, le=256)
     """Steps of each chunk that are played; none: all."""
-    replan: int = Field(default=1, ge=1, le=256)
-    """Steps after which the next chunk is asked for."""
+    replan: int | None = Field(default=None, ge=1, le=256)
+    """Steps after which the next chunk is asked for; none: half of those that are played."""
     blend: int = Field(default=0, ge=0, le=256)
     """Steps over which a chunk is blended with the one before; 0: it replaces it."""
     lerobot: LerobotServerConfig | None = None

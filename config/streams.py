@@ -235,6 +235,8 @@ STATUS_STATES: dict[str, tuple[str, ...]] = {
     "encoder": ("starting", "ready", "recording", "closing"),
     "writer": ("starting", "ready", "recording", "committing"),
     "gateway": ("starting", "waiting", "serving"),
+    "adapter": ("starting", "connecting", "warming_up", "offering", "unreachable", "refused",
+                "waiting"),
 }
 
 STATUS_COUNTER_NAMES: dict[str, tuple[str, ...]] = {
@@ -254,5 +256,6 @@ STATUS_COUNTER_NAMES: dict[str, tuple[str, ...]] = {
     "gateway": (
         "chunks", "applied", "refused", "observations", "bytes", "beats", "malformed", "busy",
     ),
+    "adapter": ("requests", "failures", "chunks", "applied", "refused"),
 }  # fmt: skip
 """Meaning of `counters` by kind of process, in order."""

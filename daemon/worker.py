@@ -31,8 +31,10 @@ KINDS: dict[str, str] = {
     "encoder": "recd.daemon.encode.worker",
     "writer": "recd.daemon.writer.worker",
     "gateway": "recd.daemon.policy.gateway",
+    "adapter": "recd.clients.adapters.worker",
 }
-"""Kind of process -> module whose `run(ctx) -> int` is its life."""
+"""Kind of process -> module whose `run(ctx) -> int` is its life. An adapter is a client of the
+policy API that the supervisor starts: the name here is all that the daemon knows of it."""
 
 TITLES = {"camera": "cam", "encoder": "enc"}
 

@@ -63,8 +63,8 @@ class Actions(Section):
 
     columns: Columns = "joints"
     """What its columns are."""
-    means: Literal["position", "velocity", "delta"] = "position"
-    """Positions, dataset units per second, or steps from the state at the observation."""
+    means: Literal["position", "velocity", "relative"] = "position"
+    """Positions, units per second, or distances from the state at the observation."""
     positions: list[str] = Field(default_factory=list)
     """Joints whose column is a position all the same (the gripper among velocities)."""
 
@@ -149,7 +149,7 @@ class Bound:
 
 @dataclass(frozen=True, slots=True)
 class BoundActions:
-    """One action array bound to a robot. moves: columns that are velocities or steps."""
+    """One action array bound to a robot. moves: columns that are velocities or distances."""
 
     columns: Bound
     means: str

@@ -12,7 +12,21 @@ from recd.clients.recctl.output import Group, Output
 from recd.config.errors import RecdError
 
 
-@click.group(cls=Group)
+class _Sim(Group):
+    """Loads the policy servers only when one is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*super().list_commands(ctx), "policy"]
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name != "policy":
+            return super().get_command(ctx, name)
+        from recd.clients.recctl.sim_policy import policy
+
+        return policy
+
+
+@click.group(cls=_Sim)
 def sim() -> None:
     """Faults of the simulated robot, on demand. A DEVICE is a bus (main.follower) or a camera."""
 

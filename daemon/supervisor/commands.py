@@ -133,7 +133,8 @@ class Commands:
         if "gateway" not in self._s.fleet.seats:
             return None
         said = self._s.policy_said
-        return {"leases": said.get("leases", {}), "chunks": said.get("chunks", {})}
+        told = {"leases": said.get("leases", {}), "chunks": said.get("chunks", {})}
+        return {**told, "adapter": self._s.adapter_said} if self._s.adapter_said else told
 
     def _status(self, args: Args, now: int) -> Outcome:
         del args
@@ -328,10 +329,12 @@ class Commands:
 
     def _policy_attach(self, args: Args, now: int) -> Outcome:
         self._check_gateway("policy.attach", now)
+        self._check_adapter("policy.attach", now)
         return self._move("policy attach", args, now)
 
     def _policy_resume(self, args: Args, now: int) -> Outcome:
         self._check_gateway("policy.resume", now)
+        self._check_adapter("policy.resume", now)
         return self._move("policy attach", args, now)
 
     def _policy_pause(self, args: Args, now: int) -> Outcome:
@@ -350,7 +353,23 @@ class Commands:
     def _policy_stats(self, args: Args, now: int) -> Outcome:
         del args
         self._check_gateway("policy.stats", now)
-        return self._s.policy_said
+        said = self._s.adapter_said
+        return {**self._s.policy_said, "adapter": said} if said else self._s.policy_said
+
+    def _check_adapter(self, command: str, now: int) -> None:
+        """RecdError with the adapter's own reason while it has nothing to offer."""
+        if "adapter" not in self._s.fleet.seats:
+            return
+        said = self._s.adapter_said
+        if (why := self._s.fleet.unready("adapter", now)) is not None:
+            raise RecdError(f"{command}: {why.message}", mend=why.mend, code=why.code)
+        if said.get("state") != "offering":
+            words = (str(said.get("state", "starting")).replace("_", " "), said.get("reason", ""))
+            raise RecdError(
+                f"{command}: the adapter is {': '.join(word for word in words if word)}",
+                mend=said.get("mend") or "Try again when it has warmed up: recctl policy stats",
+                code="adapter",
+            )
 
     def _check_gateway(self, command: str, now: int) -> None:
         """RecdError while no policy can be there."""

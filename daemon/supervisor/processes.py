@@ -55,6 +55,7 @@ MANNERS: Final[dict[str, Manners]] = {
     # The writer recovers a crashed session before it is ready, and ends only with its commits.
     "writer": Manners(1, 0, 600 * NS_PER_S, 60 * NS_PER_S, 60 * NS_PER_S),
     "gateway": Manners(1, 0, 30 * NS_PER_S, 10 * NS_PER_S, 3 * NS_PER_S),
+    "adapter": Manners(1, 0, 30 * NS_PER_S, 10 * NS_PER_S, 3 * NS_PER_S),
 }
 """kind -> manners. A kind without a row is treated like a camera."""
 
@@ -106,7 +107,7 @@ _CAMERA_REQUIRED = {
 def process_table(robot: RobotConfig) -> tuple[Process, ...]:
     """All processes of `robot`, in the order of starting."""
     rows = [*_sim(robot), *_writer(robot), *_arms(robot), *_cameras(robot), *_encoders(robot),
-            *_gateway(robot)]  # fmt: skip
+            *_gateway(robot), *_adapter(robot)]  # fmt: skip
     return tuple(sorted(rows, key=lambda row: row.manners.start))
 
 
@@ -213,6 +214,14 @@ def _gateway(robot: RobotConfig) -> list[Process]:
             ),
         )
     ]
+
+
+def _adapter(robot: RobotConfig) -> list[Process]:
+    """The process that asks a foreign policy server; it has no stream but its status."""
+    if robot.policy is None or robot.policy.type == "zmq":
+        return []
+    config = robot.policy.server.model_dump(mode="json")
+    return [Process("adapter", "adapter", MANNERS["adapter"], Required.NOTHING, config)]
 
 
 def _arm_realtime(robot: RobotConfig) -> dict[str, Any]:

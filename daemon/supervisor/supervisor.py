@@ -101,6 +101,7 @@ class Supervisor:
         self.notifier = Notifier()
         self.had_episodes = False
         self.policy_said: Mapping[str, Any] = {}
+        self.adapter_said: Mapping[str, Any] = {}
         self._commands = Commands(self)
         self._signals = Signals()
         self._disk_at_ns = 0
@@ -220,6 +221,8 @@ class Supervisor:
                 self._worker_event(process, fields)
             case "policy" if kind == "gateway":
                 self.policy_said = fields
+            case "adapter" if kind == "adapter":
+                self.adapter_said = fields
             case _ if kind == "arm":
                 self._arm_said(process, ty, fields, now)
             case _:

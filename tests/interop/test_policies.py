@@ -1,6 +1,5 @@
 """lerobot's programs drive the arm of a running recd daemon: by its plugin, and by the sidecar."""
 
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.dataset as ds
 import pytest
-from lerobot_side import Lerobot
-from recorders import SMALL, SMALL_SIZE
+from recorders import SMALL
 
 from recd.config.errors import RecdError
 from recd.daemon.sim import launch
@@ -20,15 +18,16 @@ from tests.rig import running, until
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(900)]
 
 
+SETTINGS = (*OVERRIDES, "policy.seam=400")
+"""A policy without training may want the arm anywhere; limits and ramps are what is looked at."""
+
+
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PolicyBench]:
     small = [setting for setting in SMALL if "wrist" not in setting]
-    with running(tmp_path_factory.mktemp("robot"), *OVERRIDES, *small) as robot:
+    with running(tmp_path_factory.mktemp("robot"), *SETTINGS, *small) as robot:
         robot.arm()
         bench = PolicyBench(robot, rate_hz=60)
-        bench.ready()
-        with bench.policy() as policy:
-            bench.center = bench.observe(policy).state.astype(float)
         yield bench
         bench.control.close()
 
@@ -37,25 +36,6 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PolicyBench]:
 def bench(shared: PolicyBench) -> PolicyBench:
     shared.ready()
     return shared
-
-
-@pytest.fixture(scope="module")
-def act(shared: PolicyBench, side: Lerobot, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny ACT whose actions lie around where the arm was first."""
-    folder, pose = tmp_path_factory.mktemp("act"), map(str, shared.center)
-    side.run(["tiny_act.py", str(folder), *map(str, SMALL_SIZE), *pose], name="tiny_act")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def policy_server(side: Lerobot, plugin: dict[str, str]) -> Iterator[str]:
-    """lerobot's own PolicyServer; its address."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = ["lerobot.async_inference.policy_server", "--host=127.0.0.1", f"--port={port}"]
-    with side.running(command, variables=plugin, name="policy_server") as server:
-        until(lambda: server.has_said("PolicyServer started"), "the policy server", 120)
-        yield f"127.0.0.1:{port}"
 
 
 @contextmanager
@@ -180,3 +160,31 @@ def test_robot_client_drives_the_arm_with_what_the_policy_server_says(
     bench.assert_gentle(mark)
     assert moved(bench, mark) > 3
     tally.add("plugin_actions", applied(bench) - before)
+
+
+def test_the_policy_server_drives_the_arm_through_the_sidecar(
+    side, plugin, act, policy_server, tally, tmp_path
+) -> None:
+    sidecar = (
+        f"policy.server.lerobot={{python: {side.python}, path: {act}, actions_per_chunk: 20}}",
+        f"policy.server.lerobot.python_path=[{plugin['PYTHONPATH'].rpartition(':')[2]}]",
+    )
+    to_server = (f"policy.server.address={policy_server}", "policy.type=lerobot", *sidecar)
+    small = [setting for setting in SMALL if "wrist" not in setting]
+    with running(tmp_path / "robot", *SETTINGS, *small, *to_server) as robot:
+        robot.arm()
+        bench = PolicyBench(robot, rate_hz=60)
+        mark = bench.control.mark()
+        try:
+            with person_attaches(bench) as attached:
+                until(attached.is_set, "the adapter to be ready", 120)
+            until(lambda: applied(bench) > 5, "chunks of the policy server")
+            bench.in_state("POLICY")
+            told = bench.gateway("policy.stats")["adapter"]
+            assert "no network interface" in told["server"]["confined"]
+            assert "no devices" in told["server"]["confined"]
+            assert moved(bench, mark) > 3
+            bench.assert_gentle(mark)
+            tally.add("sidecar_chunks", applied(bench))
+        finally:
+            bench.control.close()

@@ -118,7 +118,7 @@ def enter(kernel: _Kernel, plan: Plan) -> tuple[list[str], list[str]]:
     kernel.call("umount2", b".", DETACH)
     os.chdir("/")
     got = ["no network interface", "no devices", "no process but its own",
-           f"no files but {', '.join(plan.shown)} and the system's programs, read-only",
+           "no files but its interpreter's and the system's programs, read-only",
            f"{TMP_BYTES >> 20} MiB of /tmp"]  # fmt: skip
     return got, missing
 

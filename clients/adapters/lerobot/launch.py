@@ -35,9 +35,10 @@ INSIDE = Path("/sidecar")
 ASK_S = 30.0
 ABOUT = "import json, sys; print(json.dumps([sys.prefix, sys.base_prefix, *sys.path]))"
 MEND = (
-    "Run the daemon as root (the sidecar becomes nobody), or allow user namespaces "
-    "(sysctl kernel.apparmor_restrict_unprivileged_userns=0). For a server that you trust as you "
-    "trust yourself: policy.server.lerobot.confinement: none"
+    "Allow user namespaces (kernel.apparmor_restrict_unprivileged_userns=0; in the unit of the "
+    "service: RestrictNamespaces=no), or start the daemon by hand as root: the sidecar becomes "
+    "nobody. For a server that you trust as you trust yourself: "
+    "policy.server.lerobot.confinement: none"
 )
 
 

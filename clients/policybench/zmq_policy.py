@@ -16,7 +16,6 @@ from recd.clients.policybench.script import Script
 from recd.clients.policybench.server import Bench
 from recd.config.errors import RecdError
 from recd.config.policy_wire import Status, pack, raw
-from recd.shm.clock import NS_PER_S, now_ns
 
 PROFILE = Profile(wire="zmq", state={"state": "joints"}, actions={"actions": Actions()})
 

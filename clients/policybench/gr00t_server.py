@@ -50,6 +50,8 @@ class Gr00tServer:
 
     def close(self) -> None:
         """Stop, as a killed server does."""
+        if self._bench.stopping.is_set():
+            return
         self._bench.stopping.set()
         self._thread.join()
         self._context.destroy(linger=0)

@@ -41,6 +41,8 @@ class ZmqPolicy:
 
     def close(self) -> None:
         """Stop, and give the lease back. Raises what ended the loop before."""
+        if self._bench.stopping.is_set():
+            return
         self._bench.stopping.set()
         self._thread.join()
         self._client.close()

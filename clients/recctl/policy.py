@@ -59,7 +59,7 @@ def detach(output: Output, pair: str | None) -> None:
 @click.pass_obj
 def stats(output: Output) -> None:
     """Leases, what became of the chunks, latencies."""
-    output.show(output.call("policy.stats"), _stats)
+    output.show(output.call("policy.stats"), stats_lines)
 
 
 def _adapter(said: Mapping[str, Any]) -> list[str]:
@@ -76,7 +76,8 @@ def _adapter(said: Mapping[str, Any]) -> list[str]:
     return lines + [f"  {said['mend']}"] * bool(said.get("mend"))
 
 
-def _stats(told: Mapping[str, Any]) -> list[str]:
+def stats_lines(told: Mapping[str, Any]) -> list[str]:
+    """`policy.stats` in words: adapter, leases, chunks, latency."""
     lines = _adapter(told["adapter"]) if told.get("adapter") else []
     for pair, seat in told.get("seats", {}).items():
         lease = told["leases"][pair]

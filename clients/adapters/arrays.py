@@ -59,7 +59,7 @@ def array_of(dtype: object, shape: object, data: object, *, fortran: bool = Fals
 
 def plain(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """`values` in C order and little endian. CodecError for a type that may not travel."""
-    little = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
+    little = np.asarray(values, values.dtype.newbyteorder("<"), order="C")
     if little.dtype.str not in DTYPES:
         raise CodecError(f"array: type {values.dtype} does not travel")
     return little

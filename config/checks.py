@@ -153,7 +153,9 @@ def _policy_server(robot: RobotConfig) -> Iterator[Finding]:
     if scheme not in ADAPTER_SCHEMES[kind] or not _HOST_PORT.fullmatch(rest):
         words = " or ".join(f"{name}://HOST:PORT" if name else "HOST:PORT"
                             for name in ADAPTER_SCHEMES[kind])  # fmt: skip
-        yield Finding(("policy", "server", "address"), words, address, "For instance 127.0.0.1:8000")
+        yield Finding(
+            ("policy", "server", "address"), words, address, "For instance 127.0.0.1:8000"
+        )
     elif scheme != "wss" and not server.unencrypted and not is_local(rest.rpartition(":")[0]):
         yield Finding(
             ("policy", "server", "address"), "a server on this computer, or wss://", address,

@@ -299,7 +299,7 @@ class PolicyServerConfig(Section):
     """The same for warm-up inferences: servers compile at their first."""
     warm_up: int = Field(default=3, ge=1, le=100)
     """Inferences that have to be sound before the adapter takes the lease."""
-    failures_most: int = Field(default=3, ge=1, le=100)
+    failures_most: int = Field(default=3, ge=1, le=10_000)
     """Requests in a row that may fail before the lease is given back."""
     horizon: int | None = Field(default=None, ge=1, le=256)
     """Steps of a chunk that the server has to give; none: as many as it says."""

@@ -235,8 +235,15 @@ STATUS_STATES: dict[str, tuple[str, ...]] = {
     "encoder": ("starting", "ready", "recording", "closing"),
     "writer": ("starting", "ready", "recording", "committing"),
     "gateway": ("starting", "waiting", "serving"),
-    "adapter": ("starting", "connecting", "warming_up", "offering", "unreachable", "refused",
-                "waiting"),
+    "adapter": (
+        "starting",
+        "connecting",
+        "warming_up",
+        "offering",
+        "unreachable",
+        "refused",
+        "waiting",
+    ),
 }
 
 STATUS_COUNTER_NAMES: dict[str, tuple[str, ...]] = {

@@ -34,9 +34,13 @@ class CodecError(RecdError):
 def array_of(dtype: object, shape: object, data: object, *, fortran: bool = False) -> Any:
     """The array that a message describes, read-only. CodecError when the claims do not fit."""
     if not isinstance(dtype, str) or dtype not in DTYPES:
-        raise CodecError(f"array: expected a type of {', '.join(sorted(DTYPES))}, found {said(dtype)}")
+        raise CodecError(
+            f"array: expected a type of {', '.join(sorted(DTYPES))}, found {said(dtype)}"
+        )
     if not isinstance(shape, list | tuple) or len(shape) > MOST_AXES:
-        raise CodecError(f"array: expected a shape of at most {MOST_AXES} sizes, found {said(shape)}")
+        raise CodecError(
+            f"array: expected a shape of at most {MOST_AXES} sizes, found {said(shape)}"
+        )
     if not isinstance(data, bytes):
         raise CodecError(f"array: expected bytes, found {type(data).__name__}")
     kind = np.dtype(dtype)
@@ -55,7 +59,7 @@ def array_of(dtype: object, shape: object, data: object, *, fortran: bool = Fals
 
 def plain(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """`values` in C order and little endian. CodecError for a type that may not travel."""
-    little = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
+    little = np.asarray(values, values.dtype.newbyteorder("<"), order="C")
     if little.dtype.str not in DTYPES:
         raise CodecError(f"array: type {values.dtype} does not travel")
     return little

@@ -42,6 +42,9 @@ AGAIN_S: Mapping[str, float] = {"refused": 5.0, "unreachable": 1.0, "waiting": 1
 OBSERVATIONS_S = 30.0
 """How long a warm-up waits for the robot's first observation."""
 
+AFTER_FAILURE_S = 0.1
+"""A server in trouble is not asked thirty times a second."""
+
 LATENCIES = 256
 
 
@@ -190,6 +193,7 @@ class Drive:
                 self._failed(error)
                 if failed >= self._server.failures_most:
                     raise
+                self._stopping.wait(AFTER_FAILURE_S)
                 continue
             failed, self.trouble = 0, ""
             self._act(robot, binding, seen, reply)

@@ -126,8 +126,10 @@ def check_dry_run(
             found = most if most > high[at] else least
             wrong.append(f"{names[at]}: expected {low[at]:g}..{high[at]:g}, found {found:g}")
     if wrong:
-        raise _mismatch([f"dry run: {line}" for line in wrong],
-                        "Scale and offset of the profile's columns: docs/policy_adapters.md.")  # fmt: skip
+        raise _mismatch(
+            [f"dry run: {line}" for line in wrong],
+            "Scale and offset of the profile's columns: docs/policy_adapters.md.",
+        )
 
 
 def check_latency(seconds: Sequence[float], steps: int, step_s: float) -> None:

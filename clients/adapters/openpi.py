@@ -111,7 +111,9 @@ class OpenpiWire:
         try:
             told = decode(data)
         except CodecError as error:
-            raise WireError(f"{self._uri}: {error.message}", mend="Is it an openpi server?") from error
+            raise WireError(
+                f"{self._uri}: {error.message}", mend="Is it an openpi server?"
+            ) from error
         if not isinstance(told, dict):
             raise WireError(f"{self._uri}: expected a map, found {said(told)}",
                             mend="Is it an openpi server?")  # fmt: skip
@@ -133,7 +135,9 @@ def _ordered(picture: npt.NDArray[np.uint8], order: str) -> npt.NDArray[np.uint8
 def _actions(told: Mapping[str, Any], key: str) -> Floats:
     found = told.get(key)
     if not isinstance(found, np.ndarray) or found.dtype.kind != "f" or found.ndim != 2:
-        what = f"{found.dtype} {list(found.shape)}" if isinstance(found, np.ndarray) else said(found)
+        what = (
+            f"{found.dtype} {list(found.shape)}" if isinstance(found, np.ndarray) else said(found)
+        )
         raise WireError(f"{key}: expected an array of floats [T, N], found {what}",
                         mend="Is it the right server, and the right profile?")  # fmt: skip
     return found.astype(np.float64)

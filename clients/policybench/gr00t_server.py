@@ -50,6 +50,8 @@ class Gr00tServer:
 
     def close(self) -> None:
         """Stop, as a killed server does."""
+        if self._bench.stopping.is_set():
+            return
         self._bench.stopping.set()
         self._thread.join()
         self._context.destroy(linger=0)
@@ -100,7 +102,9 @@ class Gr00tServer:
 
     def _modalities(self) -> dict[str, Any]:
         profile, script = self._bench.profile, self._bench.script
-        mark = {part: f"{part}." if self._form == "B" else "" for part in ("video", "state", "action")}
+        mark = {
+            part: f"{part}." if self._form == "B" else "" for part in ("video", "state", "action")
+        }
         names = {"video": list(profile.images), "state": list(profile.state),
                  "action": list(profile.actions)}  # fmt: skip
         if self.faults.is_set("names") and self.faults.take():

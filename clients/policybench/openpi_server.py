@@ -48,6 +48,8 @@ class OpenpiServer:
 
     def close(self) -> None:
         """Drop every connection, as a killed server does."""
+        if self._bench.stopping.is_set():
+            return
         self._bench.stopping.set()
         self._server.shutdown()
         for connection in list(self._open):

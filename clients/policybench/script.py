@@ -46,10 +46,14 @@ class Reference:
         for key, picture in self.profile.images.items():
             found = images.get(key)
             if not isinstance(found, np.ndarray) or found.dtype != np.uint8:
-                raise RequestError(f"KeyError: {key}: expected a picture of uint8, found {found!r:.60}")
+                raise RequestError(
+                    f"KeyError: {key}: expected a picture of uint8, found {found!r:.60}"
+                )
             axis = found.shape[-3] if picture.order == "chw" else found.shape[-1]
             if axis != 3:
-                raise RequestError(f"ValueError: {key}: {picture.order} expected, got {found.shape}")
+                raise RequestError(
+                    f"ValueError: {key}: {picture.order} expected, got {found.shape}"
+                )
         for key, given in self.profile.state.items():
             values = state.get(key)
             if not isinstance(values, np.ndarray) or values.dtype.kind != "f":

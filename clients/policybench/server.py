@@ -37,7 +37,7 @@ class Bench:
         self.stopping = threading.Event()
         self.served = 0
         self._reference = Reference(profile, script)
-        self._random = random.Random(0)  # noqa: S311
+        self._random = random.Random(0)
         self._one = threading.Lock()
 
     def answer(

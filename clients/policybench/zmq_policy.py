@@ -16,7 +16,6 @@ from recd.clients.policybench.script import Script
 from recd.clients.policybench.server import Bench
 from recd.config.errors import RecdError
 from recd.config.policy_wire import Status, pack, raw
-from recd.shm.clock import NS_PER_S, now_ns
 
 PROFILE = Profile(wire="zmq", state={"state": "joints"}, actions={"actions": Actions()})
 
@@ -42,6 +41,8 @@ class ZmqPolicy:
 
     def close(self) -> None:
         """Stop, and give the lease back. Raises what ended the loop before."""
+        if self._bench.stopping.is_set():
+            return
         self._bench.stopping.set()
         self._thread.join()
         self._client.close()

@@ -87,7 +87,9 @@ def _take_json(command: click.Command) -> None:
     if isinstance(command, click.Group):
         for below in command.commands.values():
             _take_json(below)
-    elif not any("--json" in option.opts for option in command.params):
+        if not command.invoke_without_command:
+            return
+    if not any("--json" in option.opts for option in command.params):
         command.params.append(
             click.Option(["--json"], is_flag=True, expose_value=False, callback=_json_here,
                          help="One JSON document on standard output.")

@@ -6,32 +6,26 @@ was kept, verifies the dataset and leaves nothing behind but the dataset.
 
 import os
 import shutil
-import signal
-import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
-from recd.clients.client import NotRunningError, RecdClient
+from recd.clients.client import RecdClient
 from recd.clients.recctl import show
 from recd.clients.recctl.dataset import show_verified, verified
+from recd.clients.recctl.demo_daemon import say_unless, started
+from recd.clients.recctl.demo_policy import policy
 from recd.clients.recctl.output import Output
 from recd.clients.recctl.record import LiveLine, Told
-from recd.config.errors import RecdError
 from recd.config.load import load_robot
-from recd.config.paths import running_instances
-from recd.shm.clock import NS_PER_S, now_ns
 
-START_TIMEOUT_S = 120.0
 CLIENT = "recctl_demo"
 REDO_AFTER_S = 1.5
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @click.option("-n", "--episodes", type=click.IntRange(1, 100), default=3, show_default=True,
               help="How many.")  # fmt: skip
 @click.option("--episode-time", "episode_s", type=click.FloatRange(2.0, 600), default=5.0,
@@ -43,34 +37,24 @@ REDO_AFTER_S = 1.5
               help="Where dataset and log go.")  # fmt: skip
 @click.option("--set", "overrides", multiple=True, metavar="KEY.PATH=VALUE",
               help="Change one value of the demo preset.")  # fmt: skip
-@click.pass_obj
+@click.pass_context
 def demo(
-    output: Output, episodes: int, episode_s: float, reset_s: float, directory: Path,
+    ctx: click.Context, episodes: int, episode_s: float, reset_s: float, directory: Path,
     overrides: tuple[str, ...],
 ) -> int:  # fmt: skip
     """Record three short episodes with the simulated robot, one of them twice, and verify them."""
+    if ctx.invoked_subcommand is not None:
+        return 0
+    output: Output = ctx.obj
     directory = directory.absolute()
     overrides = (f"dataset.root={directory / 'dataset'}", *overrides)
     robot = load_robot("demo", overrides=overrides)
-    instance, root = robot.instance_name, robot.dataset_root
-    if instance in running_instances():
-        raise RecdError(
-            f"a daemon of instance {instance!r} is running already",
-            mend=f"End it first: recctl --instance {instance} shutdown",
-        )
-    directory.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "recd.daemon.cli", "run", "demo"]
-    for override in overrides:
-        command += ["--set", override]
+    root = robot.dataset_root
     from recd.daemon.dataset.verify import verify_dataset
 
-    say = _say_unless(output.as_json)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _leave)  # so that the daemon is ended with this command
+    say = say_unless(output.as_json)
     say("starting recd with a simulated SO-101 pair and two cameras ...")
-    log = directory / "recd.log"
-    with _daemon(command, log) as process, _client(process, log, instance) as client:
-        client.wait_until("READY", timeout_s=START_TIMEOUT_S)
+    with started(robot.instance_name, directory, overrides) as client:
         client.arm()
         client.wait_for_motion("TELEOP")
         say("armed: the follower follows the leader at 250 Hz")
@@ -82,51 +66,7 @@ def demo(
     return 0 if report["good"] and len(saved) == episodes else 1
 
 
-def _leave(number: int, _: object) -> None:
-    sys.exit(128 + number)
-
-
-def _say_unless(quiet: bool) -> Any:
-    return (lambda text: None) if quiet else (lambda text: click.echo(text))
-
-
-@contextmanager
-def _daemon(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A daemon that ends with this block, however it is left."""
-    with open(log, "ab") as sink:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, start_new_session=True
-        )
-    try:
-        yield process
-        process.wait(30)
-    finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-def _client(process: subprocess.Popen[bytes], log: Path, instance: str) -> RecdClient:
-    """A connection as soon as the daemon listens; RecdError with its last words if it ends."""
-    deadline_ns = now_ns() + int(START_TIMEOUT_S * NS_PER_S)
-    while now_ns() < deadline_ns:
-        if process.poll() is not None:
-            lines = log.read_text(errors="replace").splitlines()
-            last = "\n  ".join(lines[-3:])
-            raise RecdError(f"the daemon ended with code {process.returncode}:\n  {last}",
-                            mend=f"See {log}")  # fmt: skip
-        try:
-            return RecdClient(instance)
-        except NotRunningError:
-            try:
-                process.wait(0.1)
-            except subprocess.TimeoutExpired:
-                continue
-    raise RecdError("the daemon did not come up", mend=f"See {log}")
+demo.add_command(policy)
 
 
 def _record(

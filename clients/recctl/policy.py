@@ -59,11 +59,26 @@ def detach(output: Output, pair: str | None) -> None:
 @click.pass_obj
 def stats(output: Output) -> None:
     """Leases, what became of the chunks, latencies."""
-    output.show(output.call("policy.stats"), _stats)
+    output.show(output.call("policy.stats"), stats_lines)
 
 
-def _stats(told: Mapping[str, Any]) -> list[str]:
-    lines = []
+def _adapter(said: Mapping[str, Any]) -> list[str]:
+    """What the adapter of a foreign server is at, and what it is in trouble with."""
+    lines = [f"adapter {said['type']}: {said['state'].replace('_', ' ')}"]
+    if said.get("horizon"):
+        lines[0] += f"; chunks of {said['horizon']} steps of {said['step_s']:.3g} s"
+    if said["infer_ms"]["median"] is not None:
+        lines[0] += f"; inference: median {said['infer_ms']['median']:.0f} ms"
+    if said["failures"]:
+        lines[0] += f"; {said['failures']} of {said['requests']} requests failed"
+    if reason := said.get("reason") or said.get("trouble"):
+        lines.append(f"  {reason}")
+    return lines + [f"  {said['mend']}"] * bool(said.get("mend"))
+
+
+def stats_lines(told: Mapping[str, Any]) -> list[str]:
+    """`policy.stats` in words: adapter, leases, chunks, latency."""
+    lines = _adapter(told["adapter"]) if told.get("adapter") else []
     for pair, seat in told.get("seats", {}).items():
         lease = told["leases"][pair]
         holder = "nobody holds the lease"

@@ -1,4 +1,4 @@
-"""recctl sim: faults of the simulated robot of a running daemon, on its buses and its cameras."""
+"""recctl sim: faults of the simulated robot of a running daemon, and scripted policy servers."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,26 +9,16 @@ import yaml
 
 from recd.clients.client import find_instance
 from recd.clients.recctl.output import Group, Output
+from recd.clients.recctl.sim_policy import policy
 from recd.config.errors import RecdError
 
 
-class _Sim(Group):
-    """Loads the policy servers only when one is asked for."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*super().list_commands(ctx), "policy"]
-
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name != "policy":
-            return super().get_command(ctx, name)
-        from recd.clients.recctl.sim_policy import policy
-
-        return policy
-
-
-@click.group(cls=_Sim)
+@click.group(cls=Group)
 def sim() -> None:
     """Faults of the simulated robot, on demand. A DEVICE is a bus (main.follower) or a camera."""
+
+
+sim.add_command(policy)
 
 
 @sim.command()

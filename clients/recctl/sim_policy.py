@@ -132,4 +132,3 @@ def policy(
         server.close()
     output.show({"served": server.served, "faults": server.faults.happened},
                 lambda told: f"{told['served']} chunks")  # fmt: skip
-

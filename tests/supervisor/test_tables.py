@@ -12,7 +12,7 @@ from recd.config.models import PolicyConfig, RobotConfig
 from recd.config.roles import ROLES
 from recd.daemon.supervisor import simulation
 from recd.daemon.supervisor.failures import Absence, Action, Loss, action_for, consequences
-from recd.daemon.supervisor.processes import MANNERS, Required, process_table
+from recd.daemon.supervisor.processes import MANNERS, Required, Wants, process_table
 from recd.daemon.supervisor.reference import render
 from recd.daemon.supervisor.resources import Resources, rate_fraction, ring_table
 from recd.daemon.supervisor.status import histogram
@@ -77,9 +77,17 @@ def test_the_simulator_starts_first_and_ends_last(demo: RobotConfig) -> None:
 
 
 def test_every_process_of_a_robot_has_manners_and_a_worker(demo: RobotConfig) -> None:
-    rows = process_table(demo.model_copy(update={"policy": PolicyConfig()}))
+    rows = process_table(demo.model_copy(update={"policy": PolicyConfig(type="openpi")}))
     assert {row.kind for row in rows} == set(KINDS) == set(MANNERS)
     assert len({row.name for row in rows}) == len(rows)
+
+
+def test_an_adapter_runs_for_foreign_servers_alone_and_touches_no_stream(demo: RobotConfig) -> None:
+    for kind, expected in (("zmq", 0), ("openpi", 1), ("gr00t", 1)):
+        rows = process_table(demo.model_copy(update={"policy": PolicyConfig(type=kind)}))
+        adapters = [row for row in rows if row.kind == "adapter"]
+        assert len(adapters) == expected
+        assert all(row.wants == Wants() and row.required is Required.NOTHING for row in adapters)
 
 
 def test_every_stream_has_exactly_one_writer_and_every_reader_finds_it(demo: RobotConfig) -> None:

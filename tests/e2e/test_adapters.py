@@ -1,0 +1,163 @@
+"""Adapters at the whole daemon: foreign servers drive, and what they do wrong moves nothing."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from recd.clients.adapters.profile import load_profile
+from recd.clients.policybench.faults import parse_fault
+from recd.clients.policybench.gr00t_server import Gr00tServer
+from recd.clients.policybench.openpi_server import OpenpiServer
+from recd.clients.policybench.script import Script
+from recd.config.errors import RecdError
+from tests.e2e.policybench import OVERRIDES, PolicyBench
+from tests.rig import running, until
+
+SCRIPT = Script(horizon=20, latency_ms=20, jitter_ms=5, amplitude=5.0, period_s=2.0)
+MAKE = {"openpi": OpenpiServer, "gr00t": Gr00tServer}
+LOST_AFTER = {"openpi": 10_000, "gr00t": 2}
+"""policy.server.failures_most: of the one the arm goes on by itself, of the other it does not."""
+
+
+def new_server(wire: str, port: int = 0, **options: Any) -> OpenpiServer | Gr00tServer:
+    return MAKE[wire](load_profile("", wire=wire), SCRIPT, port=port, **options)
+
+
+class AdapterBench(PolicyBench):
+    """A daemon whose adapter has a scripted server."""
+
+    server: OpenpiServer | Gr00tServer
+
+    def adapter(self) -> dict[str, Any]:
+        return dict(self.gateway("policy.stats").get("adapter", {}))
+
+    def offers(self) -> bool:
+        return bool(self.adapter().get("state") == "offering")
+
+    def attached(self) -> int:
+        """Let it drive, from whatever was before. Returns a mark in the servo log."""
+        self.server.faults.clear()
+        if not self.armed():
+            self.client.arm()
+            self.in_state("TELEOP")
+        self.client.call("hold")
+        self.in_state("HOLD", "command")
+        mark = self.control.mark()
+        until(self._taken, "the adapter to be attached")
+        self.in_state("POLICY")
+        return mark
+
+    def _taken(self) -> bool:
+        try:
+            self.client.call("policy.attach")
+        except RecdError:
+            return False
+        return True
+
+
+@pytest.fixture(scope="module", params=MAKE)
+def bench(tmp_path_factory: pytest.TempPathFactory, request) -> Iterator[AdapterBench]:
+    wire = request.param
+    server = new_server(wire)
+    told = (
+        f"policy.type={wire}", f"policy.server.address={server.address}",
+        "policy.server.cameras={wrist: front}", "policy.server.timeout_s=0.4",
+        f"policy.server.failures_most={LOST_AFTER[wire]}", "policy.server.image_size=64",
+    )  # fmt: skip
+    with running(tmp_path_factory.mktemp("robot"), *OVERRIDES, *told) as robot:
+        robot.arm()
+        found = AdapterBench(robot)
+        found.server, found.wire = server, wire
+        yield found
+        found.control.close()
+        found.server.close()
+
+
+def test_the_arm_moves_as_the_reference_says_and_the_other_joints_stand(bench) -> None:
+    mark = bench.attached()
+    with bench.policy() as onlooker:
+        seen = [bench.observe(onlooker).state]
+        until(
+            lambda: (
+                (seen.append(bench.observe(onlooker).state), np.ptp([s[0] for s in seen]))[1]
+                > 1.6 * SCRIPT.amplitude
+            ),
+            "a swing of the first joint",
+        )
+    spread = np.ptp(np.array(seen), axis=0)
+    assert spread[0] < 2 * SCRIPT.amplitude + 4
+    assert (spread[1:] < 4).all()
+    bench.assert_gentle(mark)
+    assert bench.adapter()["horizon"] == SCRIPT.horizon
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ("stall s=3", "within 0.4 s"), ("late s=1", "within 0.4 s"), ("nan", "finite"),
+        ("object", "expected a type"), ("huge", "expected sizes"), ("truncated", "msgpack"),
+        ("error", "out of memory"), ("hangup", ""), ("far", "seam"),
+    ],
+)  # fmt: skip
+def test_a_fault_holds_the_arm_with_its_reason_and_it_goes_on_when_it_may(
+    bench, fault: str, reason: str
+) -> None:
+    mark = bench.attached()
+    bench.server.faults.set(parse_fault(f"{fault} count=9000"))
+    stays = bench.wire == "openpi" or fault == "far"
+    bench.in_state("HOLD", "queue_empty" if stays else "")
+    told = until(lambda: (said := bench.adapter())["trouble"] and said, "the reason")
+    assert reason in told["trouble"]
+    bench.server.faults.clear()
+    if stays:
+        bench.in_state("POLICY")
+    else:
+        bench.in_state("HOLD", "lease_lost")
+        until(bench.offers, "the adapter to offer again")
+        bench.in_state("HOLD", "lease_lost")
+    bench.assert_gentle(mark)
+
+
+@pytest.mark.parametrize(("fault", "words"), [("width", "columns"), ("horizon", "horizon")])
+def test_chunks_of_another_form_cost_the_lease_and_attach_says_why(bench, fault, words) -> None:
+    mark = bench.attached()
+    bench.server.faults.set(parse_fault(f"{fault} count=9000"))
+    bench.in_state("HOLD", "lease_lost")
+    until(lambda: bench.adapter()["state"] == "refused", "the refusal")
+    with pytest.raises(RecdError, match=f"{words}.* expected .*found") as refused:
+        bench.client.call("policy.attach")
+    assert refused.value.mend
+    bench.assert_gentle(mark)
+    bench.assert_stands()
+
+
+def test_a_server_that_is_killed_and_comes_back_never_jerks_the_arm(bench) -> None:
+    mark = bench.attached()
+    port = int(bench.server.address.rpartition(":")[2])
+    bench.server.close()
+    bench.in_state("HOLD")
+    bench.server = new_server(bench.wire, port)
+    if bench.wire == "openpi":
+        bench.in_state("POLICY")
+    else:
+        until(bench.offers, "the adapter to offer again")
+        bench.in_state("HOLD", "lease_lost")
+    bench.assert_gentle(mark)
+
+
+def test_a_server_of_another_robot_is_refused_before_it_has_the_lease(bench) -> None:
+    port = int(bench.server.address.rpartition(":")[2])
+    bench.server.close()
+    if bench.wire == "openpi":
+        bench.server = new_server("openpi", port, metadata={"step_s": 0.5})
+        words = "step_s: expected .*, found 0.5"
+    else:
+        bench.server = new_server("gr00t", port, history=(-15, 0))
+        words = "images: expected .*, found -15, 0"
+    until(lambda: bench.adapter()["state"] == "refused", "the refusal")
+    with pytest.raises(RecdError, match=words):
+        bench.client.call("policy.attach")
+    assert bench.leases()["main"]["kind"] == "nobody"
+    assert bench.motion()["state"] != "POLICY"

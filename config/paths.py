@@ -130,8 +130,14 @@ def event_endpoint(directory: Path) -> str:
 
 
 def running_instances() -> list[str]:
-    """Names of instances whose control socket exists below the default runtime folders."""
-    return sorted({path.parent.name for path in _in_runtime_folders("ctl.sock")})
+    """Names of instances whose control socket exists below the default runtime folders.
+
+    Folders that a killed daemon left do not count beside one that a process holds. When none is
+    held as far as this user may see (another pid namespace shows no locks), all of them are named.
+    """
+    sockets = list(_in_runtime_folders("ctl.sock"))
+    held = [path for path in sockets if lock_holder(path.parent / "recd.lock")]
+    return sorted({path.parent.name for path in held or sockets})
 
 
 def starting_instances() -> dict[str, int]:

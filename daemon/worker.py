@@ -5,6 +5,8 @@ descriptor; it opens no name of the data plane. It ends when it is told to, when
 or when its parent dies.
 """
 
+from recd.daemon import lean  # noqa: F401, I001 - before anything that imports structlog
+
 import faulthandler
 import importlib
 import os

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from recd.daemon.dataset.check_tables import (
@@ -82,6 +81,8 @@ def _readable(ds: Dataset, path: Path, name: str) -> pa.Table | None:
 def _cast(
     ds: Dataset, name: str, key: str, column: pa.ChunkedArray, feature: dict[str, Any]
 ) -> pa.ChunkedArray | None:
+    import pyarrow.compute as pc  # 9 MB that the writer, which checks no table, can do without
+
     shape = feature["shape"]
     if feature["dtype"] in ("image", "language") or len(shape) > 1:
         return column
@@ -103,6 +104,8 @@ def _cast(
 def _check_values(
     ds: Dataset, name: str, key: str, column: pa.ChunkedArray, feature: dict[str, Any]
 ) -> None:
+    import pyarrow.compute as pc
+
     if feature["dtype"] == "image":
         _check_images(ds, name, key, column, feature)
         return

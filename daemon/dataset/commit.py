@@ -276,7 +276,7 @@ def _transaction(handle: Handle, draft: Draft, kind: str) -> Transaction:
     if TASKS not in after:
         after[TASKS] = digest_of(layout.tasks)
     transaction = Transaction(kind, uid, (*moves, *metadata), after, asdict(entry))
-    write_json(undo / UNDO_RECORD, transaction.as_record())
+    write_json(undo / UNDO_RECORD, transaction.as_record(), indent=None)
     return transaction
 
 

@@ -72,9 +72,12 @@ def make_folders(folder: Path) -> list[Path]:
     return [path.parent for path in reversed(missing)]
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON as LeRobot does: UTF-8, indent 4. Not synced, not atomic: for staging only."""
-    path.write_text(json.dumps(value, indent=4, ensure_ascii=False), encoding="utf-8")
+def write_json(path: Path, value: Any, *, indent: int | None = 4) -> None:
+    """Write JSON as LeRobot does: UTF-8, indent 4. Not synced, not atomic: for staging only.
+
+    indent: None for what no person reads; json's fast encoder knows no indent.
+    """
+    path.write_text(json.dumps(value, indent=indent, ensure_ascii=False), encoding="utf-8")
 
 
 def replace_json(path: Path, value: Any) -> None:

@@ -207,7 +207,7 @@ class Fleet:
         return all(
             other.phase in (Phase.RUNNING, Phase.ENDED)
             for other in self.seats.values()
-            if other.row.manners.start < seat.row.manners.start
+            if other.row.kind in seat.row.manners.after
         )
 
     def _start(self, seat: Seat, now: int) -> None:

@@ -29,13 +29,13 @@ class Required(StrEnum):
 class Manners:
     """How all processes of a kind are treated.
 
-    start: order of starting; a process waits until all of lower order are ready. stop: order of
-    ending, low first, all of one order in parallel. ready_after_ns: how long it may take to become
+    after: kinds that must be ready before it is started. stop: order of ending, low first, all of
+    one order in parallel. ready_after_ns: how long it may take to become
     ready; stale_after_ns: how old its heartbeat may get before it counts as stuck; stop_after_ns:
     time between SIGTERM and SIGKILL.
     """
 
-    start: int
+    after: tuple[str, ...]
     stop: int
     ready_after_ns: int
     stale_after_ns: int
@@ -46,16 +46,17 @@ class Manners:
 MANNERS: Final[dict[str, Manners]] = {
     # The simulated devices must be there before the processes that open them, and go last: an arm
     # that parks on exit still needs its bus.
-    "sim": Manners(0, 1, 30 * NS_PER_S, 10 * NS_PER_S, 3 * NS_PER_S, RestartPolicy(most=3)),
+    "sim": Manners((), 1, 30 * NS_PER_S, 10 * NS_PER_S, 3 * NS_PER_S, RestartPolicy(most=3)),
     # numba compiles at the first start on a computer.
-    "arm": Manners(1, 0, 120 * NS_PER_S, 5 * NS_PER_S, 10 * NS_PER_S, RestartPolicy(most=3)),
-    "camera": Manners(1, 0, 30 * NS_PER_S, 10 * NS_PER_S, 3 * NS_PER_S),
+    "arm": Manners(("sim",), 0, 120 * NS_PER_S, 5 * NS_PER_S, 10 * NS_PER_S, RestartPolicy(most=3)),
+    "camera": Manners(("sim",), 0, 30 * NS_PER_S, 10 * NS_PER_S, 3 * NS_PER_S),
     # A stalled encoder is left alone for longer than a slow disk needs.
-    "encoder": Manners(1, 0, 60 * NS_PER_S, 30 * NS_PER_S, 10 * NS_PER_S),
-    # The writer recovers a crashed session before it is ready, and ends only with its commits.
-    "writer": Manners(1, 0, 600 * NS_PER_S, 60 * NS_PER_S, 60 * NS_PER_S),
-    "gateway": Manners(1, 0, 30 * NS_PER_S, 10 * NS_PER_S, 3 * NS_PER_S),
-    "adapter": Manners(1, 0, 30 * NS_PER_S, 10 * NS_PER_S, 3 * NS_PER_S),
+    "encoder": Manners(("sim",), 0, 60 * NS_PER_S, 30 * NS_PER_S, 10 * NS_PER_S),
+    # The writer recovers a crashed session before it is ready, and ends only with its commits. It
+    # knows no device, and its imports are the longest.
+    "writer": Manners((), 0, 600 * NS_PER_S, 60 * NS_PER_S, 60 * NS_PER_S),
+    "gateway": Manners(("sim",), 0, 30 * NS_PER_S, 10 * NS_PER_S, 3 * NS_PER_S),
+    "adapter": Manners(("sim",), 0, 30 * NS_PER_S, 10 * NS_PER_S, 3 * NS_PER_S),
 }
 """kind -> manners. A kind without a row is treated like a camera."""
 
@@ -108,7 +109,7 @@ def process_table(robot: RobotConfig) -> tuple[Process, ...]:
     """All processes of `robot`, in the order of starting."""
     rows = [*_sim(robot), *_writer(robot), *_arms(robot), *_cameras(robot), *_encoders(robot),
             *_gateway(robot), *_adapter(robot)]  # fmt: skip
-    return tuple(sorted(rows, key=lambda row: row.manners.start))
+    return tuple(sorted(rows, key=lambda row: bool(row.manners.after)))
 
 
 def _sim(robot: RobotConfig) -> list[Process]:

@@ -183,12 +183,12 @@ def _target(state: State, event: Event) -> str:
 
 def _processes() -> str:
     rows = [
-        (f"`{kind}`", str(m.start), str(m.stop), _seconds(m.ready_after_ns),
+        (f"`{kind}`", ", ".join(m.after), str(m.stop), _seconds(m.ready_after_ns),
          _seconds(m.stale_after_ns), _seconds(m.stop_after_ns),
          f"{m.restart.when.value}, {m.restart.most} in {_seconds(m.restart.window_ns)}")
         for kind, m in MANNERS.items()
     ]  # fmt: skip
-    head = ("kind", "start order", "stop order", "ready within", "stuck after", "killed after",
+    head = ("kind", "started after", "stop order", "ready within", "stuck after", "killed after",
             "restart")  # fmt: skip
     return "## Processes\n\n" + _table(head, rows) + "\n"
 

@@ -221,10 +221,14 @@ def first_tick_ns(now_ns: int, grid: Grid) -> int:
 def rows_at_stop(t0_ns: int, now_ns: int, grid: Grid) -> int:
     """Number of rows of an episode that is asked to end at `now_ns`; at least 1.
 
-    Up to and including the first tick after now: an encoder decides a tick only when it has seen a
-    frame captured after it, so none can have gone further when the message reaches it.
+    Up to and including the last tick before now, or the next one if it comes within a quarter of a
+    period: an encoder decides a tick only when it has seen a frame captured after it, so none has
+    gone further when the message reaches it, unless it takes longer than that quarter. Who has gone
+    further cuts its file. Up to the first tick after now, no cut would ever be needed, at the price
+    of a period of waiting in every stop (measured: 40 to 56 ms to the last row, of 140 in all).
     """
-    return max(0, tick_at_or_before(t0_ns, now_ns, grid.num, grid.den) + 1) + 1
+    reached_ns = now_ns + grid.period_ns // 4
+    return max(0, tick_at_or_before(t0_ns, reached_ns, grid.num, grid.den)) + 1
 
 
 def make_staging(staging: Path) -> None:

@@ -77,12 +77,11 @@ class RowBuilder:
         """Samples that may matter to rows from `first_ns` on."""
         track = self._episode.tracks[f"arm.{pair}.follower"]
         at = self._from[pair]
-        while at + 1 < len(track.records) and (
-            track.records[at + 1]["request_ns"] <= first_ns - LOOK_BACK_NS
-        ):
-            at += 1
+        times_ns = track.records[at:]["request_ns"]
+        passed = int(np.searchsorted(times_ns, first_ns - LOOK_BACK_NS, side="right"))
+        at += max(0, passed - 1)
         self._from[pair] = at
-        return np.array(track.records[at:], track.stream.dtype)
+        return track.records[at:]
 
     def _own_columns(self, first: int, upto: int, pairs: list[PairRows]) -> dict[str, Any]:
         columns: dict[str, Any] = {

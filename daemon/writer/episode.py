@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from recd.config.streams import TICK_DTYPE
 from recd.daemon.dataset.draft import OWN_FOLDER
 from recd.daemon.dataset.durable import remove_tree, sync_all
 from recd.daemon.dataset.sides import read_stream
+from recd.daemon.writer.history import Recorded
 from recd.daemon.writer.sidelog import SideLog, records_of
 from recd.daemon.writer.streams import RecordStream
 from recd.shm.clock import NS_PER_S, ClockPair, clock_pair, now_ns, tick_at_or_before, tick_ns
@@ -53,9 +53,12 @@ class Track:
 
     stream: RecordStream
     log: SideLog
-    records: list[Records] = field(default_factory=list)
     lost_before: int = 0
     after_ns: int = -1
+    records: Recorded = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.records = Recorded(self.stream.dtype)
 
     def take_up(self, earlier: Records) -> None:
         """Records that an earlier writer logged."""
@@ -69,12 +72,6 @@ class Track:
         if not self.stream.bulky:
             self.records.append(record)
         self.log.append(record)
-
-    def array(self) -> Records:
-        """All records so far, oldest first."""
-        if not self.records:
-            return np.zeros(0, self.stream.dtype)
-        return np.array(self.records, self.stream.dtype)
 
     @property
     def lost(self) -> int:
@@ -243,7 +240,7 @@ class Episode:
         """Times of rows [first, upto): of the grid, or of the source's own steps. int64 ns."""
         if self.steps:
             steps = self.tracks[self.cameras[0]].records[first:upto]
-            return np.array([step["tick_ns"] for step in steps], np.int64)
+            return np.array(steps["tick_ns"], np.int64)
         return np.array([self.tick_ns(k) for k in range(first, upto)], np.int64)
 
     def joint_times(self, first: int, upto: int) -> npt.NDArray[np.int64]:
@@ -272,7 +269,8 @@ class Episode:
 
     def ticks_of(self, camera: str, first: int = 0, upto: int | None = None) -> Records:
         """Row records (TICK_DTYPE) of one camera: rows [first, upto), all without `upto`."""
-        return np.array(self.tracks[f"ticks.{camera}"].records[first:upto], TICK_DTYPE)
+        ticks: Records = self.tracks[f"ticks.{camera}"].records[first:upto]
+        return ticks
 
     def covered(self, arms: list[RecordStream], *, patience_ns: int) -> bool:
         """True once every arm stream has a sample past the last row, or patience has run out."""

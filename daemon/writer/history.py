@@ -1,4 +1,9 @@
-"""The last seconds of a record stream, in order, in one preallocated array. Oldest give way."""
+"""Records of a stream in one array: its last seconds (oldest give way), or all of an episode.
+
+As arrays, so that many records are looked at without being gathered first.
+"""
+
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -52,3 +57,38 @@ class History:
         first = max(0, int(np.searchsorted(times, from_ns, side="left")) - 1)
         last = min(len(times), int(np.searchsorted(times, to_ns, side="right")) + 1)
         return self.records()[first:last]
+
+
+class Recorded:
+    """All records of a structured dtype so far, oldest first. Grows; what it gave stays as it was.
+
+    Behaves as a sequence; a slice is a view [N].
+    """
+
+    def __init__(self, dtype: np.dtype[np.void]) -> None:
+        self._data = np.zeros(256, dtype)
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, at: Any) -> Any:
+        return self._data[: self._count][at]
+
+    def append(self, record: np.void) -> None:
+        """Copy one record in."""
+        self._make_room(1)
+        self._data[self._count] = record
+        self._count += 1
+
+    def extend(self, records: npt.NDArray[np.void]) -> None:
+        """Copy many in."""
+        self._make_room(len(records))
+        self._data[self._count : self._count + len(records)] = records
+        self._count += len(records)
+
+    def _make_room(self, count: int) -> None:
+        if self._count + count > len(self._data):
+            larger = np.zeros(max(2 * len(self._data), self._count + count), self._data.dtype)
+            larger[: self._count] = self._data[: self._count]
+            self._data = larger

@@ -18,7 +18,6 @@ from recd.daemon.dataset import (
     Pictures,
     VideoFile,
 )
-from recd.daemon.encode.images import read_pictures
 from recd.daemon.session import verdict
 from recd.daemon.session.summary import EpisodeSummary
 from recd.daemon.supervisor.takes import fault_of
@@ -161,14 +160,24 @@ class Publisher:
             action=np.concatenate([block.action for block in blocks]),
             task=[task for block in blocks for task in block.task],
             extra=extra,
-            images={
-                f"observation.images.{name}": Pictures(
-                    read_pictures(Path(closed["path"])), _histogram(closed)
-                )
-                for name, closed in (episode.seal or {})["cameras"].items()
-                if closed["kind"] == "images"
-            },
+            images=self._images(episode),
         )
+
+    def _images(self, episode: Episode) -> dict[str, Pictures]:
+        found = {
+            f"observation.images.{name}": closed
+            for name, closed in (episode.seal or {})["cameras"].items()
+            if closed["kind"] == "images"
+        }
+        if not found:
+            return {}
+        # Brings PyAV along: 20 MB that a dataset of videos needs in its encoders alone.
+        from recd.daemon.encode.images import read_pictures
+
+        return {
+            key: Pictures(read_pictures(Path(closed["path"])), _histogram(closed))
+            for key, closed in found.items()
+        }
 
     def _videos(self, episode: Episode) -> dict[str, VideoFile]:
         videos = {}
@@ -201,7 +210,7 @@ class Publisher:
         for pair in self._robot.arms:
             joints = self._robot.joints(pair)
             for side, track in self._sides(episode, pair):
-                samples = track.array()
+                samples = track.records[:]
                 recorded = side == "follower"
                 buses[f"{pair}.{side}"] = bus_summary(
                     samples[samples["request_ns"] >= episode.t0_ns],

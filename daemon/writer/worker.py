@@ -179,9 +179,9 @@ class Writer:
         self._keep_frames()
         at_ns = now_ns()
         for episode in list(self.episodes.values()):
-            if episode.due(at_ns):
+            if episode.due(at_ns) or episode.rows is not None:  # a stop does not wait for its turn
                 self._keep(episode, at_ns)
-            if self._complete(episode):
+            if episode.uid in self.episodes and self._complete(episode):
                 self._finish(episode)
         self.decoding.step(recording=bool(self.episodes))
         self._report(at_ns)

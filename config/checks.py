@@ -144,7 +144,7 @@ def _policy_server(robot: RobotConfig) -> Iterator[Finding]:
         return
     if (kind == "lerobot") != (server.lerobot is not None):
         yield Finding(
-            ("policy", "server", "lerobot"), "a section where policy.type is lerobot, and only there",
+            ("policy", "server", "lerobot"), "a section for policy.type lerobot, and only for that",
             f"policy.type {kind}", "policy.server.lerobot: {python: ENV/bin/python, path: POLICY}",
         )  # fmt: skip
     if not address:

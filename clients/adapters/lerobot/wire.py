@@ -4,18 +4,22 @@ A sidecar that fails is replaced; one whose server failed is kept, with a new co
 ten seconds to load lerobot. The server says nothing of itself, so the policy is configuration.
 """
 
+import logging
 import socket
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from recd.clients.adapters.lerobot.launch import Place
+from recd.clients.adapters.lerobot.launch import Place, Started
 from recd.clients.adapters.lerobot.sidecar import Policy, Sidecar
 from recd.clients.adapters.profile import Profile
 from recd.clients.adapters.wire import Described, Floats, MismatchError, View, WireError
 from recd.config.models import PolicyServerConfig
 from recd.shm.clock import NS_PER_S, now_ns
+
+LOG = logging.getLogger("recd.sidecar")
+"""Without a handler, warnings of Python's logging go to standard error: the daemon's log."""
 
 DEFAULT_ADDRESS = "127.0.0.1:8080"
 
@@ -59,6 +63,13 @@ class LerobotWire:
             parked.close()
             parked = None
         self._sidecar = Sidecar(self._place) if parked is None else parked
+        if parked is None:
+            self._log_confinement(self._sidecar.started)
+
+    def _log_confinement(self, started: Started) -> None:
+        LOG.warning("sidecar confined: %s", "; ".join(started.got) or "not at all")
+        for words in started.missing:
+            LOG.warning("sidecar not confined: %s", words)
 
     def describe(self, timeout_s: float) -> Described:
         """What the sidecar may and may not, for people: the protocol has no word of the policy."""

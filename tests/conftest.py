@@ -1,7 +1,8 @@
 """For all tests: the same examples in every run, and what may run side by side.
 
-`make test` runs two processes (pytest-xdist) for tests that compute, then one for those that speak
-with a robot in real time: on two cores a neighbour would be a fault that nobody ordered.
+`make test` runs two processes (pytest-xdist) for tests that promise nothing about time, then one
+for those that speak with a robot in real time: on two cores a neighbour would be a fault that
+nobody ordered.
 """
 
 import signal
@@ -10,8 +11,16 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-ALONE = {"arms", "cameras", "clients", "e2e", "perf", "sim", "simcam", "supervisor"}
-"""Folders of tests with serial lines, paced streams or daemons."""
+ALONE = (
+    "arms/test_bus.py", "arms/test_faults.py", "arms/test_release.py", "arms/test_teleop.py", "e2e",
+    "simcam/test_true_pose.py",
+)  # fmt: skip
+BESIDE = (
+    "e2e/test_calibration.py", "e2e/test_codecs.py", "e2e/test_steps.py",
+    "e2e/test_trash_retention.py",
+)  # fmt: skip
+"""Folders and files with tests that speak with a robot in real time, and those among them that
+promise nothing about time, so that a neighbour cannot be a fault to them."""
 
 settings.register_profile("fixed", derandomize=True)
 settings.load_profile("fixed")  # `make soak` draws others: --hypothesis-profile=default
@@ -24,8 +33,9 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what runs alone by its folder."""
+    """Mark what runs alone, by its folder or file."""
     here = Path(__file__).parent
     for item in items:
-        if item.path.relative_to(here).parts[0] in ALONE:
+        place = item.path.relative_to(here)
+        if any(place.is_relative_to(one) for one in ALONE) and str(place) not in BESIDE:
             item.add_marker("alone")

@@ -1,8 +1,10 @@
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,6 +22,13 @@ SLOW_ARMS, FULL_RATE = "arms.main.rate_hz=100", "arms.main.rate_hz=250"
 """So that a test tells of what it does and not of how busy the computer is; the full rate is for
 those that ask for it."""
 
+SMALL = tuple(
+    f"cameras.{name}.{key}={value}"
+    for name in ("front", "wrist")
+    for key, value in (("width", 320), ("height", 240))
+)
+"""Pictures that cost little, for tests of anything but their size."""
+
 
 def until(found: Callable[[], Any], what: str, timeout_s: float = 60.0) -> Any:
     """Ask until the answer is true; fail with `what` after `timeout_s`."""
@@ -29,6 +38,16 @@ def until(found: Callable[[], Any], what: str, timeout_s: float = 60.0) -> Any:
             pytest.fail(f"waited {timeout_s:g} s for {what}")
         sleep_until_ns(now_ns() + NS_PER_S // 50)
     return answer
+
+
+def stolen_ns() -> int:
+    """What the host has taken from the CPUs of this computer since it started, in all."""
+    return int(psutil.cpu_times().steal * NS_PER_S)
+
+
+def stolen_rows(before_ns: int, fps: int = 30) -> int:
+    """Rows that lie in the time that the host took since stolen_ns() was `before_ns`."""
+    return -(-(stolen_ns() - before_ns) * fps // NS_PER_S)
 
 
 class Robot:
@@ -41,6 +60,7 @@ class Robot:
         self.root = folder / "dataset"
         # Unix socket paths are short; pytest's folders are not.
         self.runtime = Path(tempfile.mkdtemp(prefix="recd-e2e-"))
+        weakref.finalize(self, shutil.rmtree, self.runtime, ignore_errors=True)
         self.overrides = overrides
         self._extra = dict(environment or {})
         self.log = folder / "recd.log"

@@ -42,6 +42,9 @@ AGAIN_S: Mapping[str, float] = {"refused": 5.0, "unreachable": 1.0, "waiting": 1
 OBSERVATIONS_S = 30.0
 """How long a warm-up waits for the robot's first observation."""
 
+WAITING = ": waiting"
+"""End of the gateway's reason when there is only nothing newer yet."""
+
 AFTER_FAILURE_S = 0.1
 """A server in trouble is not asked thirty times a second."""
 
@@ -178,7 +181,8 @@ class Drive:
             try:
                 seen = self._observe(robot, binding, newer_than_ns=newer_than_ns)
             except NoObservationError as error:
-                self.trouble = error.message
+                if not error.message.endswith(WAITING):
+                    self.trouble = error.message
                 continue
             try:
                 if self._wire is None:

@@ -120,7 +120,7 @@ def check_dry_run(
     """A chunk in dataset units against the arm's limits. MismatchError with every joint."""
     slack = BEYOND * (high - low)
     wrong = []
-    for at in np.flatnonzero(binding.mask):
+    for at in np.flatnonzero(binding.mask).tolist():
         least, most = chunk[:, at].min(), chunk[:, at].max()
         if least < low[at] - slack[at] or most > high[at] + slack[at]:
             found = most if most > high[at] else least

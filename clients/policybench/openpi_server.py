@@ -111,7 +111,7 @@ def spoil(data: bytes, fault: Fault | None) -> bytes:
 
 
 def _flat(request: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    found = {}
+    found: dict[str, Any] = {}
     for key, value in request.items():
         if isinstance(value, dict):
             found |= _flat(value, f"{prefix}{key}.")

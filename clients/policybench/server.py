@@ -23,7 +23,10 @@ class Server(Protocol):
 
     address: str
     faults: Faults
-    served: int
+
+    @property
+    def served(self) -> int:
+        """Answers given so far."""
 
     def close(self) -> None:
         """Stop serving, and drop every connection."""

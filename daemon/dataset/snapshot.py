@@ -16,7 +16,7 @@ import pyarrow as pa
 from recd.config.errors import DatasetError
 from recd.daemon.dataset.handle import read_identity
 from recd.daemon.dataset.journal import read_journal
-from recd.daemon.dataset.layout import INFO, STATS, TASKS, Layout
+from recd.daemon.dataset.layout import INFO, STATS, TASKS, FileIndex, Layout
 from recd.daemon.dataset.ledger import Ledger, LedgerEntry, replay
 from recd.daemon.dataset.manifest import read_manifest
 from recd.daemon.dataset.pack import episode_tables
@@ -71,8 +71,15 @@ class Snapshot:
     originals: list[Original]
 
     def tables(self) -> Iterator[tuple[int, pa.Table]]:
-        """(episode number, its rows) of every data file, in order, read one at a time."""
-        paths = list(files_of_kind(self.root, "data", ".parquet").values())
+        """(episode number, its rows) of the files of its episodes, in order, one read at a time.
+
+        Files of episodes that were saved since are left out: who takes those back removes them.
+        """
+        own = {
+            FileIndex(o.row["data/chunk_index"], o.row["data/file_index"]) for o in self.originals
+        }
+        files = files_of_kind(self.root, "data", ".parquet")
+        paths = [path for index, path in files.items() if index in own]
         for table in episode_tables(paths, data_schema(self.schema.features)):
             yield table["episode_index"][0].as_py(), table
 

@@ -30,15 +30,16 @@ class Notifier:
         if (environment.get("WATCHDOG_PID") or str(os.getpid())) == str(os.getpid()):
             self.watchdog_ns = int(environment.get("WATCHDOG_USEC", "0")) * 1000
 
-    def send(self, **fields: str) -> None:
-        """One datagram of `NAME=value` lines."""
+    def send(self, **fields: str) -> bool:
+        """One datagram of `NAME=value` lines. False when it did not reach the queue of systemd."""
         if self._socket is None:
-            return
+            return True
         text = "\n".join(f"{name}={value}" for name, value in fields.items())
         try:
             self._socket.sendto(text.encode(), self._address)
         except OSError:
-            return  # nobody listens or its queue is full; the next one will say the same
+            return False  # nobody listens or its queue is full; the next one will say the same
+        return True
 
     def ready(self, status: str) -> None:
         """The daemon does its job from now on."""
@@ -46,10 +47,9 @@ class Notifier:
         self.send(READY="1", STATUS=status, MAINPID=str(os.getpid()))
 
     def status(self, status: str) -> None:
-        """One line for `systemctl status`; sent only when it changed."""
-        if status != self._status:
+        """One line for `systemctl status`; sent until it is through, then only when it changed."""
+        if status != self._status and self.send(STATUS=status):
             self._status = status
-            self.send(STATUS=status)
 
     def starting(self, status: str, now: int) -> None:
         """Not ready yet but at work: as long as this is called, the start takes what it needs."""

@@ -56,7 +56,7 @@ MANNERS: Final[dict[str, Manners]] = {
     # knows no device, and its imports are the longest.
     "writer": Manners((), 0, 600 * NS_PER_S, 60 * NS_PER_S, 60 * NS_PER_S),
     "gateway": Manners(("sim",), 0, 30 * NS_PER_S, 10 * NS_PER_S, 3 * NS_PER_S),
-    "adapter": Manners(("sim",), 0, 30 * NS_PER_S, 10 * NS_PER_S, 3 * NS_PER_S),
+    "adapter": Manners(("gateway",), 0, 30 * NS_PER_S, 10 * NS_PER_S, 3 * NS_PER_S),
 }
 """kind -> manners. A kind without a row is treated like a camera."""
 

@@ -86,7 +86,7 @@ def gap_after(found: list[Tick], start: int) -> int:
     return next(b - a - 1 for a, b in itertools.pairwise(whole) if b > start)
 
 
-PLAIN = settings(max_examples=100, deadline=None, phases=(Phase.explicit, Phase.generate))
+PLAIN = settings(max_examples=50, deadline=None, phases=(Phase.explicit, Phase.generate))
 """Without shrinking: an example is a second of a bus, and says enough."""
 
 
@@ -123,6 +123,19 @@ def test_a_reply_up_to_the_end_of_the_period_costs_nothing(monkeypatch) -> None:
     found = served(VirtualLine(monkeypatch), 60, {20: WireFault("late", ms=2.4)})
     assert [tick.number for tick in found] == list(range(60))
     assert {tick.valid for tick in found} == {ALL}
+
+
+@pytest.mark.parametrize("ident", range(1, 7))
+def test_a_silent_servo_costs_its_own_joint_and_no_tick_of_the_others(monkeypatch, ident) -> None:
+    line, last = VirtualLine(monkeypatch), ident == 6
+    served(line, KNOWN, {})
+    found = served(line, KNOWN + 60, {KNOWN: WireFault("silent", ident=ident, count=None)})
+    # Whether it is the last servo or the line that is silent is found out once, by a marker.
+    assert [tick.number for tick in found] == [n for n in range(KNOWN - 1, KNOWN + 60)
+                                               if not (last and n == KNOWN + 1)]  # fmt: skip
+    assert {tick.valid for tick in found if tick.number >= KNOWN} == {ALL & ~(1 << ident - 1)}
+    line.bus.faults.clear("silent")
+    assert served(line, KNOWN + 80, {})[-1].valid == ALL
 
 
 def test_a_process_that_was_stopped_in_a_read_does_not_keep_what_lay_there(monkeypatch) -> None:

@@ -33,7 +33,7 @@ from recd.shm import (
 from recd.shm.clock import NS_PER_S, now_ns
 
 READER = Path(__file__).with_name("reader.py")
-PATIENCE_NS = 20 * NS_PER_S
+PATIENCE_NS = 60 * NS_PER_S
 """For a test that fails; nothing here waits that long when it passes."""
 
 CAMERA = {
@@ -146,7 +146,8 @@ class Rig:
 
     def __init__(self, camera: dict[str, Any], **options: Any) -> None:
         payload = options.get("payload", "mjpeg")
-        slots, slot_bytes = options.get("slots", 64), options.get("slot_bytes", 640 * 480)
+        # Several seconds of frames: a test that the host keeps from running loses none of them.
+        slots, slot_bytes = options.get("slots", 160), options.get("slot_bytes", 640 * 480)
         meta = {
             "camera": "front", "payload": payload, "width": camera["width"],
             "height": camera["height"], "step": camera.get("step", False),
@@ -251,7 +252,7 @@ class Rig:
     def stop(self) -> int:
         assert self.link is not None
         self.link.send("stop")
-        return self.process.wait(timeout=20)
+        return self.process.wait(timeout=60)
 
     def close(self) -> None:
         if self.process.poll() is None:

@@ -6,6 +6,8 @@ import pytest
 
 from recd.shm.clock import NS_PER_MS, now_ns, sleep_until_ns
 
+from .conftest import PATIENCE_NS
+
 FRAMES, WIDTH, HEIGHT = 60, 320, 240
 RAW = WIDTH * HEIGHT * 3 // 2
 
@@ -41,7 +43,7 @@ def number(slot):
 
 
 def until_head(worker, head):
-    deadline_ns = now_ns() + 10**10
+    deadline_ns = now_ns() + PATIENCE_NS
     while worker.reader.peek_head() < head and now_ns() < deadline_ns:
         sleep_until_ns(now_ns() + 5 * NS_PER_MS)
     assert worker.reader.peek_head() >= head
@@ -82,7 +84,7 @@ def test_a_step_source_waits_for_a_reader_that_stands_still(rig, film):
 
 def test_a_step_source_holds_its_first_frame_until_somebody_must_keep_it(rig, film):
     worker = film_rig(rig, film, step=True, speed=100.0, join=False)
-    deadline_ns = now_ns() + 10**10
+    deadline_ns = now_ns() + PATIENCE_NS
     while worker.status_or_none() is None and now_ns() < deadline_ns:
         sleep_until_ns(now_ns() + 5 * NS_PER_MS)
     reader = worker.join()
@@ -115,7 +117,7 @@ def test_a_paced_film_is_stamped_when_each_frame_was_due(rig, film):
 def test_a_film_of_another_size_or_rate_is_refused(rig, film, camera, code):
     worker = film_rig(rig, film, accept_mismatch=False, **camera)
     assert worker.await_message("refused")["code"] == code
-    assert worker.process.wait(timeout=10) == 2
+    assert worker.process.wait(timeout=60) == 2
 
 
 def test_files_that_are_not_there_or_no_film_are_named(read_source, tmp_path):
@@ -132,9 +134,10 @@ def test_a_step_source_that_was_held_back_does_not_make_up_for_it(rig, film):
     worker.frames(1)
     until_head(worker, 7)
     sleep_until_ns(now_ns() + 500 * NS_PER_MS)  # held back: the film's clock must not run on
+    freed_ns = now_ns()
     arrivals = [slot.t_arrival_ns for slot in worker.frames(20)]
-    after = arrivals[7:]
-    assert after[-1] - after[0] >= (len(after) - 2) * 33_333_333 - 2 * NS_PER_MS
+    after = arrivals[7:]  # the first that was not read from the file before there was room
+    assert after[-1] - freed_ns >= (len(after) - 1) * 33_333_333
 
 
 def test_a_step_source_killed_and_started_again_goes_on_after_its_last_step(rig, film):

@@ -118,7 +118,8 @@ def test_without_a_terminal_record_prints_one_json_document_per_line(robot):
     )
     assert done.returncode == 0, done.stderr
     episode, plan = (json.loads(line) for line in done.stdout.splitlines())
-    assert (episode["state"], episode["rows"]) == ("saved", 30)
+    assert episode["state"] == "saved"
+    assert 30 <= episode["rows"] < 300, "more than a second of rows only where the daemon was late"
     assert (plan["phase"], plan["outcome"]) == ("done", "complete")
 
 
@@ -213,7 +214,8 @@ def test_a_terminal_that_is_killed_leaves_the_plan_to_do_what_was_asked(
 ):
     robot.client.wait_until("READY")
     before = len(robot.client.call("episodes")["episodes"])
-    seconds = 9 if whole else 600
+    # A lost client is noticed after 5 s: in the first episode, or of those that go on the second.
+    seconds = {"stop": 600, "finish": 9, "continue": 4}[policy]
     asked = ("-n", "2", "--episode-time", str(seconds), "--client-lost", policy)
     with Keyboard(robot, *asked) as terminal:
         terminal.sees(b"recording")
@@ -224,7 +226,8 @@ def test_a_terminal_that_is_killed_leaves_the_plan_to_do_what_was_asked(
     assert [take["state"] for take in takes] == ["saved"] * kept
     assert robot.client.status()["plan"]["outcome"] == outcome
     for take in takes:
-        assert take["rows"] == 30 * seconds if whole else take["rows"] > 5
+        assert take["rows"] > 5
+        assert not whole or 30 * seconds <= take["rows"] < 60 * seconds
 
 
 def test_a_plan_that_is_left_goes_on_and_two_remotes_that_come_back_share_it(robot):

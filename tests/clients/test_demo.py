@@ -46,3 +46,11 @@ def test_a_demo_that_is_configured_wrongly_ends_at_once_and_leaves_nothing(demo,
     assert done.returncode == 1
     assert "dataset.fps: expected" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_demo_of_a_policy_drives_records_and_leaves_nothing_running(demo, tmp_path):
+    done = demo("policy", "--episode-time", "2", *SMALL, "--set", "name=by_policy")
+    assert done.returncode == 0, done.stderr
+    assert "POLICY" in done.stdout, done.stdout
+    assert "adapter openpi: offering" in done.stdout
+    assert len(list((tmp_path / "demo-data" / "dataset" / ".recd" / "episodes").iterdir())) == 1

@@ -3,6 +3,7 @@ import json
 import av
 import pyarrow.parquet as pq
 import pytest
+from shapes import points_in_shapes
 from studio import Studio
 
 from recd.config.errors import DatasetError
@@ -13,6 +14,7 @@ LENGTHS = (5, 4, 7, 6)
 TASKS = ("pick", "place ü", "pick", "pour")
 FRONT = "observation.images.front"
 KILLED = -9
+PACKED_POINTS = ("delete.synced", "delete.moved.video", "delete.settled.data", "delete.cleaned")
 SHAPES = ("fresh", "packed", "images", "full", "mixed")
 """One file an episode; joined; pictures in the rows; own columns; two packed and two fresh ones."""
 
@@ -185,10 +187,9 @@ def test_the_way_back_from_a_relabel_is_a_relabel(copy_of):
     assert pq.read_table(root / "data/chunk-000/file-001.parquet").equals(rows)
 
 
-@pytest.mark.parametrize("point", DELETE_POINTS)
-@pytest.mark.parametrize("shape", ["fresh", "packed"])
+@pytest.mark.parametrize(("point", "shape"), points_in_shapes(DELETE_POINTS, PACKED_POINTS))
 def test_killed_in_a_delete_all_episodes_are_there_or_in_the_trash_after_recovery(
-    crash, copy_of, shape, point
+    crash, copy_of, point, shape
 ):
     root, uids = copy_of(shape)
     code = crash(root, "delete", uids[1], fault=f"{point}:kill")

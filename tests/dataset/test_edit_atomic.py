@@ -7,6 +7,7 @@ import shutil
 
 import pyarrow.parquet as pq
 import pytest
+from shapes import points_in_shapes
 from studio import Studio
 
 from recd.config.errors import DatasetError
@@ -20,6 +21,8 @@ LENGTHS = (5, 4, 7, 6)
 KILLED = -9
 SHOWING = ("linked.data", "linked.meta", "exchanged", "settled.data", "settled.meta")
 """Steps between which `data` or `meta` may be a link."""
+
+PACKED_POINTS = ("delete.prepared", "delete.moved.video", "delete.exchanged", "relabel.exchanged")
 
 
 def recording(folder, *, packed: bool):
@@ -57,10 +60,11 @@ def after(kind: str, before):
     return count, prints, [tasks[0], ["relabelled"], *tasks[2:]]
 
 
-@pytest.mark.parametrize("shape", ["fresh", "packed"])
-@pytest.mark.parametrize("point", [*DELETE_POINTS, *RELABEL_POINTS])
+@pytest.mark.parametrize(
+    ("point", "shape"), points_in_shapes([*DELETE_POINTS, *RELABEL_POINTS], PACKED_POINTS)
+)
 def test_killed_anywhere_a_loader_sees_the_old_or_the_new_dataset_whole_before_any_recovery(
-    crash, copy_of, shape, point
+    crash, copy_of, point, shape
 ):
     root, uids = copy_of(shape)
     before, kind = seen(root), point.partition(".")[0]
@@ -76,7 +80,9 @@ def test_killed_anywhere_a_loader_sees_the_old_or_the_new_dataset_whole_before_a
 
 
 @pytest.mark.parametrize("first", [f"delete.{step}" for step in SHOWING])
-@pytest.mark.parametrize("second", ["delete.exchanged", "delete.settled.data"])
+@pytest.mark.parametrize(
+    "second", ["delete.exchanged", pytest.param("delete.settled.data", marks=pytest.mark.soak)]
+)
 def test_killed_again_while_finishing_the_dataset_is_whole_at_every_moment(
     crash, copy_of, first, second
 ):

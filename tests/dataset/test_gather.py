@@ -278,6 +278,20 @@ def test_a_copy_made_while_episodes_are_recorded_and_taken_back_holds_whole_ones
     studio.close()
 
 
+def test_rows_are_read_from_no_file_of_an_episode_that_came_later_and_may_go_again(tmp_path):
+    studio = Studio(tmp_path)
+    store = studio.open()
+    for _ in range(3):
+        studio.record(store, 5)
+    seen = look(studio.root)
+    later = studio.record(store, 6).uid
+    rows = seen.tables()
+    numbers = [next(rows)[0]]
+    store.undo(later)
+    assert [*numbers, *(number for number, _ in rows)] == [0, 1, 2]
+    studio.close()
+
+
 def test_an_episode_relabelled_or_undone_between_two_runs_is_so_in_the_copy(
     crash, recorded, tmp_path
 ):

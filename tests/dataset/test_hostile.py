@@ -15,7 +15,7 @@ from recd.config.errors import DatasetError
 from recd.daemon.dataset import DatasetStore, check_format, verify_dataset
 
 LENGTHS = (5, 4, 7)
-SEEDS = range(24)
+SEEDS = [*range(8), *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(8, 64))]
 IGNORED = ("lock", "journal")
 
 

@@ -18,7 +18,9 @@ from recd.daemon.dataset.verify import verify_dataset
 
 KILLED = -9
 LENGTHS, NEXT = (5, 4), 6  # of the fixture `dataset`
-SEEDS = range(4)
+by_chance = pytest.mark.parametrize(
+    "seeds", [range(1), pytest.param(range(1, 6), marks=pytest.mark.soak)], ids=str
+)
 SOME = ("commit.synced", "commit.prepared", "commit.moved.data", "commit.folders_synced")
 
 
@@ -31,11 +33,11 @@ def disk_of(root: Path):
         disk.close()
 
 
-def cuts(disk: Disk, notes: Path, folder: Path):
+def cuts(disk: Disk, notes: Path, folder: Path, seeds: range):
     """What is left in the strictest reading, then by chance."""
     disk.after_cut(notes, folder / "strict")
     yield folder / "strict"
-    for seed in SEEDS:
+    for seed in seeds:
         disk.after_cut(notes, folder / f"chance-{seed}", chance=Random(seed))
         yield folder / f"chance-{seed}"
 
@@ -48,27 +50,29 @@ def all_three(root: Path, uids: list[str]) -> None:
     assert list((root / ".recd/staging").iterdir()) == []
 
 
+@by_chance
 @pytest.mark.parametrize("point", COMMIT_POINTS)
-def test_power_cut_in_a_commit_loses_no_episode(crash, dataset, tmp_path, point):
+def test_power_cut_in_a_commit_loses_no_episode(crash, dataset, tmp_path, point, seeds):
     root, uids = dataset
     notes = tmp_path / "notes"
     with disk_of(root) as disk:
         assert crash(root, "commit", uids[-1], NEXT, fault=f"{point}:kill", notes=notes) == KILLED
-        for left in cuts(disk, notes, tmp_path):
+        for left in cuts(disk, notes, tmp_path, seeds):
             crash(left, "recover")
             all_three(left, uids)
 
 
+@by_chance
 @pytest.mark.parametrize("point", UNDO_POINTS)
 def test_power_cut_in_an_undo_leaves_the_episode_in_the_dataset_or_in_the_trash(
-    crash, dataset, tmp_path, point
+    crash, dataset, tmp_path, point, seeds
 ):
     root, uids = dataset
     shutil.rmtree(root / ".recd/staging" / uids[-1])
     notes = tmp_path / "notes"
     with disk_of(root) as disk:
         assert crash(root, "undo", uids[1], fault=f"{point}:kill", notes=notes) == KILLED
-        for left in cuts(disk, notes, tmp_path):
+        for left in cuts(disk, notes, tmp_path, seeds):
             crash(left, "recover")
             report = verify_dataset(left)
             assert report.good, (left.name, report.findings)
@@ -77,14 +81,15 @@ def test_power_cut_in_an_undo_leaves_the_episode_in_the_dataset_or_in_the_trash(
                 assert (report.episodes, trashed) in ((2, []), (1, [uids[1]])), left.name
 
 
+@by_chance
 @pytest.mark.parametrize("point", PACK_POINTS)
-def test_power_cut_in_a_pack_changes_no_row_and_no_picture(crash, dataset, tmp_path, point):
+def test_power_cut_in_a_pack_changes_no_row_and_no_picture(crash, dataset, tmp_path, point, seeds):
     root, uids = dataset
     shutil.rmtree(root / ".recd/staging" / uids[-1])
     notes = tmp_path / "notes"
     with disk_of(root) as disk:
         assert crash(root, "pack", fault=f"{point}:kill", notes=notes) == KILLED
-        for left in cuts(disk, notes, tmp_path):
+        for left in cuts(disk, notes, tmp_path, seeds):
             crash(left, "recover")
             report = verify_dataset(left)
             assert report.good, (left.name, report.findings)

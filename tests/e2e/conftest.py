@@ -2,9 +2,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.rig import FULL_RATE, Robot, running, until
+from tests.rig import FULL_RATE, SMALL, Robot, running, until
 
-__all__ = ["Robot", "running", "until"]
+__all__ = ["SMALL", "Robot", "running", "until"]
 
 
 @pytest.fixture(scope="module")

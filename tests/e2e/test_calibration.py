@@ -5,13 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from .conftest import running
-
-CAMERAS = tuple(
-    f"cameras.{name}.{key}={value}"
-    for name in ("front", "wrist")
-    for key, value in (("width", 320), ("height", 240))
-)
+from .conftest import SMALL, running
 
 
 def manifest(robot, uid):
@@ -19,7 +13,7 @@ def manifest(robot, uid):
 
 
 def test_another_calibration_is_refused_at_start_up_until_it_is_accepted(tmp_path):
-    with running(tmp_path, *CAMERAS) as robot:
+    with running(tmp_path, *SMALL) as robot:
         first = manifest(robot, robot.record(10)["uid"])
         anew = json.loads(Path(first["devices"]["main.follower"]["calibration"]).read_text())
         environment = robot.environment
@@ -33,7 +27,7 @@ def test_another_calibration_is_refused_at_start_up_until_it_is_accepted(tmp_pat
     file.write_text(json.dumps(anew))
     other_arm = f"arms.main.follower.calibration={file}"
     command = [sys.executable, "-m", "recd.daemon.cli", "run", "demo"]
-    for override in (f"dataset.root={robot.root}", *CAMERAS, other_arm):
+    for override in (f"dataset.root={robot.root}", *SMALL, other_arm):
         command += ["--set", override]
     refused = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
     assert refused.returncode != 0
@@ -42,13 +36,13 @@ def test_another_calibration_is_refused_at_start_up_until_it_is_accepted(tmp_pat
     assert "Traceback" not in refused.stderr
 
     accepted = "dataset.accept_calibration=true"
-    with running(tmp_path, *CAMERAS, other_arm, accepted) as robot:
+    with running(tmp_path, *SMALL, other_arm, accepted) as robot:
         second = manifest(robot, robot.record(10)["uid"])
         robot.end()
     earlier = first["calibration_sha256"]["main.follower"]
     assert second["calibration_accepted"] == {"follower": [earlier]}
     assert second["calibration_sha256"]["main.follower"] != earlier
 
-    with running(tmp_path, *CAMERAS, other_arm) as robot:
+    with running(tmp_path, *SMALL, other_arm) as robot:
         assert "calibration_accepted" not in manifest(robot, robot.record(10)["uid"])
         robot.end()

@@ -1,6 +1,5 @@
 """Policies from other computers: keys and roles at every door of the gateway."""
 
-import socket as sockets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,27 +11,11 @@ from recd.config import keys
 from recd.config.errors import RecdError
 from recd.config.policy_wire import Status
 from tests.e2e.policybench import DT_S, OVERRIDES, PolicyBench
+from tests.ports import free_ports
 from tests.rig import running, until
 
 NOW = "2026-01-01T00:00:00+00:00"
 ROLES = ("observe", "teleop", "policy")
-
-
-def four_free_ports() -> int:
-    while True:
-        with sockets.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            first = int(probe.getsockname()[1])
-        held = [sockets.socket() for _ in range(4)]
-        try:
-            for number, one in enumerate(held):
-                one.bind(("127.0.0.1", first + number))
-        except (OSError, OverflowError):
-            continue
-        finally:
-            for one in held:
-                one.close()
-        return first
 
 
 def _held(bench: PolicyBench) -> dict[str, Any] | None:
@@ -45,7 +28,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[PolicyBe
     folder = tmp_path_factory.mktemp("keys")
     for role in ROLES:
         keys.make_client(folder, role, role, created=NOW)
-    port = four_free_ports()
+    port = free_ports(4)
     tcp = (f"policy.endpoint=tcp://0.0.0.0:{port}", f"control.keys_dir={folder}")
     with running(tmp_path_factory.mktemp("robot"), *OVERRIDES, *tcp) as robot:
         bench = PolicyBench(robot)

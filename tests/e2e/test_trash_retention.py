@@ -3,13 +3,8 @@
 import json
 import threading
 
-from .conftest import running, until
+from .conftest import SMALL, running, until
 
-CAMERAS = tuple(
-    f"cameras.{name}.{key}={value}"
-    for name in ("front", "wrist")
-    for key, value in (("width", 320), ("height", 240))
-)
 DAY_NS = 86_400 * 10**9
 
 
@@ -43,15 +38,15 @@ def hear(client, heard: list[dict]) -> None:
 
 
 def test_the_daemon_empties_the_trash_only_where_the_configuration_asks_and_says_so(tmp_path):
-    with running(tmp_path, *CAMERAS) as robot:
+    with running(tmp_path, *SMALL) as robot:
         robot.record(5)
         old = [discarded(robot), discarded(robot)]
         aged(robot, old[0])
         robot.end()
-    with running(tmp_path, *CAMERAS) as robot:
+    with running(tmp_path, *SMALL) as robot:
         assert trash_of(robot) == set(old)
         robot.end()
-    with running(tmp_path, *CAMERAS, "dataset.trash_keep_days=2") as robot:
+    with running(tmp_path, *SMALL, "dataset.trash_keep_days=2") as robot:
         assert trash_of(robot) == {old[1]}
         aged(robot, old[1])
         heard: list[dict] = []

@@ -160,7 +160,7 @@ def test_a_servo_that_does_not_answer_for_a_while_leaves_invalid_rows(stage):
 
 
 def test_a_bus_that_falls_silent_ends_the_episode_and_the_verdict_says_so(stage):
-    saved = stage.episode(lambda: stage.sim.fault(FOLLOWER, "silent", for_ms=600), rows=200)
+    saved = stage.episode(lambda: stage.sim.fault(FOLLOWER, "silent", for_ms=3000), rows=200)
     assert_told(saved, "ended_by_fault", "episode", Level.CHECK)
 
 

@@ -3,12 +3,14 @@
 import socket
 from pathlib import Path
 
+import pytest
+
 from recd.daemon.sim.camera_control import call
 from recd.shm.clock import NS_PER_S, now_ns
 from tests.rig import Robot, until
 
-WATCHDOG_NS = 2 * NS_PER_S
-PERIODS = 10
+WATCHDOG_NS = 3 * NS_PER_S
+"""It is fed twice in this time; what is left over is for the host of a busy computer."""
 
 
 class Watched(Robot):
@@ -24,8 +26,9 @@ class Watched(Robot):
         }  # fmt: skip
 
 
-def test_without_any_camera_for_ten_watchdog_periods_the_daemon_lives_and_the_arms_follow(
-    tmp_path: Path,
+@pytest.mark.parametrize("periods", [3, pytest.param(10, marks=pytest.mark.soak)])
+def test_without_any_camera_for_many_watchdog_periods_the_daemon_lives_and_the_arms_follow(
+    tmp_path: Path, periods: int
 ) -> None:
     robot = Watched(tmp_path, "name=demo", "dataset.encoder.vcodec=h264")
     robot.notify = str(robot.runtime / "notify")
@@ -39,7 +42,7 @@ def test_without_any_camera_for_ten_watchdog_periods_the_daemon_lives_and_the_ar
                 call(cameras, "fault", camera=camera, kind="disconnect")
             until(lambda: _away(robot), "both cameras to be away")
             before = _ticks(robot)
-            assert _longest_gap_ns(manager, PERIODS * WATCHDOG_NS) < WATCHDOG_NS
+            assert _longest_gap_ns(manager, periods * WATCHDOG_NS) < WATCHDOG_NS
             assert robot.process is not None
             assert robot.process.poll() is None
             assert _away(robot)

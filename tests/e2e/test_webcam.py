@@ -77,7 +77,8 @@ def test_a_webcam_on_its_side_at_25_hz_gives_its_pictures_expected_repeats_and_s
     expected = (ticks["flags"] & TickFlag.EXPECTED) != 0
     late = (ticks["flags"] & (TickFlag.LATE | TickFlag.MISSING)) != 0
     assert not (repeats & ~expected & ~late).any()
-    assert expected.sum() >= saved["rows"] // 6 - 2
+    assert (expected | late).sum() >= saved["rows"] // 6 - 2
+    assert expected.any()
     assert thumbs["first"] == seen[0][1] < thumbs["middle"] < thumbs["last"]
 
     facts = manifest["devices"]["front"]

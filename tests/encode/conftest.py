@@ -3,6 +3,7 @@
 import os
 import secrets
 import select
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -71,7 +72,7 @@ def decoded() -> Callable[[Path], list[Rgb]]:
 
 WIDTH, HEIGHT, FPS = 160, 96, 30
 PERIOD_NS = NS_PER_S // FPS
-PATIENCE_NS = 20 * NS_PER_S
+PATIENCE_NS = 60 * NS_PER_S
 FUTURE_NS = 600 * NS_PER_S
 """Frames stamped this far ahead are always in time: what is decided about them does not depend on
 how fast this computer is. Each take of a rig begins this much later than the one before."""
@@ -244,7 +245,16 @@ class Rig:
 
     def stop(self) -> int:
         self.link.send("stop")
-        return self.process.wait(timeout=20)
+        return self.process.wait(timeout=60)
+
+    def freeze(self) -> None:
+        """SIGSTOP, and wait until it does not run any more."""
+        self.process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED)
+
+    def thaw(self) -> None:
+        """SIGCONT."""
+        self.process.send_signal(signal.SIGCONT)
 
     def close(self) -> None:
         if self.process.poll() is None:

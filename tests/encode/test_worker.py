@@ -1,6 +1,4 @@
 import hashlib
-import os
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -182,7 +180,7 @@ def test_a_camera_that_never_delivers_gives_black_rows_by_deadline(own_rig, show
 def test_a_camera_that_stops_repeats_its_last_picture_and_every_row_is_flagged(
     own_rig, period_ns, shown
 ):
-    uid, t0 = own_rig.begin(t0_ns=now_ns() + 300 * NS_PER_MS)
+    uid, t0 = own_rig.begin(t0_ns=now_ns() + 1500 * NS_PER_MS)
     own_rig.feed(range(4), t0)
 
     closed = own_rig.end(uid, 9)
@@ -199,10 +197,10 @@ def test_a_stalled_encoder_loses_nothing_while_the_ring_holds(rig, shown):
     rig.feed(range(5), t0)
     rig.told(uid, 3)
 
-    os.kill(rig.process.pid, signal.SIGSTOP)
+    rig.freeze()
     rig.feed(range(5, 90), t0)
     sleep_until_ns(now_ns() + 150 * NS_PER_MS)  # the length of the stall
-    os.kill(rig.process.pid, signal.SIGCONT)
+    rig.thaw()
     closed = rig.end(uid, 80)
 
     assert shown(closed["path"]) == list(range(80))
@@ -218,9 +216,9 @@ def test_an_overrun_ring_costs_counted_frames_and_never_a_row(make_rig, shown):
     rig.feed(range(4), t0)
     rig.told(uid, 2)
 
-    os.kill(rig.process.pid, signal.SIGSTOP)
+    rig.freeze()
     rig.feed(range(4, 40), t0)
-    os.kill(rig.process.pid, signal.SIGCONT)
+    rig.thaw()
     closed = rig.end(uid, 36)
 
     records = rig.told(uid, 36)
@@ -303,7 +301,7 @@ def test_the_encoder_ends_with_its_supervisor_and_leaves_the_file_to_recovery(ow
 
     own_rig.link.close()
 
-    assert own_rig.process.wait(timeout=20) == 0
+    assert own_rig.process.wait(timeout=60) == 0
     assert (own_rig.staging(uid) / "observation.images.front.mp4").stat().st_size > 0
 
 

@@ -75,9 +75,10 @@ def test_the_peers_settings_are_those_of_the_quoted_run():
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 0.9])
 def test_runs_begin_at_the_asked_camera_phase(share):
-    reference, period = now_ns() - 5 * NS_PER_S + 123, 33_333_333
+    asked_ns = now_ns()
+    reference, period = asked_ns - 5 * NS_PER_S + 123, 33_333_333
     at = recording.phased_start_ns(reference, period, share)
-    assert at >= now_ns()
+    assert at > asked_ns
     assert ((at - reference) % period) / period == pytest.approx(share, abs=1e-6)
 
 

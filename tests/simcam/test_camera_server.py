@@ -14,6 +14,7 @@ from recd.config.errors import DeviceError
 from recd.daemon.sim.camera_control import call
 from recd.daemon.sim.stamp import read_stamp
 from recd.shm.clock import now_ns
+from tests.rig import until
 
 
 @dataclass
@@ -86,13 +87,26 @@ def _no_fault_outlives_its_test(cameras):
     call(cameras.report["control"], "clear")
 
 
+def camera_of(cameras, name: str) -> dict:
+    return call(cameras.report["control"], "describe")["cameras"][name]
+
+
+def left_out(cameras, name: str) -> int:
+    """Pictures that a busy computer has cost so far."""
+    told = camera_of(cameras, name)
+    return told["dropped"] + told["overrun"]
+
+
 def test_parts_carry_numbers_foreign_stamps_and_true_stamps(cameras):
+    before = left_out(cameras, "front")
     with watching(cameras.port("front")) as client:
         assert client.head[0] == "HTTP/1.1 200 OK"
         parts = client.parts(30)
     stamps = [read_stamp(part.picture()) for part in parts]
     assert [s.frame for s in stamps] == [p.number for p in parts]
-    assert np.diff([p.number for p in parts]).tolist() == [1] * 29
+    gaps = np.diff([p.number for p in parts])
+    assert gaps.min() == 1
+    assert (gaps - 1).sum() <= left_out(cameras, "front") - before
     assert all(s.t_capture_ns < p.arrived_ns for s, p in zip(stamps, parts, strict=True))
     foreign = parts[-1].stamp_ns - parts[0].stamp_ns
     true = stamps[-1].t_capture_ns - stamps[0].t_capture_ns
@@ -108,9 +122,9 @@ def test_cameras_differ_in_number_view_and_clock(cameras):
 
 
 def test_nothing_is_drawn_while_nobody_watches(cameras):
-    status = call(cameras.report["control"], "describe")["cameras"]["wrist"]
-    again = call(cameras.report["control"], "describe")["cameras"]["wrist"]
-    assert status["clients"] == again["clients"] == 0
+    until(lambda: camera_of(cameras, "wrist")["clients"] == 0, "the last client to be gone")
+    status, again = camera_of(cameras, "wrist"), camera_of(cameras, "wrist")
+    assert again["clients"] == 0
     assert status["pictures"] == again["pictures"]
 
 
@@ -121,12 +135,14 @@ def test_a_client_that_does_not_read_loses_frames_and_delays_nobody(cameras):
         watching(cameras.port("front")) as quick,
     ):
         first = slow.part()
-        before = call(control, "describe")["cameras"]["front"]["dropped"]
+        before = call(control, "describe")["cameras"]["front"]
         numbers = [quick.part().number]
-        while call(control, "describe")["cameras"]["front"]["dropped"] < before + 20:
+        while (now := camera_of(cameras, "front"))["dropped"] < before["dropped"] + 20:
             numbers.append(quick.part().number)
         late = [slow.part() for _ in range(40)]
-    assert np.diff(numbers).tolist() == [1] * (len(numbers) - 1)
+    quick_gaps = np.diff(numbers)
+    assert quick_gaps.min() == 1
+    assert (quick_gaps - 1).sum() <= now["overrun"] - before["overrun"]
     gaps = np.diff([first.number, *(p.number for p in late)])
     assert gaps.min() == 1
     assert gaps.max() > 1
@@ -134,14 +150,15 @@ def test_a_client_that_does_not_read_loses_frames_and_delays_nobody(cameras):
 
 
 def test_faults_act_on_the_wire_and_end_by_themselves(cameras):
-    control = cameras.report["control"]
+    control, busy = cameras.report["control"], left_out(cameras, "front")
     with watching(cameras.port("front")) as client:
         before = client.part()
         call(control, "fault", camera="front", kind="skip", frames=3)
         call(control, "fault", camera="front", kind="freeze", frames=9)
         parts = client.parts(15)
-    numbers = [p.number for p in (before, *parts)]
-    assert sorted(np.diff(numbers))[-2:] == [1, 4]
+    gaps = np.diff([p.number for p in (before, *parts)])
+    assert gaps.max() >= 4
+    assert 3 <= (gaps - 1).sum() <= 3 + left_out(cameras, "front") - busy
     same = [a.jpeg == b.jpeg for a, b in itertools.pairwise(parts)]
     assert any(same)
     assert not same[-1]
@@ -206,7 +223,7 @@ def test_rubbish_on_the_control_socket_is_answered_and_harms_nothing(cameras):
 )
 def test_impossible_cameras_are_refused_in_words(arguments, why):
     command_line = [sys.executable, "-m", "recd.daemon.sim.camera", *arguments]
-    run = subprocess.run(command_line, capture_output=True, text=True, timeout=30, check=False)
+    run = subprocess.run(command_line, capture_output=True, text=True, timeout=60, check=False)
     assert run.returncode == 2
     assert why in run.stderr
     assert "Traceback" not in run.stderr
@@ -215,7 +232,7 @@ def test_impossible_cameras_are_refused_in_words(arguments, why):
 def test_a_taken_port_is_named_with_its_mend(cameras):
     port = str(cameras.port("front"))
     command_line = [sys.executable, "-m", "recd.daemon.sim.camera", "--camera", "a", "--port", port]
-    run = subprocess.run(command_line, capture_output=True, text=True, timeout=30, check=False)
+    run = subprocess.run(command_line, capture_output=True, text=True, timeout=60, check=False)
     assert run.returncode == 2
     assert port in run.stderr
     assert "another port" in run.stderr

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ arms:
 dataset: {root: DATA, fps: 30, task: test task, reserve_mb: 0}
 """
 
-PATIENCE_NS = 30 * NS_PER_S
+PATIENCE_NS = 60 * NS_PER_S
 
 
 def until(condition: Callable[[], Any], what: str) -> Any:
@@ -155,8 +156,12 @@ class Daemon:
             self._socket.close(linger=0)
         self._context.destroy(linger=0)
         if not self.ended:
+            workers = self.workers()
             self.process.kill()
             self.process.wait()
+            for worker in workers:  # one that a test has stopped does not see the daemon's end
+                with suppress(psutil.NoSuchProcess):
+                    worker.kill()
 
 
 @pytest.fixture

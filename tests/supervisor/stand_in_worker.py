@@ -148,8 +148,11 @@ class StandIn:
                 link.send("refused_op", uid=uid, op="undelete", reason="not in the trash")
 
     def _commit(self, uid: str, message: dict[str, Any]) -> None:
-        slow_ns = int(self.manners.get("commit_s", 0.0) * 1e9)
-        sleep_until_ns(now_ns() + slow_ns)
+        sleep_until_ns(now_ns() + int(self.manners.get("commit_s", 0.0) * 1e9))
+        held_by = Path(self.manners.get("commit_held_by", ""))
+        while held_by.is_file() and not self.ctx.link.closed:
+            self.ctx.status.beat(self.state)
+            sleep_until_ns(now_ns() + 10_000_000)
         self.episodes += 1
         (self.open / uid).unlink()
         with open(os.path.join(self.ctx.config["root"], "..", "committed"), "a") as file:

@@ -5,11 +5,13 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import msgpack
 import pytest
 
+from recd.clients import client as client_module
 from recd.clients.client import RecdClient
 from recd.config.errors import RecdError
 from recd.config.messages import COMMANDS, MAX_MESSAGE_BYTES, decode, new_request_id
@@ -23,11 +25,21 @@ PERIOD_NS = NS_PER_S // 30
 
 @pytest.fixture(scope="module")
 def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    """A daemon whose writer takes its time; every test leaves it in READY."""
-    daemon = Daemon(tmp_path_factory.mktemp("slow"), {"writer": {"commit_s": 0.7}})
+    """A daemon whose writer commits nothing while `held` is there; tests leave it in READY."""
+    folder = tmp_path_factory.mktemp("slow")
+    daemon = Daemon(folder, {"writer": {"commit_held_by": str(folder / "held")}})
     daemon.wait_state("READY")
     yield daemon
     daemon.close()
+
+
+@pytest.fixture
+def held(slow: Daemon) -> Iterator[Path]:
+    """What keeps `slow` from committing until it is unlinked."""
+    path = slow.config.parent / "held"
+    path.touch()
+    yield path
+    path.unlink(missing_ok=True)
 
 
 def record_one(daemon: Daemon, **start: Any) -> dict[str, Any]:
@@ -79,7 +91,9 @@ def test_a_repeated_request_id_is_answered_again_and_not_done_again(shared: Daem
     shared.ok("stop")
 
 
-def test_a_retry_of_a_waiting_stop_on_another_connection_gets_the_same_reply(slow: Daemon) -> None:
+def test_a_retry_of_a_waiting_stop_on_another_connection_gets_the_same_reply(
+    slow: Daemon, held: Path
+) -> None:
     slow.ok("start")
     request_id = new_request_id()
     slow.post("stop", request_id=request_id)
@@ -87,6 +101,7 @@ def test_a_retry_of_a_waiting_stop_on_another_connection_gets_the_same_reply(slo
     message = {"v": 1, "ty": "req", "id": request_id, "cmd": "stop", "args": {}}
     other = slow.connect()
     other.send(msgpack.packb(message))
+    held.unlink()
     reply = slow.reply_to(request_id)
     assert other.poll(30_000)
     assert decode(other.recv()) == reply
@@ -96,7 +111,9 @@ def test_a_retry_of_a_waiting_stop_on_another_connection_gets_the_same_reply(slo
     other.close()
 
 
-def test_start_is_possible_while_the_last_episode_is_still_being_saved(slow: Daemon) -> None:
+def test_start_is_possible_while_the_last_episode_is_still_being_saved(
+    slow: Daemon, held: Path
+) -> None:
     slow.ok("start")
     first = slow.ok("stop", wait=False)
     slow.wait_state("READY")
@@ -105,25 +122,31 @@ def test_start_is_possible_while_the_last_episode_is_still_being_saved(slow: Dae
     assert status["state"] == "RECORDING"
     assert status["flags"]["committing"]
     assert status["committing"] == [first["uid"]]
+    held.unlink()
     slow.ok("stop")
     takes = slow.ok("episodes")["episodes"][-2:]
     assert [take["state"] for take in takes] == ["saved", "saved"]
 
 
-def test_a_deadline_that_passes_is_told_and_the_command_goes_on(slow: Daemon) -> None:
+def test_a_deadline_that_passes_is_told_and_the_command_goes_on(slow: Daemon, held: Path) -> None:
     slow.ok("start")
     request_id = new_request_id()
     slow.post("stop", request_id=request_id, deadline_ms=100)
     assert slow.reply_to(request_id)["error"]["code"] == "deadline"
+    held.unlink()
     until(lambda: slow.ok("episodes")["episodes"][-1]["state"] == "saved", "saved all the same")
 
 
-def test_a_client_that_waits_no_longer_is_told_that_the_command_goes_on(slow: Daemon) -> None:
+def test_a_client_that_waits_no_longer_is_told_that_the_command_goes_on(
+    slow: Daemon, held: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "REPLY_GRACE_MS", 30_000)  # of a daemon that is kept waiting
     with RecdClient(endpoint=f"ipc://{slow.runtime / 'ctl.sock'}") as client:
         client.start()
         with pytest.raises(RecdError, match="it goes on") as told:
             client.stop(timeout_s=0.1)
     assert told.value.code == "deadline"
+    held.unlink()
     until(lambda: slow.ok("episodes")["episodes"][-1]["state"] == "saved", "saved all the same")
 
 
@@ -159,11 +182,17 @@ def test_rerecord_while_idle_undoes_the_last_episode_once(shared: Daemon) -> Non
     assert "episode_index" not in takes[newer]  # the next episode gets its number
 
 
-def test_rerecord_while_the_last_episode_is_still_being_saved_undoes_it_then(slow: Daemon) -> None:
+def test_rerecord_while_the_last_episode_is_still_being_saved_undoes_it_then(
+    slow: Daemon, held: Path
+) -> None:
     slow.ok("start")
     uid = slow.ok("stop", wait=False)["uid"]
     slow.wait_state("READY")
-    assert slow.ok("rerecord")["uid"] == uid
+    request_id = new_request_id()
+    slow.post("rerecord", request_id=request_id)
+    assert slow.status()["committing"] == [uid]
+    held.unlink()
+    assert slow.reply_to(request_id)["result"]["uid"] == uid
     assert slow.ok("episodes")["episodes"][-1]["state"] == "undone"
 
 

@@ -64,7 +64,8 @@ def test_a_worker_without_a_sign_of_life_is_replaced(start_daemon: Start) -> Non
     daemon = start_daemon(timing={"camera:front": {"stale_after_ns": 800}})
     daemon.wait_state("READY")
     os.kill(daemon.pid_of("camera:front"), signal.SIGSTOP)
-    until(lambda: daemon.status()["processes"]["camera:front"]["restarts"] == 1, "replaced")
+    # A busy computer may have it taken for stuck once more than it was.
+    until(lambda: daemon.status()["processes"]["camera:front"]["restarts"], "replaced")
     daemon.wait_state("READY")
     assert "stuck" in daemon.said
 
@@ -186,15 +187,18 @@ def test_a_take_that_kills_every_writer_is_left_to_recovery_once_its_files_are_c
 
 
 def test_a_writer_killed_while_committing_leaves_the_commit_to_the_next_one(
-    start_daemon: Start,
+    start_daemon: Start, tmp_path: Path
 ) -> None:
-    daemon = start_daemon(writer={"commit_s": 1.0})
+    held = tmp_path / "held"
+    held.touch()
+    daemon = start_daemon(writer={"commit_held_by": str(held)})
     daemon.wait_state("READY")
     uid = daemon.ok("start")["uid"]
     request_id = new_request_id()
     daemon.post("stop", request_id=request_id)
     daemon.wait_state("READY")
     os.kill(daemon.pid_of("writer"), signal.SIGKILL)
+    held.unlink()
     saved = daemon.reply_to(request_id)["result"]
     assert (saved["uid"], saved["state"], saved["restarts"]) == (uid, "saved", {"writer": 1})
 
@@ -285,4 +289,4 @@ def test_every_event_has_its_hook_with_the_values_of_what_happened(
         lambda: told.exists() and wanted <= set(told.read_text().splitlines()),
         f"all of {wanted}",
     )
-    assert told.read_text().count("start: ") == 2
+    until(lambda: told.read_text().count("start: ") == 2, "the hook of both starts")

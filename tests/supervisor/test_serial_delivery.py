@@ -22,12 +22,18 @@ def policies() -> dict[int, int]:
     return found
 
 
+def of(there: dict[int, int]) -> dict[int, int]:
+    """Those that are still there; the kernel makes and ends workers as it likes."""
+    return {pid: policy for pid, policy in policies().items() if pid in there}
+
+
 @pytest.mark.skipif(not ROOT, reason="only root may raise kernel workers")
 @pytest.mark.skipif(not policies(), reason="no kernel workers are visible in this container")
 def test_workers_are_raised_while_watched_and_given_back_at_the_end():
+    there = policies()
     delivery = SerialDelivery(1)
     delivery.watch(0)
-    raised = policies()
+    raised = of(there)
     delivery.close()
     assert delivery.answer == "granted"
     assert set(raised.values()) == {os.SCHED_FIFO}
@@ -38,12 +44,13 @@ def test_workers_are_raised_while_watched_and_given_back_at_the_end():
 @pytest.mark.skipif(not ROOT, reason="only root may raise kernel workers")
 @pytest.mark.skipif(not policies(), reason="no kernel workers are visible in this container")
 def test_a_daemon_that_ended_beside_us_does_not_keep_them_low():
+    there = policies()
     ours, other = SerialDelivery(1), SerialDelivery(1)
     ours.watch(0)
     other.watch(0)
     other.close()
     ours.watch(CHECK_NS)
-    assert set(policies().values()) == {os.SCHED_FIFO}
+    assert set(of(there).values()) == {os.SCHED_FIFO}
     ours.close()
 
 
@@ -71,7 +78,7 @@ def test_zero_leaves_them_alone():
     delivery = SerialDelivery(0)
     delivery.watch(0)
     assert delivery.answer == ""
-    assert policies() == before
+    assert of(before).items() <= before.items()
 
 
 def test_a_daemon_that_may_open_no_file_is_told_so_and_looks_again():

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from recd.daemon.supervisor.notify import Notifier
 from recd.daemon.supervisor.statusline import LONGEST, starting_line, status_line
 from recd.shm.clock import NS_PER_S, now_ns
 
@@ -112,6 +113,19 @@ def test_the_status_follows_the_session_and_ends_with_stopping(
     manager.until("STATUS=READY; arms ")
     assert daemon.end() == 0
     manager.until("STOPPING=1")
+
+
+def test_a_status_that_found_the_queue_full_is_told_as_soon_as_there_is_room(
+    manager: Manager,
+) -> None:
+    notifier = Notifier(manager.environment)
+    while notifier.send(WATCHDOG="1"):
+        pass
+    notifier.status("RECORDING")
+    manager.hear()
+    notifier.status("RECORDING")
+    manager.until("STATUS=RECORDING")
+    notifier.close()
 
 
 def test_a_daemon_that_refuses_to_start_says_why_in_its_status(

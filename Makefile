@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint check interop soak fuzz systemd storm bench bench-full docs clean env env-test
+.PHONY: help demo test lint check interop policies soak fuzz systemd storm bench bench-full docs clean env env-test
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -30,6 +30,9 @@ lint: env-test ## lint, format, strict types, import layers
 
 interop: env-test ## checks with the real lerobot 0.6.1 in an environment of its own
 	@tests/interop/run
+
+policies: env-test ## lerobot-record, lerobot-rollout, robot_client and PolicyServer drive a running daemon
+	@RECD_INTEROP_MARKS=policies tests/interop/run
 
 soak: env-test ## long torture and fault tests, and property tests with new examples
 	@$(BIN)/python -m pytest -m soak

@@ -206,16 +206,18 @@ class PolicyClient:
 
     def observe(
         self, *, cameras: Sequence[str] | None = None, max_wait_s: float = 0.5,
-        newer_than_ns: int = 0,
+        newer_than_ns: int = 0, again: bool = False,
     ) -> Observation:  # fmt: skip
         """The newest observation that was not given yet. Waits up to half a second for it.
 
         cameras: only these; newer_than_ns: time of the daemon's clock that it has to be younger
-        than. NoObservationError with the reason when there is none.
+        than; again: the newest one, although it may have been given already. NoObservationError
+        with the reason when there is none.
         """
         ident = new_request_id()
         wanted: dict[str, Any] = {
-            "ty": "get", "id": ident, "after": self._last_obs, "newer_than": newer_than_ns,
+            "ty": "get", "id": ident, "after": 0 if again else self._last_obs,
+            "newer_than": newer_than_ns,
             "max_wait_ms": round(min(0.5, max_wait_s) * 1000),
         }  # fmt: skip
         if cameras is not None:
@@ -259,12 +261,14 @@ class PolicyClient:
         self, seen: Observation, actions: Floats, *, dt_s: float,
         representation: str = "abs", mode: str = "replace", blend: int = 0,
         valid_s: float | None = None, mask: Sequence[bool] | None = None,
+        offsets_ns: Sequence[int] | None = None,
         facts: Mapping[str, Any] | None = None,
     ) -> Ack:  # fmt: skip
         """Send a chunk that answers `seen` and wait for what became of it.
 
         actions: float [T, D] in the order of `names`; row k is due (k + 1) * dt_s after the
-        observation. T = 0 stops the arm. ReplyTimeoutError when no ACK comes.
+        observation, or `offsets_ns[k]` after it. T = 0 stops the arm. ReplyTimeoutError when no ACK
+        comes.
         """
         self._chunk += 1
         ident = new_request_id()
@@ -274,6 +278,8 @@ class PolicyClient:
             "dt_ns": round(dt_s * NS_PER_S), "layout": self.layout, "rep": representation,
             "mode": mode, "blend": blend, **(facts or {}),
         }  # fmt: skip
+        if offsets_ns is not None:
+            chunk["offsets_ns"] = [int(offset) for offset in offsets_ns]
         if valid_s is not None:
             chunk["valid_ns"] = round(valid_s * NS_PER_S)
         if mask is not None:

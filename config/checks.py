@@ -21,7 +21,7 @@ ADAPTER_US = 400
 POLICY_PORTS = 4
 """Ports of `policy.endpoint`: requests, events, observations, actions."""
 
-ADAPTER_SCHEMES = {"openpi": ("", "ws", "wss"), "gr00t": ("", "tcp")}
+ADAPTER_SCHEMES = {"openpi": ("", "ws", "wss"), "gr00t": ("", "tcp"), "lerobot": ("",)}
 """`policy.type` -> how its server's address may begin, "" for HOST:PORT alone."""
 _HOST_PORT = re.compile(r"(\[[0-9a-fA-F:]+\]|[^:/\s\[\]]+):\d{1,5}/?")
 
@@ -142,6 +142,11 @@ def _policy_server(robot: RobotConfig) -> Iterator[Finding]:
             yield Finding(("policy", "server"), "no section: policies connect by themselves", kind,
                           "Name the protocol of that server: policy.type")  # fmt: skip
         return
+    if (kind == "lerobot") != (server.lerobot is not None):
+        yield Finding(
+            ("policy", "server", "lerobot"), "a section for policy.type lerobot, and only for that",
+            f"policy.type {kind}", "policy.server.lerobot: {python: ENV/bin/python, path: POLICY}",
+        )  # fmt: skip
     if not address:
         return
     scheme, _, rest = address.rpartition("://")

@@ -259,6 +259,27 @@ class ControlConfig(Section):
     """What a plan does when its client vanishes, unless the client said otherwise."""
 
 
+class LerobotServerConfig(Section):
+    """What LeRobot's PolicyServer is to load, and the sidecar that speaks with it."""
+
+    python: str
+    """Interpreter of a LeRobot environment with its `async` extra, of the server's version."""
+    python_path: list[str] = Field(default_factory=list)
+    """Further folders of modules for it; the sidecar can read them."""
+    path: str
+    """The policy, as the server finds it: a folder there, or a name on the hub."""
+    policy: str = "act"
+    """Its type, in LeRobot's words."""
+    device: str = "cpu"
+    """Where the server runs it."""
+    actions_per_chunk: int = Field(default=50, ge=1, le=256)
+    """Steps of each chunk that are asked for."""
+    confinement: Literal["required", "none"] = "required"
+    """`none`: what the server sends may do on this computer all that recd may."""
+    memory_mb: int = Field(default=8192, ge=512, le=1 << 20)
+    """Most that the sidecar may allocate."""
+
+
 class PolicyServerConfig(Section):
     """A policy server that speaks a foreign protocol, and what is expected of it."""
 
@@ -290,6 +311,8 @@ class PolicyServerConfig(Section):
     """Steps after which the next chunk is asked for; none: half of those that are played."""
     blend: int = Field(default=0, ge=0, le=256)
     """Steps over which a chunk is blended with the one before; 0: it replaces it."""
+    lerobot: LerobotServerConfig | None = None
+    """What is particular to LeRobot's PolicyServer."""
     image_size: int | None = Field(default=None, ge=16, le=4096)
     """Edge of the pictures sent, in pixels, scaled and padded; none: as the profile says."""
 
@@ -297,7 +320,7 @@ class PolicyServerConfig(Section):
 class PolicyConfig(Section):
     """Remote policies. The section's presence starts the gateway (`policy: {}` is enough)."""
 
-    type: Literal["zmq", "openpi", "gr00t"] = "zmq"
+    type: Literal["zmq", "openpi", "gr00t", "lerobot"] = "zmq"
     """`zmq`: policies connect by themselves (docs/policy_api.md). Others: an adapter connects to
     the server below (docs/policy_adapters.md)."""
     server: PolicyServerConfig = PolicyServerConfig()

@@ -1,7 +1,5 @@
 """`recd run CONFIG`: the daemon in the foreground, for a terminal or for systemd."""
 
-from recd.daemon import lean  # noqa: F401, I001 - before anything that imports structlog
-
 import faulthandler
 import sys
 

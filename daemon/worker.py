@@ -5,7 +5,8 @@ descriptor; it opens no name of the data plane. It ends when it is told to, when
 or when its parent dies.
 """
 
-from recd.daemon import lean  # noqa: F401, I001 - before anything that imports structlog
+if __name__ == "__main__":  # before anything that imports structlog
+    from recd.daemon import lean  # noqa: F401
 
 import faulthandler
 import importlib

@@ -23,7 +23,7 @@ Floats = npt.NDArray[np.float64]
 ALL = "joints"
 """As columns: all joints of the robot, in the dataset's order."""
 
-DEFAULTS: Mapping[str, str] = {"openpi": "libero", "gr00t": "so101"}
+DEFAULTS: Mapping[str, str] = {"openpi": "libero", "gr00t": "so101", "lerobot": "lerobot"}
 """`policy.type` -> profile where none is named."""
 
 

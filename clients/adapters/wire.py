@@ -87,6 +87,7 @@ class Wire(Protocol):
 WIRES: Final[Mapping[str, str]] = {
     "openpi": "recd.clients.adapters.openpi:OpenpiWire",
     "gr00t": "recd.clients.adapters.gr00t:Gr00tWire",
+    "lerobot": "recd.clients.adapters.lerobot.wire:LerobotWire",
 }
 """`policy.type` -> module:class, called as `cls(server, profile)`. A new protocol is a row here, a
 word of PolicyConfig.type, and a default profile (profile.DEFAULTS)."""

@@ -43,7 +43,7 @@ def policy(
     output: Output, wire: str, latency_ms: float, episode_s: float, directory: Path,
     overrides: tuple[str, ...],
 ) -> int:  # fmt: skip
-    """A scripted policy drives the simulated robot for some seconds, and is recorded."""
+    """A scripted policy drives the simulated robot and is recorded."""
     directory = directory.absolute()
     script, say = Script(latency_ms=latency_ms), say_unless(output.as_json)
     server = None if wire == "zmq" else new_server(wire, script)

@@ -31,8 +31,8 @@ OVERRIDES = (
 class PolicyBench:
     """One daemon for a file of tests."""
 
-    def __init__(self, robot: Robot) -> None:
-        self.robot = robot
+    def __init__(self, robot: Robot, *, rate_hz: int = RATE_HZ) -> None:
+        self.robot, self.rate_hz = robot, rate_hz
         self.client = robot.client
         self.control = SimControl(next(robot.runtime.rglob("control.sock")))
         self.cameras = str(next(robot.runtime.rglob("cameras.sock")))
@@ -73,7 +73,7 @@ class PolicyBench:
             assert entry.kind != "torque"
             for write in writes_of(entry):
                 if write.name == "Goal_Position":
-                    most = VELOCITY_PER_S / RATE_HZ * STEPS_PER_UNIT[write.ident] + 2
+                    most = VELOCITY_PER_S / self.rate_hz * STEPS_PER_UNIT[write.ident] + 2
                     assert abs(write.value - last.get(write.ident, write.value)) <= most
                     last[write.ident] = write.value
 

@@ -6,6 +6,7 @@ the report goes; without it only to the terminal.
 
 import os
 import shutil
+import socket
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -19,13 +20,16 @@ for folder in (HERE, HERE.parent / "dataset"):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 
-from lerobot_side import Lerobot, lerobot  # noqa: E402
+from lerobot_side import Lerobot, lerobot, plugin_installed  # noqa: E402
 from recorders import Rig, lerobot_records, recctl, recd_records, simulated_rig  # noqa: E402
 from tally import Tally  # noqa: E402
 
 from recd.daemon.dataset.rules import RULES, Effect  # noqa: E402
+from tests.rig import until  # noqa: E402
 
 TALLY = pytest.StashKey[Tally]()
+POSE = (0.0, -85.0, 70.0, 40.0, 0.0, 5.0)
+"""Where the tiny policy wants the arm, in dataset units."""
 NOTES = {name for name, rule in RULES.items() if rule.effect is Effect.NOTE}
 Whole = Callable[..., None]
 
@@ -46,6 +50,37 @@ def side(tmp_path_factory: pytest.TempPathFactory, tally: Tally) -> Iterator[Ler
     with lerobot(Path(python), tmp_path_factory.mktemp("lerobot")) as started:
         tally.lerobot = started.ask("about")
         yield started
+
+
+@pytest.fixture(scope="session")
+def plugin(side: Lerobot, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Variables that give lerobot's programs recd's plugin, installed beside its environment."""
+    return plugin_installed(side, tmp_path_factory.mktemp("plugin"))
+
+
+@pytest.fixture(scope="session")
+def act(side: Lerobot, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny ACT, saved, whose actions lie around one pose."""
+    folder = tmp_path_factory.mktemp("act")
+    side.ask("tiny_act", folder=folder, size=(128, 96), pose=POSE)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def policy_server(side: Lerobot, plugin: dict[str, str]) -> Iterator[str]:
+    """lerobot's own PolicyServer; its address."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = ["lerobot.async_inference.policy_server", "--host=127.0.0.1", f"--port={port}"]
+    with side.running(command, variables=plugin, name="policy_server") as server:
+        until(lambda: server.has_said("PolicyServer started"), "the policy server", 120)
+        until(lambda: _listens(port), "its port")
+        yield f"127.0.0.1:{port}"
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -6,6 +6,7 @@ Everything lerobot writes beside datasets (caches, home) goes to a folder of the
 import contextlib
 import json
 import os
+import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -57,6 +58,22 @@ def environment(python: Path, folder: Path) -> dict[str, str]:
         before = os.environ.get("LD_LIBRARY_PATH")
         own["LD_LIBRARY_PATH"] = f"{libraries}:{before}" if before else str(libraries)
     return {**plain, **own}
+
+
+@dataclass(frozen=True)
+class Running:
+    """A program of lerobot at work, and the file with what it says."""
+
+    process: "subprocess.Popen[bytes]"
+    log: Path
+
+    def has_said(self, words: str) -> bool:
+        """Whether it has. LerobotError when it ended instead."""
+        said = self.log.read_text(errors="replace")
+        if words not in said and self.process.poll() is not None:
+            last = "\n".join(said.splitlines()[-25:])
+            raise LerobotError(f"ended with {self.process.returncode}:\n{last}")
+        return words in said
 
 
 @dataclass
@@ -125,9 +142,36 @@ class Lerobot:
             )
         return log.read_text(errors="replace")
 
+    @contextlib.contextmanager
+    def running(
+        self, command: Sequence[str], *, variables: Mapping[str, str], name: str
+    ) -> Iterator["Running"]:
+        """The same while a block runs; interrupted at its end, and killed if that does not do."""
+        log = self.folder / f"{name}.log"
+        with log.open("wb") as said:
+            process = subprocess.Popen(
+                [*self._program(command[0]), *command[1:]],
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=said,
+                env={**self.variables, **variables},
+                cwd=self.folder,
+            )
+        try:
+            yield Running(process, log)
+        finally:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
     def _program(self, name: str) -> list[str]:
         if name.endswith(".py"):
             return [str(self.python), str(HERE / name)]
+        if name.startswith("lerobot."):
+            return [str(self.python), "-m", name]
         return [str(self.python.parent / name)]
 
     def _last_words(self, log: Path | str) -> str:
@@ -145,6 +189,25 @@ class Lerobot:
             self.worker.kill()
             self.worker.wait()
             self.worker.stdout.close()
+
+
+def plugin_installed(side: Lerobot, folder: Path) -> dict[str, str]:
+    """Installs recd and its plugin into `folder` as docs/lerobot_plugin.md says, without touching
+    lerobot's environment. Returns the variables that put them beside it.
+
+    RECD_LEROBOT_MORE: the folder with grpcio, pyzmq and msgpack, as tests/interop/run makes it.
+    """
+    checkout = HERE.parents[1]
+    parts = [checkout, checkout / "plugins" / "lerobot_robot_recd"]
+    subprocess.run(
+        [
+            str(side.python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
+            "--no-deps", "--no-build-isolation", "--target", str(folder), *map(str, parts),
+        ],
+        stdin=subprocess.DEVNULL, check=True, timeout=COMMAND_S,
+    )  # fmt: skip
+    more = os.environ["RECD_LEROBOT_MORE"]
+    return {"PYTHONPATH": f"{folder}:{more}", "PYTHONUNBUFFERED": "1"}
 
 
 @contextlib.contextmanager

@@ -72,6 +72,35 @@ def split(root: str, parts: dict[str, list[int]], out: str) -> list[str]:
     return [str(made[name].root) for name in parts]
 
 
+def tiny_act(folder: str, size: list[int], pose: list[float]) -> None:
+    """Save a randomly initialised ACT and its processors. size: (width, height) of its picture;
+    its actions lie around the pose.
+    """
+    from lerobot.configs import FeatureType, PolicyFeature
+    from lerobot.policies import make_pre_post_processors
+    from lerobot.policies.act import ACTConfig
+    from lerobot.policies.act.modeling_act import ACTPolicy
+
+    camera, (width, height), middle = "observation.images.front", size, torch.tensor(pose)
+    torch.manual_seed(0)
+    config = ACTConfig(
+        input_features={
+            "observation.state": PolicyFeature(FeatureType.STATE, (len(pose),)),
+            camera: PolicyFeature(FeatureType.VISUAL, (3, height, width)),
+        },
+        output_features={"action": PolicyFeature(FeatureType.ACTION, (len(pose),))},
+        device="cpu", push_to_hub=False, pretrained_backbone_weights=None, use_vae=False,
+        chunk_size=20, n_action_steps=20, dim_model=64, n_heads=2, dim_feedforward=128,
+        n_encoder_layers=1,
+    )  # fmt: skip
+    around = {"mean": middle, "std": torch.ones_like(middle)}
+    picture = {"mean": torch.full((3, 1, 1), 0.5), "std": torch.full((3, 1, 1), 0.25)}
+    stats = {"observation.state": around, "action": around, camera: picture}
+    ACTPolicy(config).save_pretrained(folder)
+    for part in make_pre_post_processors(config, dataset_stats=stats):
+        part.save_pretrained(folder)
+
+
 OPERATIONS: dict[str, Callable[..., Any]] = {
     "about": about,
     "check": check,
@@ -79,6 +108,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "merge": merge,
     "delete": delete,
     "split": split,
+    "tiny_act": tiny_act,
 }
 
 

@@ -23,6 +23,8 @@ COUNTED = {
     "stale_merges": "... merges that show lerobot's stale numbers of episodes files",
     "training_steps": "training steps of ACT",
     "bus_steps": "control steps of the real lerobot on the simulated bus",
+    "plugin_actions": "actions of lerobot programs that the arm of recd played",
+    "sidecar_chunks": "chunks of lerobot's PolicyServer that the arm of recd played",
     "arms_normalised": "arms normalised by both, bit by bit",
     "arms_differ": "... of which differ",
     "verdicts_compared": "good and broken datasets judged by recd's checker and by lerobot",

@@ -1,0 +1,190 @@
+"""lerobot's programs drive the arm of a running recd daemon: by its plugin, and by the sidecar."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pyarrow.dataset as ds
+import pytest
+from recorders import SMALL
+
+from recd.config.errors import RecdError
+from recd.daemon.sim import launch
+from tests.e2e.policybench import OVERRIDES, PolicyBench
+from tests.rig import running, until
+
+pytestmark = [pytest.mark.interop, pytest.mark.policies, pytest.mark.timeout(900)]
+
+
+SETTINGS = (*OVERRIDES, "policy.seam=400")
+"""A policy without training may want the arm anywhere; limits and ramps are what is looked at."""
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PolicyBench]:
+    small = [setting for setting in SMALL if "wrist" not in setting]
+    with running(tmp_path_factory.mktemp("robot"), *SETTINGS, *small) as robot:
+        robot.arm()
+        bench = PolicyBench(robot, rate_hz=60)
+        yield bench
+        bench.control.close()
+
+
+@pytest.fixture
+def bench(shared: PolicyBench) -> PolicyBench:
+    shared.ready()
+    return shared
+
+
+@contextmanager
+def person_attaches(bench: PolicyBench) -> Iterator[threading.Event]:
+    """A person who attaches the policy as soon as it is ready."""
+    attached, stop = threading.Event(), threading.Event()
+
+    def attend() -> None:
+        while not stop.wait(0.1) and not attached.is_set():
+            try:
+                bench.client.call("policy.attach")
+            except RecdError:
+                continue  # not ready yet
+            attached.set()
+
+    person = threading.Thread(target=attend)
+    person.start()
+    try:
+        yield attached
+    finally:
+        stop.set()
+        person.join()
+
+
+def applied(bench: PolicyBench) -> int:
+    """Chunks that the arm has played so far."""
+    return int(bench.gateway("policy.stats").get("chunks", {}).get("applied", 0))
+
+
+def moved(bench: PolicyBench, mark: int) -> int:
+    """Different goals that the joint with the most of them was given."""
+    return max(len(set(goals)) for goals in bench.goals(mark).values())
+
+
+def test_lerobot_record_drives_the_arm_with_its_own_leader(
+    bench, side, plugin, whole, tally, tmp_path
+) -> None:
+    root, mark, before = tmp_path / "dataset", bench.control.mark(), applied(bench)
+    with launch.running(tmp_path / "sim") as sim, person_attaches(bench):
+        side.run(
+            [
+                "lerobot-record",
+                "--robot.type=recd",
+                f"--robot.endpoint={bench.endpoint}",
+                "--teleop.type=so101_leader",
+                f"--teleop.port={sim.endpoints['leader']}",
+                f"--teleop.id={Path(sim.calibrations['leader']).stem}",
+                f"--teleop.calibration_dir={Path(sim.calibrations['leader']).parent}",
+                "--dataset.repo_id=local/by_plugin",
+                f"--dataset.root={root}",
+                "--dataset.single_task=Follow the leader.",
+                "--dataset.num_episodes=1",
+                "--dataset.episode_time_s=3",
+                "--dataset.rgb_encoder.vcodec=h264",
+                "--dataset.push_to_hub=false",
+                "--play_sounds=false",
+            ],
+            variables=plugin,
+            name="lerobot-record-recd",
+        )
+    bench.in_state("HOLD", "lease_lost")
+    bench.assert_gentle(mark)
+    assert moved(bench, mark) > 20
+    tally.add("plugin_actions", applied(bench) - before)
+    whole(root, episodes=1)
+    rows = ds.dataset(root / "data", format="parquet").to_table()
+    action, state = (np.array(rows[name].to_pylist()) for name in ("action", "observation.state"))
+    assert np.abs(action[-1] - state[-1]).max() < np.abs(action[0] - state[0]).max()
+
+
+def test_lerobot_rollout_drives_the_arm(bench, side, plugin, act, tally) -> None:
+    mark, before = bench.control.mark(), applied(bench)
+    with person_attaches(bench) as attached:
+        side.run(
+            [
+                "lerobot-rollout",
+                "--strategy.type=base",
+                f"--policy.path={act}",
+                "--policy.device=cpu",
+                "--robot.type=recd",
+                f"--robot.endpoint={bench.endpoint}",
+                "--task=Stand there.",
+                "--duration=2",
+            ],
+            variables=plugin,
+            name="lerobot-rollout",
+        )
+    assert attached.is_set()
+    bench.in_state("HOLD", "lease_lost")
+    bench.assert_gentle(mark)
+    assert moved(bench, mark) > 3
+    tally.add("plugin_actions", applied(bench) - before)
+
+
+def test_robot_client_drives_the_arm_with_what_the_policy_server_says(
+    bench, side, plugin, act, policy_server, tally
+) -> None:
+    mark, before = bench.control.mark(), applied(bench)
+    command = [
+        "lerobot.async_inference.robot_client",
+        "--robot.type=recd",
+        f"--robot.endpoint={bench.endpoint}",
+        f"--server_address={policy_server}",
+        "--policy_type=act",
+        f"--pretrained_name_or_path={act}",
+        "--actions_per_chunk=20",
+        "--task=Stand there.",
+    ]
+    with (
+        person_attaches(bench) as attached,
+        side.running(command, variables=plugin, name="robot_client") as client,
+    ):
+        until(attached.is_set, "the person")
+        since = applied(bench)
+
+        def played() -> bool:
+            client.has_said("Robot connected")
+            return applied(bench) > since + 40
+
+        until(played, "40 actions of the policy server")
+    bench.in_state("HOLD", "lease_lost")
+    bench.assert_gentle(mark)
+    assert moved(bench, mark) > 3
+    tally.add("plugin_actions", applied(bench) - before)
+
+
+def test_the_policy_server_drives_the_arm_through_the_sidecar(
+    side, plugin, act, policy_server, tally, tmp_path
+) -> None:
+    sidecar = (
+        f"policy.server.lerobot={{python: {side.python}, path: {act}, actions_per_chunk: 20}}",
+        f"policy.server.lerobot.python_path=[{plugin['PYTHONPATH'].rpartition(':')[2]}]",
+    )
+    to_server = (f"policy.server.address={policy_server}", "policy.type=lerobot", *sidecar)
+    small = [setting for setting in SMALL if "wrist" not in setting]
+    with running(tmp_path / "robot", *SETTINGS, *small, *to_server) as robot:
+        robot.arm()
+        bench = PolicyBench(robot, rate_hz=60)
+        mark = bench.control.mark()
+        try:
+            with person_attaches(bench) as attached:
+                until(attached.is_set, "the adapter to be ready", 120)
+            until(lambda: applied(bench) > 5, "chunks of the policy server")
+            bench.in_state("POLICY")
+            told = bench.gateway("policy.stats")["adapter"]
+            assert "no network interface" in told["server"]["confined"]
+            assert "no devices" in told["server"]["confined"]
+            assert moved(bench, mark) > 3
+            bench.assert_gentle(mark)
+            tally.add("sidecar_chunks", applied(bench))
+        finally:
+            bench.control.close()

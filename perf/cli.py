@@ -161,43 +161,45 @@ def check_budgets(config: tuple[str, ...]) -> int:
 
 @perf.command("storm")
 @click.option("--seed", type=int, default=1, show_default=True)
-@click.option("--faults", "count", type=click.IntRange(1, 10_000), default=60, show_default=True)
+@click.option("--faults", "count", type=click.IntRange(1, 100_000), default=60, show_default=True,
+              help="At least so many, in whole decks.")  # fmt: skip
 @click.option("--first", type=click.IntRange(0), default=0, show_default=True,
-              help="Skip the faults before this number.")  # fmt: skip
+              help="Skip the bouts before this number.")  # fmt: skip
+@click.option("--bout", "one", type=click.IntRange(0), default=None, help="Only this bout.")
 @click.option("--only", multiple=True, help="Only faults whose name contains this.")
 @click.option("--disk/--no-disk", default=None, help="Faults of the disk too; default: as root.")
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False),
-              help="Where the bouts go, one JSON line each, appended.")  # fmt: skip
+              help="Where the faults go, one JSON line each, appended.")  # fmt: skip
 @click.option("-d", "--directory", type=click.Path(path_type=Path, file_okay=False),
               help="Keep datasets and logs of failed chapters here.")  # fmt: skip
-def storm(seed: int, count: int, first: int, only: tuple[str, ...], disk: bool | None,
-          output: Path | None, directory: Path | None) -> int:  # fmt: skip
-    """Let faults happen to the real daemon, one after the other, and check everything after each.
+def storm(seed: int, count: int, first: int, one: int | None, only: tuple[str, ...],
+          disk: bool | None, output: Path | None, directory: Path | None) -> int:  # fmt: skip
+    """Let faults happen to the real daemon, up to six in one episode, and check everything.
 
-    A failing fault is run again by its seed and number: --seed S --first N --faults N+1.
+    A failing bout is run again by its seed and number: --seed S --bout N (with the same --only).
     Exit codes: 0 all invariants held, 3 one did not.
     """
-    from recd.perf.storm.disks import DISK_FAULTS, may_mount
-    from recd.perf.storm.faults import FAULTS
+    from recd.perf.storm.disks import may_mount
+    from recd.perf.storm.matrix import draw_bouts, possible_faults
     from recd.perf.storm.report import append
-    from recd.perf.storm.runner import draw_faults, run_storm
-    from recd.perf.storm.shims import SHIM_FAULTS, may_preload
+    from recd.perf.storm.runner import run_storm
 
     with_disk = not may_mount() if disk is None else disk
-    table = [*FAULTS, *(DISK_FAULTS if with_disk else ()), *(() if may_preload() else SHIM_FAULTS)]
-    table = [fault for fault in table if not only or any(word in fault.name for word in only)]
+    table = possible_faults(disk=with_disk)
+    table = tuple(f for f in table if not only or any(word in f.name for word in only))
     if not table:
         raise RecdError(f"--only {only}: no fault has such a name", code="config")
-    drawn = list(enumerate(draw_faults(table, seed=seed, count=count)))[first:]
+    bouts = draw_bouts(table, seed=seed, count=count, bouts=0 if one is None else one + 1)
+    bouts = bouts[first:] if one is None else [bouts[one]]
     folder = directory or Path(tempfile.mkdtemp(prefix="recd-storm-data-"))
-    bouts = run_storm(
-        drawn, seed=seed, folder=folder.absolute(), disk=with_disk, say=click.echo,
-        done=lambda bout: append(output, bout) if output else None,
+    told = run_storm(
+        bouts, seed=seed, folder=folder.absolute(), disk=with_disk, say=click.echo,
+        done=lambda injection: append(output, injection) if output else None,
     )  # fmt: skip
-    if directory is None and all(bout.good for bout in bouts):
+    failed = sorted({injection.bout for injection in told if not injection.good})
+    if directory is None and not failed:
         shutil.rmtree(folder, ignore_errors=True)
-    failed = [bout.number for bout in bouts if not bout.good]
-    click.echo(f"{len(bouts)} faults, {len(failed)} with findings{f': {failed}' if failed else ''}")
+    click.echo(f"{len(told)} faults, findings in bouts: {failed or 'none'}")
     return EXIT_OVER_BUDGET if failed else 0
 
 

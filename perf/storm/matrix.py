@@ -53,7 +53,7 @@ from recd.perf.storm.processes import (
 from recd.perf.storm.settings import POLICY, SETTINGS, STRICT, Setting
 from recd.perf.storm.shims import SHIM_FAULTS, may_preload
 
-MOST: Final = 6
+MOST: Final = 8
 
 KILLS: Final[tuple[Fault, ...]] = (
     Fault("supervisor killed", 1, kill_supervisor, Outcome.DAEMON_DIES, SECOND_MS),
@@ -107,7 +107,7 @@ SIGNALS: Final[tuple[Fault, ...]] = (
     *(Fault(f"{number.name}", 2, send(number), Outcome.DAEMON_ENDS)
       for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)),
     *(Fault(f"{number.name} to every process, {like}", 2, send_to_all(number),
-            Outcome.DAEMON_ENDS)
+            Outcome.DAEMON_ENDS, SECOND_MS)
       for number, like in ((signal.SIGINT, "Ctrl-C"), (signal.SIGHUP, "closed terminal"),
                            (signal.SIGTERM, "shutdown"))),
 )  # fmt: skip
@@ -125,7 +125,7 @@ STALLS: Final[tuple[Fault, ...]] = (
 
 
 def _on_the_bus(name: str, strike: Strike, **more: object) -> Fault:
-    return Fault(name, 4, strike, Outcome.EITHER, rearms=True, weight=3, **more)  # type: ignore[arg-type]
+    return Fault(name, 4, strike, Outcome.EITHER, rearms=True, weight=6, **more)  # type: ignore[arg-type]
 
 
 BUSES: Final[tuple[Fault, ...]] = (
@@ -164,7 +164,7 @@ def _camera_row(
     setting = {"abort": STRICT.name, "optional": POLICY.name}.get(required, "")
     outcome = Outcome.EITHER if required == "abort" else Outcome.GOES_ON
     return Fault(f"{name}, required: {required}", 5, strike, outcome, None, lasts_s, heal,
-                 setting=setting)  # fmt: skip
+                 setting=setting, weight=3)  # fmt: skip
 
 
 def _never_back(required: str) -> Fault:

@@ -78,7 +78,7 @@ def kill_while_saving(subject: StormSubject, draw: Random) -> Made:
 
 def kill_while_arming(subject: StormSubject, draw: Random) -> Made:
     """SIGKILL to an arm's process, the supervisor or everything while the arms are armed."""
-    subject.client.call("disarm", policy="hold")
+    subject.client.call("disarm", policy="release")
     await_true(lambda: subject.motion() == "DISARMED", "the arms to be disarmed", 20)
     whom, after_ms = (
         draw.choice(("arm:main.follower", "arm:main.leader", "supervisor", "all")),

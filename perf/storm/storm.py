@@ -11,7 +11,7 @@ from random import Random
 from recd.config.errors import RecdError
 from recd.daemon.dataset.survey import EpisodeFacts
 from recd.perf.storm.devices import FOLLOWER
-from recd.perf.storm.fault import Fault, Outcome
+from recd.perf.storm.fault import Outcome
 from recd.perf.storm.injection import Draft, Injection, Running
 from recd.perf.storm.invariants import (
     PERIOD_NS,
@@ -30,6 +30,10 @@ from recd.perf.storm.subject import StormSubject, await_true
 from recd.shm.clock import NS_PER_S, now_ns, sleep_until_ns
 
 BACK_WITHIN_S = 90.0
+BEHIND_ROWS = 30
+"""An encoder that is further behind catches up: until then a fault is not over, and no other one
+strikes, lest its loss be that of a busy computer."""
+
 DIED = (Outcome.DAEMON_DIES, Outcome.DAEMON_ENDS)
 
 
@@ -71,6 +75,7 @@ class Storm:
         self._hear()
         draft.losses = self.subject.losses()
         self._more_rows(draw.randint(5, 35))
+        await_true(lambda: self._keeps_up(running), "the encoders to keep up", BACK_WITHIN_S)
         sleep_until_ns(now_ns() + draw.randrange(PERIOD_NS))
         self._strike(draft, draw)
         if self.subject.dead or last or draft.fault.ends_bout or not self._goes_on(draft, draw):
@@ -139,7 +144,7 @@ class Storm:
 
     def _goes_on(self, draft: Draft, draw: Random) -> bool:
         """The episode still runs, everything is back, and this fault is judged as far as it can."""
-        draft.back_s = self._whole_again(draft.fault)
+        draft.back_s = self._whole_again(draft)
         self._more_rows(draw.randint(8, 20) if draft.fault.outcome is Outcome.GOES_ON else 20)
         if self.subject.state() != "RECORDING":
             return False
@@ -158,19 +163,32 @@ class Storm:
                 or self.subject.client.arm(timeout_s=3), "arms", 5,
             )  # fmt: skip
 
-    def _whole_again(self, fault: Fault) -> float | None:
-        """Seconds until nothing is degraded any more while the episode goes on; None when it ended
-        or nothing was seen to be away."""
-        began_ns = now_ns()
+    def _whole_again(self, draft: Draft) -> float | None:
+        """Seconds until nothing is degraded and the encoders have caught up, while the episode goes
+        on; None when it ended or nothing was seen to be away."""
+        running, began_ns = self._running, now_ns()
 
         def whole() -> bool:
-            status = self.subject.client.status()
-            return status["state"] != "RECORDING" or not status["degraded"]
+            degraded = self.subject.client.status()["degraded"]
+            return running is None or (self._keeps_up(running) and not degraded)
 
-        if fault.outcome is not Outcome.GOES_ON or fault.until_end or whole():
+        def ended_or_whole() -> bool:
+            return self.subject.state() != "RECORDING" or whole()
+
+        if draft.fault.outcome is not Outcome.GOES_ON or draft.fault.until_end:
             return None
-        await_true(whole, "nothing to be degraded", BACK_WITHIN_S)
+        if ended_or_whole():
+            return None
+        await_true(ended_or_whole, "nothing to be degraded, no encoder behind", BACK_WITHIN_S)
         return _s(now_ns() - began_ns)
+
+    def _keeps_up(self, running: Running) -> bool:
+        """The rows that all cameras have decided are those that are due; true when it ended."""
+        status = self.subject.client.status()
+        if status["state"] != "RECORDING":
+            return True
+        due = (now_ns() - running.t0_ns) // PERIOD_NS
+        return bool(due - int(status["episode"]["rows"]) <= BEHIND_ROWS)
 
     def _finish(self, draft: Draft, draw: Random) -> None:
         """End the episode, wait until everything is back, look at what came of it."""
@@ -187,7 +205,7 @@ class Storm:
     def _end(self, draft: Draft, running: Running, draw: Random) -> None:
         """Stop the episode if it still runs; wait until it is known what became of it."""
         fault, subject = draft.fault, self.subject
-        draft.back_s = self._whole_again(fault)
+        draft.back_s = self._whole_again(draft)
         if fault.outcome is Outcome.GOES_ON:
             self._more_rows(draw.randint(10, 25))
             if subject.state() != "RECORDING":

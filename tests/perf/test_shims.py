@@ -41,8 +41,10 @@ def subject(tmp_path):
 
 def told(subject, code, *arguments):
     environment = os.environ | dict(subject.variables)
-    done = subprocess.run([sys.executable, "-c", code, *arguments], env=environment, text=True, check=True,
-                          capture_output=True, timeout=60)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], env=environment, text=True, check=True,
+        capture_output=True, timeout=60,
+    )  # fmt: skip
     return int(done.stdout)
 
 

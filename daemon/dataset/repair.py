@@ -53,6 +53,9 @@ from recd.daemon.dataset.verify import check_format
 from recd.daemon.faultpoints import fault_point
 
 HARMFUL = (Effect.LOAD, Effect.READ, Effect.SILENT)
+UNTOLD = "repair_untold.json"
+"""Names a repair until its report was read: one that is killed before that is told by the next."""
+
 FAULT_POINTS = (
     "repair.begin",
     "repair.found",
@@ -107,14 +110,15 @@ def _mended(layout: Layout) -> RepairReport | None:
         return None
     check_folder(layout)
     read_identity(layout)
-    if not (_begun(layout) or looks_broken(layout, read_info(layout.info))):
+    begun = _begun(layout) or _untold(layout)
+    if not (begun or looks_broken(layout, read_info(layout.info))):
         return None
     _refuse_writers(layout)
     make_folders(layout.own)
     fd = lock(layout)
     try:
         ledger = _ledger(layout)
-        begun = _begun(layout)
+        begun = _begun(layout) or _untold(layout)
         journal = Journal(layout.journal)
         try:
             refuse_foreign(layout, roll(layout.root, journal=journal, ledger=ledger))
@@ -137,6 +141,19 @@ def _begun(layout: Layout) -> str:
     """uid of a repair that a kill interrupted, "" for none."""
     pending = _ledger(layout).pending
     return pending.uid if pending and pending.kind == "repair" else ""
+
+
+def _untold(layout: Layout) -> str:
+    """uid of a repair that was killed when all was done but telling of it, "" for none."""
+    note = layout.own / UNTOLD
+    text = note.read_text(encoding="utf-8") if note.exists() else ""
+    # Empty: the power failed before it was synced, and so before anything was repaired.
+    return str(json.loads(text)["uid"]) if text.strip("\0") else ""
+
+
+def was_told(root: Path) -> None:
+    """The operator has read the report: the next run has nothing to tell of this repair."""
+    remove_tree(Layout(root.absolute()).own / UNTOLD)
 
 
 def _told(layout: Layout, uid: str) -> RepairReport | None:
@@ -341,6 +358,7 @@ def _publish(
     reason = work / REASON_FILE
     told = {"uid": uid, "reason": "left broken by lerobot, repaired", **asdict(report)}
     write_json(reason, told)
+    write_json(layout.own / UNTOLD, {"uid": uid})
     moves = swaps(layout, work / "new")
     moves.append(Move(f"{OWN}/{REPAIRING}/new", f"{kept}/before", FOLDER, label="before"))
     for path in _unfinished(layout):
@@ -354,7 +372,7 @@ def _publish(
     entry = {"published": _published(found, ledger), "trashed": []}
     transaction = Transaction("repair", uid, tuple(moves), after, entry)
     written = [path for path in sorted(work.rglob("*")) if not path.is_symlink()]
-    staged = [*written, work, layout.own]
+    staged = [*written, work, layout.own / UNTOLD, layout.own]
     run(layout.root, transaction, journal=journal, ledger=ledger, staged=staged)
     remove_tree(work)
     fault_point("repair.cleaned")

@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 
 from recd.config.errors import DatasetError
 from recd.daemon.dataset.damage import telling
-from recd.daemon.dataset.durable import keep_copy, make_folders, remove_tree, sha256_of, write_json
-from recd.daemon.dataset.edit import swaps
+from recd.daemon.dataset.durable import make_folders, remove_tree, sha256_of, write_json
 from recd.daemon.dataset.edit_rows import renumbered
+from recd.daemon.dataset.exchange import keep_other_meta, swaps
 from recd.daemon.dataset.found import Findings, FoundEpisode, find, looks_broken
 from recd.daemon.dataset.handle import check_folder, lock, read_identity, refuse_foreign
 from recd.daemon.dataset.journal import Journal, read_journal
@@ -256,11 +256,7 @@ def _write(layout: Layout, found: Findings, new: Path) -> None:
             for table in tables:
                 writer.write_table(table)
     fault_point("repair.rows_written")
-    for path in (layout.root / "meta").rglob("*"):  # whatever else lies there goes along
-        name = path.relative_to(layout.root)
-        if path.is_file() and not name.as_posix().startswith("meta/episodes/"):
-            make_folders((new / name).parent)
-            keep_copy(path, new / name)
+    keep_other_meta(layout.root, new)
     schema = found.episodes_schema or episodes_schema(found.info["features"])
     rows = [
         _row(layout, found, episode, number, firsts[number])

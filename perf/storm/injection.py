@@ -10,7 +10,8 @@ from recd.perf.storm.fault import Fault
 class Injection:
     """seed, bout: replay it; place: in its bout. loss_ms: of the running episode; None: nothing was
     running. allowed_ms None: its own outage is what is lost. recover_s: until everything required
-    was back. rows: of its episode."""
+    was back. rows: of its episode. behind_ms: how far the encoders of a busy computer were behind
+    when it struck, which is not counted as its loss."""
 
     seed: int
     bout: int
@@ -28,6 +29,7 @@ class Injection:
     read: tuple[str, ...]
     findings: tuple[str, ...]
     took_s: float = 0.0
+    behind_ms: float = 0.0
 
     @property
     def good(self) -> bool:
@@ -54,6 +56,7 @@ class Draft:
     ended: str = ""
     verdict: str = ""
     took_s: float = 0.0
+    behind_ms: float = 0.0
     finished: bool = False
     read: list[str] = field(default_factory=list)
     findings: list[str] = field(default_factory=list)
@@ -66,6 +69,7 @@ class Draft:
             allowed_ms=self.fault.loss_ms, recover_s=round(self.recover_s, 2), ended=self.ended,
             verdict=self.verdict, read=tuple(dict.fromkeys(self.read)),
             findings=tuple(dict.fromkeys(self.findings)), took_s=round(self.took_s, 1),
+            behind_ms=round(self.behind_ms),
         )  # fmt: skip
 
 

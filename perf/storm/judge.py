@@ -16,12 +16,12 @@ Flags = Mapping[str, np.ndarray[Any, Any]]
 
 def tail_ms(draft: Draft, running: Running, episode: EpisodeFacts) -> float:
     """Milliseconds between the last row and when the episode should have ended: at the fault that
-    ended it, or at the stop."""
+    ended it, or at the stop; less what encoders were behind before it."""
     last_ns = running.t0_ns + episode.length * PERIOD_NS
     died = draft.fault.outcome in (Outcome.DAEMON_DIES, Outcome.SAVED_LATER, Outcome.ENDS)
     by_itself = draft.fault.outcome is Outcome.EITHER and draft.ended not in ("", "stop")
     end_ns = draft.at_ns if died or by_itself or not draft.ended_ns else draft.ended_ns
-    return max(0, end_ns - last_ns) / NS_PER_MS
+    return max(0.0, (end_ns - last_ns) / NS_PER_MS - draft.behind_ms)
 
 
 def ring_loss_ms(before: Mapping[str, int], now: Mapping[str, int]) -> float:

@@ -1,7 +1,7 @@
 """What the daemon under the storm is configured to: a table.
 
-Rings are shorter than the longest stall. The arms are slow, so that a storm tells of faults and not
-of how busy the computer is; and the follower glides to its leader from anywhere (`align_error`), so
+Rings are shorter than the longest stall. Pictures are small and the arms slow, so that a storm tells
+of faults and not of how busy the computer is; and the follower glides to its leader from anywhere (`align_error`), so
 that no storm waits for a simulated hand.
 """
 
@@ -11,6 +11,11 @@ from typing import Final
 
 RESERVE_MB: Final = 20
 COMMON: Final = (
+    *(
+        f"cameras.{name}.{side}"
+        for name in ("front", "wrist")
+        for side in ("width=320", "height=240")
+    ),
     "cameras.front.ring_seconds=3",
     "cameras.wrist.ring_seconds=3",
     "arms.main.rate_hz=100",

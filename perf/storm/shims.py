@@ -65,7 +65,7 @@ def slow_syncs(subject: StormSubject, draw: Random) -> Made:
 
 def slow_writes(subject: StormSubject, draw: Random) -> Made:
     """Every write to the dataset's disk waits, as behind one whose cache is full."""
-    delay_ms = draw.randint(300, 1500)
+    delay_ms = draw.randint(300, 800)
     device = os.stat(subject.dataset).st_dev
     _set(subject.folder, write_delay_ns=delay_ms * NS_PER_MS, device=device)
     return {"write_ms": delay_ms}
@@ -79,8 +79,10 @@ def heal(subject: StormSubject, _: Made) -> None:
 SHIM_FAULTS: Final[tuple[Fault, ...]] = (
     Fault("every sync takes seconds", 6, slow_syncs, Outcome.GOES_ON, lasts_s=(4.0, 7.0),
           heal=heal),
-    Fault("every write takes seconds", 6, slow_writes, Outcome.GOES_ON, lasts_s=(2.0, 4.0),
-          heal=heal),
+    Fault("every write waits, for less than the rings hold", 6, slow_writes, Outcome.GOES_ON,
+          lasts_s=(0.5, 1.5), heal=heal),
+    Fault("every write waits, for longer than that", 6, slow_writes, Outcome.GOES_ON, None,
+          lasts_s=(4.0, 6.0), heal=heal),
     Fault("wall clock an hour ahead", 8, step_wall(HOUR_NS), Outcome.GOES_ON,
           lasts_s=(1.0, 2.0), heal=heal, until_end=True),
     Fault("wall clock an hour back", 8, step_wall(-HOUR_NS), Outcome.GOES_ON,

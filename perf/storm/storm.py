@@ -27,12 +27,14 @@ from recd.perf.storm.judge import outage_ms, ring_loss_ms, tail_ms, too_much
 from recd.perf.storm.matrix import Bout
 from recd.perf.storm.readings import of_reply, of_status, of_verdict, silence, worth_reading
 from recd.perf.storm.subject import StormSubject, await_true
-from recd.shm.clock import NS_PER_S, now_ns, sleep_until_ns
+from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns, sleep_until_ns
 
 BACK_WITHIN_S = 90.0
-BEHIND_ROWS = 30
-"""An encoder that is further behind catches up: until then a fault is not over, and no other one
-strikes, lest its loss be that of a busy computer."""
+USUAL_ROWS = 30
+"""Rows that are told late anyway. An encoder that is further behind catches up: until then a fault
+is not over; the next one waits for it, lest its loss be that of a busy computer."""
+
+KEEPS_UP_WITHIN_S = 15.0
 
 DIED = (Outcome.DAEMON_DIES, Outcome.DAEMON_ENDS)
 
@@ -75,7 +77,9 @@ class Storm:
         self._hear()
         draft.losses = self.subject.losses()
         self._more_rows(draw.randint(5, 35))
-        await_true(lambda: self._keeps_up(running), "the encoders to keep up", BACK_WITHIN_S)
+        with suppress(RecdError):  # a computer too busy for that: noted in `behind_ms`
+            await_true(lambda: not self._behind_rows(running), "the encoders", KEEPS_UP_WITHIN_S)
+        draft.behind_ms = self._behind_rows(running) * PERIOD_NS / NS_PER_MS
         sleep_until_ns(now_ns() + draw.randrange(PERIOD_NS))
         self._strike(draft, draw)
         if self.subject.dead or last or draft.fault.ends_bout or not self._goes_on(draft, draw):
@@ -170,7 +174,7 @@ class Storm:
 
         def whole() -> bool:
             degraded = self.subject.client.status()["degraded"]
-            return running is None or (self._keeps_up(running) and not degraded)
+            return running is None or not (degraded or self._behind_rows(running))
 
         def ended_or_whole() -> bool:
             return self.subject.state() != "RECORDING" or whole()
@@ -182,13 +186,13 @@ class Storm:
         await_true(ended_or_whole, "nothing to be degraded, no encoder behind", BACK_WITHIN_S)
         return _s(now_ns() - began_ns)
 
-    def _keeps_up(self, running: Running) -> bool:
-        """The rows that all cameras have decided are those that are due; true when it ended."""
+    def _behind_rows(self, running: Running) -> int:
+        """Rows that are due and not decided by all cameras, beyond what is usual; 0 at its end."""
         status = self.subject.client.status()
         if status["state"] != "RECORDING":
-            return True
+            return 0
         due = (now_ns() - running.t0_ns) // PERIOD_NS
-        return bool(due - int(status["episode"]["rows"]) <= BEHIND_ROWS)
+        return max(0, due - int(status["episode"]["rows"]) - USUAL_ROWS)
 
     def _finish(self, draft: Draft, draw: Random) -> None:
         """End the episode, wait until everything is back, look at what came of it."""
@@ -227,6 +231,7 @@ class Storm:
             if not (subject.dead or fault.outcome is Outcome.SAVED_LATER):
                 running.reply = self._settled(running.uid)
         self._note_saved(draft, running)
+        draft.read += self._hear()
         if fault.heal is not None and fault.until_end:
             draft.healed_ns = now_ns()
             fault.heal(subject, draft.made)

@@ -13,6 +13,7 @@ from recd.config.load import load_robot, preset_names
 from recd.perf import budgets, report, result
 from recd.perf.scenario import SOURCES, Scenario, like_peer
 from recd.perf.spine import Plan, measure
+from recd.perf.storm import commands
 
 EXIT_OVER_BUDGET = 3
 LEAST_COLUMNS = 110
@@ -159,65 +160,8 @@ def check_budgets(config: tuple[str, ...]) -> int:
     return 0
 
 
-@perf.command("storm")
-@click.option("--seed", type=int, default=1, show_default=True)
-@click.option("--faults", "count", type=click.IntRange(1, 100_000), default=60, show_default=True,
-              help="At least so many, in whole decks.")  # fmt: skip
-@click.option("--first", type=click.IntRange(0), default=0, show_default=True,
-              help="Skip the bouts before this number.")  # fmt: skip
-@click.option("--bout", "one", type=click.IntRange(0), default=None, help="Only this bout.")
-@click.option("--only", multiple=True, help="Only faults whose name contains this.")
-@click.option("--disk/--no-disk", default=None, help="Faults of the disk too; default: as root.")
-@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False),
-              help="Where the faults go, one JSON line each, appended.")  # fmt: skip
-@click.option("-d", "--directory", type=click.Path(path_type=Path, file_okay=False),
-              help="Keep datasets and logs of failed chapters here.")  # fmt: skip
-def storm(seed: int, count: int, first: int, one: int | None, only: tuple[str, ...],
-          disk: bool | None, output: Path | None, directory: Path | None) -> int:  # fmt: skip
-    """Let faults happen to the real daemon, up to six in one episode, and check everything.
-
-    A failing bout is run again by its seed and number: --seed S --bout N (with the same --only).
-    Exit codes: 0 all invariants held, 3 one did not.
-    """
-    from recd.perf.storm.disks import may_mount
-    from recd.perf.storm.matrix import draw_bouts, possible_faults
-    from recd.perf.storm.report import append
-    from recd.perf.storm.runner import run_storm
-
-    with_disk = not may_mount() if disk is None else disk
-    table = possible_faults(disk=with_disk)
-    table = tuple(f for f in table if not only or any(word in f.name for word in only))
-    if not table:
-        raise RecdError(f"--only {only}: no fault has such a name", code="config")
-    bouts = draw_bouts(table, seed=seed, count=count, bouts=0 if one is None else one + 1)
-    bouts = bouts[first:] if one is None else [bouts[one]]
-    folder = directory or Path(tempfile.mkdtemp(prefix="recd-storm-data-"))
-    told = run_storm(
-        bouts, seed=seed, folder=folder.absolute(), disk=with_disk, say=click.echo,
-        done=lambda injection: append(output, injection) if output else None,
-    )  # fmt: skip
-    failed = sorted({injection.bout for injection in told if not injection.good})
-    if directory is None and not failed:
-        shutil.rmtree(folder, ignore_errors=True)
-    click.echo(f"{len(told)} faults, findings in bouts: {failed or 'none'}")
-    return EXIT_OVER_BUDGET if failed else 0
-
-
-@perf.command("storm-table")
-@click.argument("paths", nargs=-1, required=True,
-                type=click.Path(path_type=Path, exists=True, dir_okay=False))  # fmt: skip
-@click.option("--into", type=click.Path(path_type=Path, exists=True, dir_okay=False),
-              help="Replace the table in this file instead of printing it.")  # fmt: skip
-def storm_table(paths: tuple[Path, ...], into: Path | None) -> int:
-    """Make the table of docs/reliability.md from result files of storms."""
-    from recd.perf.storm.report import load, put_into, table
-
-    text = table(load(paths))
-    if into is None:
-        click.echo(text)
-    else:
-        put_into(into, text)
-    return 0
+for command in commands.COMMANDS:
+    perf.add_command(command)
 
 
 def main() -> int:

@@ -1,7 +1,7 @@
 /* Preload library of the storm: a wall clock that steps, syncs and writes that take long, for the
- * processes that it is loaded into and for nobody else. RECD_STORM_SHIM names a file of four int64:
+ * processes that it is loaded into and for nobody else. RECD_STORM_SHIM names a file of five int64:
  * what is added to CLOCK_REALTIME, what every sync waits, and every write to a regular file, in ns;
- * and the device (st_dev) whose files these are. Monotonic clocks stay. */
+ * the device (st_dev) whose files these are; and whether syncs are left out. Monotonic clocks stay. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -17,7 +17,7 @@
 #define NS_PER_S 1000000000LL
 
 struct control {
-    volatile int64_t wall_step_ns, sync_delay_ns, write_delay_ns, device;
+    volatile int64_t wall_step_ns, sync_delay_ns, write_delay_ns, device, no_sync;
 };
 
 static struct control nothing;
@@ -73,12 +73,12 @@ static void wait_for(int64_t ns) {
 
 int fsync(int fd) {
     wait_for(control->sync_delay_ns);
-    return real_fsync(fd);
+    return control->no_sync ? 0 : real_fsync(fd);
 }
 
 int fdatasync(int fd) {
     wait_for(control->sync_delay_ns);
-    return real_fdatasync(fd);
+    return control->no_sync ? 0 : real_fdatasync(fd);
 }
 
 static void wait_if_file(int fd) {

@@ -17,7 +17,7 @@ from recd.shm.clock import NS_PER_MS, NS_PER_S
 
 SOURCE: Final = Path(__file__).with_name("shim.c")
 CONTROL: Final = "shim.control"
-_ALL: Final = struct.Struct("=qqqq")
+_ALL: Final = struct.Struct("=qqqqq")
 HOUR_NS: Final = 3600 * NS_PER_S
 
 
@@ -36,14 +36,20 @@ def preloaded(folder: Path) -> Mapping[str, str]:
 def _set(
     folder: Path, *, wall_step_ns: int = 0, sync_delay_ns: int = 0, write_delay_ns: int = 0,
     device: int = 0,
+    no_sync: bool = False,
 ) -> None:  # fmt: skip
     """In place: the daemon has the file mapped."""
     folder.mkdir(parents=True, exist_ok=True)
     fd = os.open(folder / CONTROL, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
     try:
-        os.pwrite(fd, _ALL.pack(wall_step_ns, sync_delay_ns, write_delay_ns, device), 0)
+        os.pwrite(fd, _ALL.pack(wall_step_ns, sync_delay_ns, write_delay_ns, device, no_sync), 0)
     finally:
         os.close(fd)
+
+
+def leave_out_syncs(folder: Path, *, out: bool) -> None:
+    """Whether the daemon's syncs return at once, with nothing on the disk; for measurements."""
+    _set(folder, no_sync=out)
 
 
 def step_wall(step_ns: int) -> Callable[[StormSubject, Random], Made]:

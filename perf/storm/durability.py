@@ -43,8 +43,8 @@ def measure_durability(folder: Path, *, seconds: float, pairs: int) -> Iterator[
         finally:
             subject.destroy()
     for synced, name in ((True, "with syncs"), (False, "without")):
-        yield f"{name}: CPU {_spread(cpu[synced])} % of a core while recording; "
-        yield f"{name}: stop to durable {_spread(durable[synced])} ms"
+        yield f"{name}: CPU while recording, percent of a core: {_spread(cpu[synced])}"
+        yield f"{name}: stop to durable, ms: {_spread(durable[synced])}"
 
 
 def _episode(subject: StormSubject, seconds: float) -> tuple[float, float]:

@@ -21,6 +21,10 @@ from recd.perf.storm.subject import StormSubject, await_true
 
 SIZE_MB = 600
 BALLAST = "ballast"
+DURABLE_MS: Final = 1500.0
+"""What came after the last durable second: a second, what the encoders hold, and the sync that was
+under way. No unsynced byte outlives this fault, as in a power cut."""
+
 EXT4_ERRORS: Final = Path("/sys/fs/ext4")
 
 
@@ -153,7 +157,7 @@ DISK_FAULTS: Final[tuple[Fault, ...]] = (
           lasts_s=(1.0, 3.0), heal=put_back, reads=("dataset", "No such file", "folder")),
 )  # fmt: skip
 BREAK_FAULTS: Final[tuple[Fault, ...]] = (
-    Fault("file system turns read-only", 6, read_only, Outcome.SAVED_LATER, SECOND_MS,
+    Fault("file system turns read-only", 6, read_only, Outcome.SAVED_LATER, DURABLE_MS,
           lasts_s=(2.0, 4.0), heal=check_and_mount_again, until_end=True,
           reads=("ead-only", "EROFS", "disk")),
 )  # fmt: skip

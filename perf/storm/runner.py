@@ -91,6 +91,8 @@ def _close(subject: StormSubject) -> list[str]:
         tree = subject.tree()
         subject.end()
         findings = left_behind(tree, subject.directory)
+    if not subject.dataset.exists():
+        return [*findings, "the dataset is not there"]
     return findings + inspect_all(subject.dataset)
 
 

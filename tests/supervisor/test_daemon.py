@@ -54,7 +54,7 @@ def test_a_terminal_that_signals_every_process_ends_them_in_order_with_the_episo
     assert daemon.end(number) == 0
     assert f"saved {uid}" in daemon.committed
     assert "restarts" not in daemon.said
-    assert "killed by" not in daemon.said
+    assert f"killed by {number.name}" not in daemon.said
 
 
 def test_shutdown_replies_when_all_workers_have_ended(daemon: Daemon) -> None:

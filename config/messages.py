@@ -250,7 +250,7 @@ COMMANDS: Final[dict[str, Command]] = {
         Command("plan.detach", "operate", "Leave the plan on purpose; it goes on.", {
             "client": Arg("text", "name of the client", required=True),
         }),
-        Command("reset", "operate", "Leave FAULT: start again what was given up."),
+        Command("reset", "operate", "Start again what was given up, and leave FAULT."),
         Command("shm", "observe", "Rings and cells: fill, readers, losses."),
         Command("snapshot", "observe", "The newest picture of a camera, as a file.", {
             "camera": Arg("name", "one camera; all when left out"),

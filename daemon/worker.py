@@ -308,7 +308,9 @@ def main(argv: list[str] | None = None) -> int:
     link = Link.from_fd(spec.link_fd)
     ctx = WorkerContext(spec, link)
     signal.signal(signal.SIGTERM, lambda *_: ctx.stop())
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for the supervisor
+    # A terminal's Ctrl-C, and the hang-up of a session that ends, are for the supervisor.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     run: Callable[[WorkerContext], int]
     try:
         run = importlib.import_module(spec.module or KINDS[spec.kind]).run

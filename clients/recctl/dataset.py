@@ -78,7 +78,7 @@ def recover(output: Output, root: Path, set_aside: bool) -> int:
     Exit code 0: nothing was lost; 3: something was lost; 1: nothing could be recovered.
     """
     from recd.daemon.dataset import DatasetStore
-    from recd.daemon.dataset.repair import repair
+    from recd.daemon.dataset.repair import repair, was_told
 
     repaired = repair(root)
     with DatasetStore.open(root, set_aside=set_aside) as store:
@@ -96,6 +96,8 @@ def recover(output: Output, root: Path, set_aside: bool) -> int:
         "exit_code": code,
     }
     output.show(told, _recovered)
+    if repaired is not None:
+        was_told(root)
     return code
 
 

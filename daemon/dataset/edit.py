@@ -32,7 +32,7 @@ from recd.daemon.dataset.durable import (
 )
 from recd.daemon.dataset.edit_rows import Change, Row, new_numbers, write_episodes, write_rows
 from recd.daemon.dataset.edit_videos import VideoEdit, edit_videos
-from recd.daemon.dataset.exchange import make_view, tree_digest
+from recd.daemon.dataset.exchange import keep_other_meta, swaps
 from recd.daemon.dataset.handle import Handle, refresh
 from recd.daemon.dataset.layout import INFO, OWN, STATS, TASKS, Layout, episodes_name
 from recd.daemon.dataset.ledger import LedgerEntry, Move, Transaction
@@ -48,9 +48,6 @@ from recd.daemon.faultpoints import fault_point
 from recd.shm import clock
 
 EDITING = "editing"
-SHOWN = ("data", "meta")
-"""Folders of a dataset that a loader must see both old or both new."""
-
 STEPS = (
     "begin",
     "videos_written",
@@ -216,11 +213,7 @@ def _write(handle: Handle, edit: _Edit, *, aside: Any) -> None:
     root, work, change = handle.root, edit.new, edit.change
     write_rows(root, work, edit.rows, change, aside=aside)
     fault_point(f"{edit.kind}.rows_written")
-    for path in (root / "meta").rglob("*"):  # whatever else lies there goes along
-        name = path.relative_to(root)
-        if path.is_file() and not name.as_posix().startswith("meta/episodes/"):
-            make_folders((work / name).parent)
-            keep_copy(path, work / name)
+    keep_other_meta(root, edit.new)
     write_episodes(root, work, edit.rows, change)
     if change.texts != handle.state.tasks:
         remove_tree(work / TASKS)
@@ -306,28 +299,6 @@ def _exchanges(handle: Handle, edit: _Edit) -> list[Move]:
         digest = sha256_of(edit.work / name)
         moves.append(Move(layout.relative(edit.work / name), name, digest=digest, label="video"))
     return [*moves, *swaps(layout, edit.new)]
-
-
-def swaps(layout: Layout, new: Path) -> list[Move]:
-    """The move that lets `data` and `meta` change places with those of `new` in one instant.
-
-    Where the file system knows no links it is two, one after the other.
-    """
-    root, source = layout.root, layout.relative(new)
-    if make_view(root, new, SHOWN):
-        digest, before = tree_digest(new, SHOWN), tree_digest(root, SHOWN)
-        return [Move(source, "", digest, before=before, label="dataset", swap=True, names=SHOWN)]
-    return [
-        Move(
-            f"{source}/{name}",
-            name,
-            digest=tree_digest(new / name),
-            before=tree_digest(root / name),
-            label="dataset",
-            swap=True,
-        )
-        for name in SHOWN
-    ]
 
 
 def _departures(handle: Handle, edit: _Edit, entries: Sequence[LedgerEntry]) -> list[Move]:

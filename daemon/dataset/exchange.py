@@ -13,10 +13,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from recd.config.errors import DatasetError
-from recd.daemon.dataset.durable import make_folders, remove_tree, sync_all
+from recd.daemon.dataset.durable import keep_copy, make_folders, remove_tree, sync_all
+from recd.daemon.dataset.layout import Layout
+from recd.daemon.dataset.ledger import Move
 
 AT_FDCWD = -100
 RENAME_EXCHANGE = 2
+SHOWN = ("data", "meta")
+"""Folders of a dataset that a loader must see both old or both new."""
+
 VIEW = "view"
 """Folder beside the new one; holds the links before and after, and the old folders in between."""
 
@@ -142,3 +147,34 @@ def settle(root: Path, new: Path, names: Sequence[str], passing: Passing) -> Non
         passing(f"settled.{name}")
     if view.is_dir():
         sync_all([root, view])
+
+
+def keep_other_meta(root: Path, new: Path) -> None:
+    """All of `meta` but the table of episodes, into `new` as it is."""
+    for path in (root / "meta").rglob("*"):
+        name = path.relative_to(root)
+        if path.is_file() and not name.as_posix().startswith("meta/episodes/"):
+            make_folders((new / name).parent)
+            keep_copy(path, new / name)
+
+
+def swaps(layout: Layout, new: Path) -> list[Move]:
+    """The move that lets `data` and `meta` change places with those of `new` in one instant.
+
+    Where the file system knows no links it is two, one after the other.
+    """
+    root, source = layout.root, layout.relative(new)
+    if make_view(root, new, SHOWN):
+        digest, before = tree_digest(new, SHOWN), tree_digest(root, SHOWN)
+        return [Move(source, "", digest, before=before, label="dataset", swap=True, names=SHOWN)]
+    return [
+        Move(
+            f"{source}/{name}",
+            name,
+            digest=tree_digest(new / name),
+            before=tree_digest(root / name),
+            label="dataset",
+            swap=True,
+        )
+        for name in SHOWN
+    ]

@@ -1,8 +1,8 @@
 """Many small files become few, as LeRobot would have written them, without decoding.
 
-Atomic: new mp4s come in beside the old ones, then the data folder and the episodes folder are each
-exchanged in one step; at every kill point LeRobot loads the same episodes. Needs as much free
-space as the dataset takes.
+Atomic: new mp4s come in beside the old ones, then `data` and `meta` change places with the new ones
+in one instant; at every kill point LeRobot loads the same episodes. Needs as much free space as the
+dataset takes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,8 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recd.config.errors import DatasetError
-from recd.daemon.dataset.durable import free_bytes, make_folders, remove_tree, sha256_of
-from recd.daemon.dataset.exchange import tree_digest
+from recd.daemon.dataset.durable import (
+    free_bytes,
+    make_folders,
+    remove_tree,
+    sha256_of,
+)
+from recd.daemon.dataset.exchange import keep_other_meta, swaps
 from recd.daemon.dataset.handle import Handle, refresh
 from recd.daemon.dataset.layout import (
     FIRST,
@@ -38,6 +43,9 @@ from recd.daemon.dataset.verify import fingerprints
 from recd.daemon.faultpoints import fault_point
 
 PACKING = "packing"
+NEW = "new"
+"""Folder inside that holds `data` and `meta` as they will be."""
+
 FAULT_POINTS = (
     "pack.begin",
     "pack.videos_written",
@@ -47,8 +55,12 @@ FAULT_POINTS = (
     "pack.synced",
     "pack.prepared",
     "pack.moved.video",
-    "pack.moved.data",
-    "pack.moved.episodes",
+    "pack.linked.data",
+    "pack.linked.meta",
+    "pack.exchanged",
+    "pack.settled.data",
+    "pack.settled.meta",
+    "pack.moved.dataset",
     "pack.moved.old",
     "pack.folders_synced",
     "pack.done",
@@ -100,10 +112,11 @@ def pack(handle: Handle) -> PackReport:
     if plan is None:
         return PackReport(False, 0, 0, 0, 0, 0)
     need_space(handle)
-    make_folders(own)
+    new = own / NEW
+    make_folders(new)
     _write_videos(handle, plan, own)
     fault_point("pack.videos_written")
-    data_places = _write_data(handle, own)
+    data_places = _write_data(handle, new)
     fault_point("pack.data_written")
     data_after = len(set(data_places))
     if (plan.data_before, plan.videos_before, plan.episodes_before) == (
@@ -113,13 +126,14 @@ def pack(handle: Handle) -> PackReport:
     ):
         remove_tree(own)
         return _report(plan, data_after, changed=False)
-    _write_episodes(handle, plan, own, data_places)
+    _write_meta(handle, plan, new, data_places)
     fault_point("pack.episodes_written")
-    _verify(handle, own)
+    _verify(handle, new)
     fault_point("pack.verified")
     transaction = _transaction(handle, plan, own)
     handle.stale = True
-    staged = [*sorted(own.rglob("*")), own, handle.layout.own]
+    written = [path for path in sorted(own.rglob("*")) if not path.is_symlink()]
+    staged = [*written, own, handle.layout.own]
     run(root, transaction, journal=handle.journal, ledger=handle.ledger, staged=staged)
     clean(handle)
     refresh(handle)
@@ -212,7 +226,7 @@ def episode_tables(paths: Sequence[Path], schema: pa.Schema) -> Iterator[pa.Tabl
         yield pa.concat_tables(held)
 
 
-def _write_data(handle: Handle, own: Path) -> list[FileIndex]:
+def _write_data(handle: Handle, new: Path) -> list[FileIndex]:
     """Write packed data files; returns the file of each episode."""
     paths = list(files_of_kind(handle.root, "data", ".parquet").values())
     assert handle.state.info is not None
@@ -224,11 +238,11 @@ def _write_data(handle: Handle, own: Path) -> list[FileIndex]:
     places: list[FileIndex] = []
     index, writer = FIRST, None
     for table in episode_tables(paths, schema):
-        path = own / data_name(index)
+        path = new / data_name(index)
         if writer is not None and path.stat().st_size + table.nbytes >= limit:
             writer.close()
             index, writer = index.next(handle.state.files_per_chunk), None
-            path = own / data_name(index)
+            path = new / data_name(index)
         if writer is None:
             make_folders(path.parent)
             writer = pq.ParquetWriter(path, schema, compression="snappy", use_dictionary=True)
@@ -239,7 +253,9 @@ def _write_data(handle: Handle, own: Path) -> list[FileIndex]:
     return places
 
 
-def _write_episodes(handle: Handle, plan: _Plan, own: Path, places: Sequence[FileIndex]) -> None:
+def _write_meta(handle: Handle, plan: _Plan, new: Path, places: Sequence[FileIndex]) -> None:
+    """One table of the episodes; whatever else lies in `meta` goes along."""
+    keep_other_meta(handle.root, new)
     count = plan.table.num_rows
     columns: dict[str, list[Any]] = {
         "data/chunk_index": [place.chunk for place in places],
@@ -249,19 +265,19 @@ def _write_episodes(handle: Handle, plan: _Plan, own: Path, places: Sequence[Fil
     }
     for key, targets in plan.targets.items():
         names = ("chunk_index", "file_index", "from_timestamp", "to_timestamp")
-        new: dict[str, list[Any]] = {f"videos/{key}/{name}": [None] * count for name in names}
+        places_of: dict[str, list[Any]] = {f"videos/{key}/{name}": [None] * count for name in names}
         for target, index in zip(targets, plan.index[key], strict=True):
             for episode, first, length in target.starts():
                 start, end = first / handle.schema.fps, (first + length) / handle.schema.fps
                 for name, value in zip(names, (*_pair(index), start, end), strict=True):
-                    new[f"videos/{key}/{name}"][episode] = value
-        columns |= new
+                    places_of[f"videos/{key}/{name}"][episode] = value
+        columns |= places_of
     table = plan.table
     for name, values in columns.items():
         place = table.column_names.index(name)
         column = pa.array(values, table.schema.field(name).type)
         table = table.set_column(place, table.schema.field(name), column)
-    path = own / episodes_name(FIRST)
+    path = new / episodes_name(FIRST)
     make_folders(path.parent)
     write_table(path, table.combine_chunks())
 
@@ -270,9 +286,9 @@ def _pair(index: FileIndex) -> tuple[int, int]:
     return index.chunk, index.file
 
 
-def _verify(handle: Handle, own: Path) -> None:
+def _verify(handle: Handle, new: Path) -> None:
     """The packed rows are the same rows in the same order."""
-    if fingerprints(own) != fingerprints(handle.root):
+    if fingerprints(new) != fingerprints(handle.root):
         raise DatasetError(
             f"{handle.root}: the packed rows differ from the present ones; nothing was changed",
             mend="Run `recctl verify` on it.",
@@ -287,18 +303,7 @@ def _transaction(handle: Handle, plan: _Plan, own: Path) -> Transaction:
             name = video_name(key, place)
             digest = sha256_of(own / name)
             moves.append(Move(layout.relative(own / name), name, digest=digest, label="video"))
-    for name, label in (("data", "data"), ("meta/episodes", "episodes")):
-        source = own / name
-        moves.append(
-            Move(
-                layout.relative(source),
-                name,
-                digest=tree_digest(source),
-                before=tree_digest(root / name),
-                label=label,
-                swap=True,
-            )
-        )
+    moves += swaps(layout, own / NEW)
     for targets in plan.targets.values():
         for target in targets:
             for old in target.sources:
@@ -310,5 +315,5 @@ def _transaction(handle: Handle, plan: _Plan, own: Path) -> Transaction:
         moves.append(Move(f"{OWN}/undo", away, digest=FOLDER, label="old"))
     episodes = episodes_name(FIRST)
     after = {name: digest_of(root / name) for name in (INFO, STATS, TASKS)}
-    after[episodes] = digest_of(own / episodes)
+    after[episodes] = digest_of(own / NEW / episodes)
     return Transaction("pack", "", tuple(moves), after, {})

@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 
 from recd.config.errors import DatasetError
 from recd.daemon.dataset.damage import telling
-from recd.daemon.dataset.durable import keep_copy, make_folders, remove_tree, sha256_of, write_json
-from recd.daemon.dataset.edit import swaps
+from recd.daemon.dataset.durable import make_folders, remove_tree, sha256_of, write_json
 from recd.daemon.dataset.edit_rows import renumbered
+from recd.daemon.dataset.exchange import keep_other_meta, swaps
 from recd.daemon.dataset.found import Findings, FoundEpisode, find, looks_broken
 from recd.daemon.dataset.handle import check_folder, lock, read_identity, refuse_foreign
 from recd.daemon.dataset.journal import Journal, read_journal
@@ -53,6 +53,9 @@ from recd.daemon.dataset.verify import check_format
 from recd.daemon.faultpoints import fault_point
 
 HARMFUL = (Effect.LOAD, Effect.READ, Effect.SILENT)
+UNTOLD = "repair_untold.json"
+"""Names a repair until its report was read: one that is killed before that is told by the next."""
+
 FAULT_POINTS = (
     "repair.begin",
     "repair.found",
@@ -107,14 +110,15 @@ def _mended(layout: Layout) -> RepairReport | None:
         return None
     check_folder(layout)
     read_identity(layout)
-    if not (_begun(layout) or looks_broken(layout, read_info(layout.info))):
+    begun = _begun(layout) or _untold(layout)
+    if not (begun or looks_broken(layout, read_info(layout.info))):
         return None
     _refuse_writers(layout)
     make_folders(layout.own)
     fd = lock(layout)
     try:
         ledger = _ledger(layout)
-        begun = _begun(layout)
+        begun = _begun(layout) or _untold(layout)
         journal = Journal(layout.journal)
         try:
             refuse_foreign(layout, roll(layout.root, journal=journal, ledger=ledger))
@@ -137,6 +141,19 @@ def _begun(layout: Layout) -> str:
     """uid of a repair that a kill interrupted, "" for none."""
     pending = _ledger(layout).pending
     return pending.uid if pending and pending.kind == "repair" else ""
+
+
+def _untold(layout: Layout) -> str:
+    """uid of a repair that was killed when all was done but telling of it, "" for none."""
+    note = layout.own / UNTOLD
+    text = note.read_text(encoding="utf-8") if note.exists() else ""
+    # Empty: the power failed before it was synced, and so before anything was repaired.
+    return str(json.loads(text)["uid"]) if text.strip("\0") else ""
+
+
+def was_told(root: Path) -> None:
+    """The operator has read the report: the next run has nothing to tell of this repair."""
+    remove_tree(Layout(root.absolute()).own / UNTOLD)
 
 
 def _told(layout: Layout, uid: str) -> RepairReport | None:
@@ -239,11 +256,7 @@ def _write(layout: Layout, found: Findings, new: Path) -> None:
             for table in tables:
                 writer.write_table(table)
     fault_point("repair.rows_written")
-    for path in (layout.root / "meta").rglob("*"):  # whatever else lies there goes along
-        name = path.relative_to(layout.root)
-        if path.is_file() and not name.as_posix().startswith("meta/episodes/"):
-            make_folders((new / name).parent)
-            keep_copy(path, new / name)
+    keep_other_meta(layout.root, new)
     schema = found.episodes_schema or episodes_schema(found.info["features"])
     rows = [
         _row(layout, found, episode, number, firsts[number])
@@ -341,6 +354,7 @@ def _publish(
     reason = work / REASON_FILE
     told = {"uid": uid, "reason": "left broken by lerobot, repaired", **asdict(report)}
     write_json(reason, told)
+    write_json(layout.own / UNTOLD, {"uid": uid})
     moves = swaps(layout, work / "new")
     moves.append(Move(f"{OWN}/{REPAIRING}/new", f"{kept}/before", FOLDER, label="before"))
     for path in _unfinished(layout):
@@ -354,7 +368,7 @@ def _publish(
     entry = {"published": _published(found, ledger), "trashed": []}
     transaction = Transaction("repair", uid, tuple(moves), after, entry)
     written = [path for path in sorted(work.rglob("*")) if not path.is_symlink()]
-    staged = [*written, work, layout.own]
+    staged = [*written, work, layout.own / UNTOLD, layout.own]
     run(layout.root, transaction, journal=journal, ledger=ledger, staged=staged)
     remove_tree(work)
     fault_point("repair.cleaned")

@@ -297,8 +297,10 @@ class Commands:
 
     def _reset(self, args: Args, now: int) -> Outcome:
         del args, now
-        self._s.recording.reset()
-        self._s.fleet.revive()
+        recording, revived = self._s.recording, self._s.fleet.revive()
+        # What nobody requires is given up without a fault, and comes back in any state.
+        if recording.session.state is State.FAULT or not revived:
+            recording.reset()
         return {"state": self._s.recording.session.state.value}
 
     # --- motion ----------------------------------------------------------------------------

@@ -234,11 +234,12 @@ class Fleet:
             seat.replacing = True
             self._terminate(seat, seat.child, now_ns())
 
-    def revive(self) -> None:
-        """Forget what was given up: every process may start again, with a fresh window."""
-        for seat in self.seats.values():
-            if seat.phase is Phase.GIVEN_UP:
-                seat.phase, seat.history, seat.not_before_ns = Phase.WAITING, NO_RESTARTS, 0
+    def revive(self) -> list[str]:
+        """Forget what was given up: every process may start again, with a fresh window; names."""
+        lost = [seat for seat in self.seats.values() if seat.phase is Phase.GIVEN_UP]
+        for seat in lost:
+            seat.phase, seat.history, seat.not_before_ns = Phase.WAITING, NO_RESTARTS, 0
+        return [seat.row.name for seat in lost]
 
     # --- listening and reaping ------------------------------------------------------------
 

@@ -1,10 +1,12 @@
 """What must hold after every fault, whatever it was. Reads the dataset as a stranger does.
 
-`inspect` looks at the dataset and the episodes that came since the last look; `left_behind` looks
-for processes, sockets and memory of a daemon that has ended; `goal_jumps` at the servo log.
+`inspect` looks at what is in the dataset and at every picture of the episodes that came since the
+last look; `inspect_all` at the whole dataset; `left_behind` for processes and sockets of a daemon
+that has ended; `goal_jumps` at the servo log.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -57,12 +59,10 @@ class Inspection:
 
 
 def inspect(root: Path, saved: Mapping[str, int], known: Iterable[str]) -> Inspection:
-    """Check the dataset: saved: uid -> rows of every episode that was reported saved; known: uids
-    of which the pictures were looked at before."""
-    report = verify_dataset(root, decode=False)
-    findings = [f"verify: {found}" for found in report.findings if found.bad]
+    """Check what came since the last look, and that nothing is gone: saved: uid -> rows of every
+    episode that was reported saved; known: uids of which the pictures were looked at before."""
     episodes = survey(root)
-    findings += _numbering(episodes, report.episodes)
+    findings = _numbering(episodes, len(episodes))
     there = {episode.uid: episode.length for episode in episodes}
     findings += [
         f"saved episode {uid} is gone" if uid not in there
@@ -74,6 +74,13 @@ def inspect(root: Path, saved: Mapping[str, int], known: Iterable[str]) -> Inspe
     for episode in new:
         findings += _pictures(root, episode)
     return Inspection(tuple(findings), new)
+
+
+def inspect_all(root: Path) -> list[str]:
+    """Everything that `recctl verify` looks at, every picture decoded."""
+    report = verify_dataset(root, decode=True)
+    findings = [f"verify: {found}" for found in report.findings if found.bad]
+    return findings + _numbering(survey(root), report.episodes)
 
 
 def _numbering(episodes: Sequence[EpisodeFacts], told: int) -> list[str]:
@@ -112,15 +119,14 @@ def _just_frozen(flags: np.ndarray[Any, Any], row: int) -> bool:
     return bool((flags[row : row + UNTIL_FROZEN] & TickFlag.FROZEN).any())
 
 
-def rows_without_picture(root: Path, episode: EpisodeFacts) -> dict[str, int]:
-    """Camera -> rows that show no frame of their own although one was due."""
+def rows_without_picture(root: Path, episode: EpisodeFacts) -> dict[str, np.ndarray[Any, Any]]:
+    """Camera -> bool [rows]: the row shows no frame of its own although one was due."""
     stored = StoredEpisode(root, episode.uid, episode.episode_index)
-    told = {}
-    for camera in CAMERAS:
-        flags = stored.tick_log(camera)["flags"][: episode.length]
-        without = (flags & (TickFlag.MISSING | TickFlag.CORRUPT)) != 0
-        told[camera] = int(without.sum())
-    return told
+    none = TickFlag.MISSING | TickFlag.CORRUPT
+    return {
+        camera: (stored.tick_log(camera)["flags"][: episode.length] & none) != 0
+        for camera in CAMERAS
+    }
 
 
 def staging_left(root: Path) -> list[str]:
@@ -129,17 +135,20 @@ def staging_left(root: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
 
+def living(tree: Iterable[psutil.Process]) -> list[str]:
+    """Processes that live on."""
+    found = []
+    for process in tree:
+        with suppress(psutil.NoSuchProcess):
+            if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(f"process {process.pid} {process.name()} lives on")
+    return found
+
+
 def left_behind(tree: Iterable[psutil.Process], directory: Path) -> list[str]:
     """What a daemon that has ended in order left: processes, sockets."""
-    findings = []
-    for process in tree:
-        try:
-            if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-                findings.append(f"process {process.pid} {process.name()} lives on")
-        except psutil.NoSuchProcess:
-            continue
-    findings += [f"socket {path} is left" for path in sorted(directory.rglob("*.sock"))]
-    return findings
+    sockets = [f"socket {path} is left" for path in sorted(directory.rglob("*.sock"))]
+    return living(tree) + sockets
 
 
 def goal_jumps(entries: Iterable[Entry], *, bus: str) -> list[str]:

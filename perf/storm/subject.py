@@ -23,14 +23,16 @@ from recd.config.errors import RecdError
 from recd.config.messages import decode
 from recd.config.paths import control_endpoint, event_endpoint
 from recd.daemon.faultpoints import FOLDER_KEY
+from recd.daemon.realtime import die_with_parent
 from recd.daemon.sim.camera_control import call as camera_call
 from recd.daemon.sim.control import SimControl
+from recd.perf.storm.settings import STRICT, Setting
 from recd.perf.subject import last_words
 from recd.shm.clock import NS_PER_S, now_ns, sleep_until_ns
 
 READY_WITHIN_S = 120.0
 ENDS_WITHIN_S = 90.0
-LOOK_NS = NS_PER_S // 50
+LOOK_NS = NS_PER_S // 25
 
 
 def await_true(found: Any, what: str, timeout_s: float) -> Any:
@@ -41,6 +43,11 @@ def await_true(found: Any, what: str, timeout_s: float) -> Any:
             raise RecdError(f"waited {timeout_s:g} s for {what}", code="deadline")
         sleep_until_ns(now_ns() + LOOK_NS)
     return answer
+
+
+def _end_with_the_storm() -> None:
+    """A storm that is killed leaves no daemon: it is told to end, as by a service manager."""
+    die_with_parent(signal.SIGTERM)
 
 
 class Ear:
@@ -81,7 +88,7 @@ class StormSubject:
     folder: Path
     base: Path
     dataset: Path
-    overrides: tuple[str, ...] = ()
+    setting: Setting = STRICT
     variables: Mapping[str, str] = field(default_factory=dict)
     instance: str = field(default_factory=lambda: f"storm_{os.getpid()}")
     process: subprocess.Popen[bytes] | None = None
@@ -122,7 +129,7 @@ class StormSubject:
         self.armed_points.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "recd.daemon.cli", "run", "demo"]
         for override in (
-            f"name={self.instance}", f"dataset.root={self.dataset}", *self.overrides,
+            f"name={self.instance}", f"dataset.root={self.dataset}", *self.setting.all_overrides,
         ):  # fmt: skip
             command += ["--set", override]
         environment = {
@@ -133,7 +140,7 @@ class StormSubject:
         with self.log.open("ab") as sink:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, env=environment,
-                start_new_session=True,
+                start_new_session=True, preexec_fn=_end_with_the_storm,
             )  # fmt: skip
         await_true(self._listens, "the control socket", READY_WITHIN_S)
         self._client = RecdClient(endpoint=control_endpoint(self.directory))
@@ -186,12 +193,39 @@ class StormSubject:
                 return [supervisor, *supervisor.children(recursive=True)]
         return []
 
+    @property
+    def connected(self) -> bool:
+        """True from a start until `forget`."""
+        return self._client is not None
+
+    def another_client(self) -> RecdClient:
+        """A connection for another thread."""
+        return RecdClient(endpoint=control_endpoint(self.directory))
+
+    def state(self) -> str:
+        """State of the session."""
+        return str(self.client.status()["state"])
+
+    def motion(self) -> str:
+        """State of the pair of arms."""
+        return str(self.client.status()["arms"]["main"]["motion"].get("state"))
+
+    def rows(self) -> int:
+        """Rows of the running episode, 0 when there is none."""
+        episode = self.client.status()["episode"]
+        return int(episode["rows"]) if episode else 0
+
     def worker(self, name: str) -> int:
         """Process id of a worker that runs; RecdError when it does not."""
         pid = self.client.status()["processes"][name]["pid"]
         if not pid:
             raise RecdError(f"{name} does not run")
         return int(pid)
+
+    def worker_or_none(self, name: str) -> int | None:
+        """Process id of a worker, None while it is away."""
+        pid: int | None = self.client.status()["processes"][name]["pid"]
+        return pid
 
     def bus(self, cmd: str, **arguments: Any) -> dict[str, Any]:
         """One command to the simulated buses."""

@@ -11,10 +11,20 @@ import os
 import pickle
 import stat
 import threading
+from contextlib import contextmanager
 from pathlib import Path
 from random import Random
+from typing import NamedTuple
 
-Entries = dict[str, int]
+
+class Link(NamedTuple):
+    """A symbolic link: on the disk it is a part of its folder's entry."""
+
+    inode: int
+    target: str
+
+
+Entries = dict[str, int | Link]
 Content = tuple[bytes, int]
 """Bytes of a file and its time of change (ns), which is synced with them."""
 
@@ -52,7 +62,12 @@ def note_of(fd: int) -> tuple[int, bool, object]:
 
 def entries_of(folder: Path) -> Entries:
     with os.scandir(folder) as found:
-        return {entry.name: entry.inode() for entry in found}
+        return {
+            entry.name: Link(entry.inode(), os.readlink(entry.path))
+            if entry.is_symlink()
+            else entry.inode()
+            for entry in found
+        }
 
 
 def _exchange_at_once(old, new, mixed) -> None:
@@ -80,6 +95,8 @@ class Disk:
 
     def _look(self, folders: dict[int, Entries], files: dict[int, Content], *, pin: bool) -> None:
         for path in (self._root, *self._root.rglob("*")):
+            if path.is_symlink():
+                continue
             fd = os.open(path, os.O_RDONLY)
             number, is_folder, content = note_of(fd)
             (folders if is_folder else files)[number] = content
@@ -139,7 +156,9 @@ class Disk:
     def _build(self, path: Path, number: int, folders, files) -> None:
         path.mkdir()
         for name, inode in folders.get(number, {}).items():
-            if inode in folders or (inode not in files and (self._is_folder(inode))):
+            if isinstance(inode, Link):
+                os.symlink(inode.target, path / name)
+            elif inode in folders or (inode not in files and (self._is_folder(inode))):
                 self._build(path / name, inode, folders, files)
             else:
                 content, changed_ns = files.get(inode, EMPTY)
@@ -153,3 +172,21 @@ class Disk:
     def close(self) -> None:
         for fd in self._pins:
             os.close(fd)
+
+
+@contextmanager
+def disk_of(root: Path):
+    disk = Disk(root)
+    try:
+        yield disk
+    finally:
+        disk.close()
+
+
+def cuts(disk: Disk, notes: Path, folder: Path, seeds: range = range(1)):
+    """What is left in the strictest reading, then by chance."""
+    disk.after_cut(notes, folder / "strict")
+    yield folder / "strict"
+    for seed in seeds:
+        disk.after_cut(notes, folder / f"chance-{seed}", chance=Random(seed))
+        yield folder / f"chance-{seed}"

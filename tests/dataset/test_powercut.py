@@ -1,45 +1,31 @@
-"""The power fails at every step of a commit, an undo and a pack: what was not synced is gone."""
+"""The power fails at every step of a commit, an undo, an edit, a pack and a copy: what was not
+synced is gone."""
 
 import os
 import shutil
 import subprocess
-from contextlib import contextmanager
 from pathlib import Path
-from random import Random
 
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
-from powercut import Disk
+from powercut import cuts, disk_of
 
 from recd.daemon.dataset import DatasetStore
 from recd.daemon.dataset.commit import FAULT_POINTS as COMMIT_POINTS
+from recd.daemon.dataset.edit import DELETE_POINTS, RELABEL_POINTS
+from recd.daemon.dataset.gather import FAULT_POINTS as COPY_POINTS
 from recd.daemon.dataset.pack import FAULT_POINTS as PACK_POINTS
 from recd.daemon.dataset.trash import FAULT_POINTS as UNDO_POINTS
 from recd.daemon.dataset.verify import verify_dataset
 
 KILLED = -9
+EPISODES = "meta/episodes/chunk-000/file-000.parquet"
 LENGTHS, NEXT = (5, 4), 6  # of the fixture `dataset`
 by_chance = pytest.mark.parametrize(
     "seeds", [range(1), pytest.param(range(1, 6), marks=pytest.mark.soak)], ids=str
 )
 SOME = ("commit.synced", "commit.prepared", "commit.moved.data", "commit.folders_synced")
-
-
-@contextmanager
-def disk_of(root: Path):
-    disk = Disk(root)
-    try:
-        yield disk
-    finally:
-        disk.close()
-
-
-def cuts(disk: Disk, notes: Path, folder: Path, seeds: range):
-    """What is left in the strictest reading, then by chance."""
-    disk.after_cut(notes, folder / "strict")
-    yield folder / "strict"
-    for seed in seeds:
-        disk.after_cut(notes, folder / f"chance-{seed}", chance=Random(seed))
-        yield folder / f"chance-{seed}"
 
 
 def all_three(root: Path, uids: list[str]) -> None:
@@ -94,6 +80,66 @@ def test_power_cut_in_a_pack_changes_no_row_and_no_picture(crash, dataset, tmp_p
             report = verify_dataset(left)
             assert report.good, (left.name, report.findings)
             assert (report.episodes, report.rows) == (2, sum(LENGTHS)), left.name
+
+
+@pytest.mark.parametrize("point", DELETE_POINTS)
+def test_power_cut_in_a_delete_leaves_the_episode_in_the_dataset_or_in_the_trash(
+    crash, dataset, tmp_path, point
+):
+    root, uids = dataset
+    shutil.rmtree(root / ".recd/staging" / uids[-1])
+    notes = tmp_path / "notes"
+    with disk_of(root) as disk:
+        code = crash(root, "delete", uids[0], fault=f"{point}:kill", notes=notes)
+        assert code == (0 if point == "delete.moved.video" else KILLED)  # no mp4 is cut here
+        for left in cuts(disk, notes, tmp_path):
+            crash(left, "recover")
+            report = verify_dataset(left)
+            assert report.good, (left.name, report.findings)
+            with DatasetStore.open(left) as store:
+                trashed = [entry.uid for entry in store.trash()]
+                assert (report.episodes, trashed) in ((2, []), (1, [uids[0]])), left.name
+                if trashed:
+                    store.undelete(uids[0])
+            assert verify_dataset(left).rows == sum(LENGTHS)
+
+
+@pytest.mark.parametrize("point", RELABEL_POINTS)
+def test_power_cut_in_a_relabel_leaves_the_old_task_or_the_new_one(crash, dataset, tmp_path, point):
+    root, uids = dataset
+    shutil.rmtree(root / ".recd/staging" / uids[-1])
+    notes = tmp_path / "notes"
+    with disk_of(root) as disk:
+        assert crash(root, "relabel", uids[0], fault=f"{point}:kill", notes=notes) == KILLED
+        for left in cuts(disk, notes, tmp_path):
+            crash(left, "recover")
+            report = verify_dataset(left)
+            assert report.good, (left.name, report.findings)
+            assert (report.episodes, report.rows) == (2, sum(LENGTHS)), left.name
+            (told,) = pq.read_table(left / EPISODES).filter(pc.field("episode_index") == 0)["tasks"]
+            assert told.as_py() in ([f"task {LENGTHS[0]}"], ["relabelled"]), left.name
+
+
+@pytest.mark.parametrize("point", COPY_POINTS)
+def test_power_cut_in_a_copy_leaves_the_source_whole_and_the_copy_is_finished_by_the_next_run(
+    crash, dataset, tmp_path, point
+):
+    root, uids = dataset
+    shutil.rmtree(root / ".recd/staging" / uids[-1])
+    notes, place = tmp_path / "notes", tmp_path / "place"
+    place.mkdir()
+    with disk_of(place) as disk:
+        copy = str(place / "copy")
+        assert crash(root, "copy", copy, fault=f"{point}:kill", notes=notes) == KILLED
+        for left in cuts(disk, notes, tmp_path):
+            if not (left / "copy").exists():
+                crash(root, "copy", str(left / "copy"))
+            report = verify_dataset(left / "copy")
+            assert report.good, (left.name, report.findings)
+            assert (report.episodes, report.rows) == (2, sum(LENGTHS)), left.name
+            assert sorted(report.attached) == sorted(uids[:2])
+            assert [path.name for path in left.iterdir()] == ["copy"]
+    assert verify_dataset(root).good
 
 
 @contextmanager

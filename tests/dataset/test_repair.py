@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from powercut import cuts, disk_of
 from studio import Studio, write_clip
 
 from recd.daemon.dataset import DatasetStore, check_format, verify_dataset
@@ -289,16 +290,31 @@ def test_a_repair_killed_anywhere_and_run_again_ends_the_same_with_the_same_exit
     broken = everything(root)
     assert crash(root, "repair", fault=f"{point}:kill") == KILLED
     said = recctl("recover", root)
-    over = point in ("repair.done", "repair.cleaned")  # it was reported by the first run's journal
-    assert said.code == (0 if over else 3), said.out + said.err
+    assert said.code == 3, said.out + said.err
     assert fingerprints(root) == prints
     assert verify_dataset(root).findings == ()
     (kept,) = (root / ".recd/quarantine").iterdir()
     assert (kept / "before" / DATA).read_bytes() == broken[DATA]
     assert (kept / "reason.json").exists()
     assert not (root / ".recd/repairing").exists()
+    assert recctl("recover", root).code == 0
     with DatasetStore.open(root) as store:
         assert store.totals.episodes == 4
+
+
+@pytest.mark.parametrize("point", FAULT_POINTS)
+def test_a_power_cut_in_a_repair_costs_nothing_that_could_be_proven(crash, root, tmp_path, point):
+    prints = fingerprints(root)
+    killed_late(root)
+    notes, left_over = tmp_path / "notes", tmp_path / "left"
+    left_over.mkdir()
+    with disk_of(root) as disk:
+        assert crash(root, "repair", fault=f"{point}:kill", notes=notes) == KILLED
+        for left in cuts(disk, notes, left_over):
+            repair(left)
+            crash(left, "recover")
+            assert fingerprints(left) == prints, left.name
+            assert verify_dataset(left).findings == (), left.name
 
 
 HOLDS = """

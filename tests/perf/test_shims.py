@@ -1,5 +1,6 @@
 """The storm's preload library, in the processes that it is loaded into and in no other."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from recd.perf.storm.shims import (
     may_preload,
     preloaded,
     slow_syncs,
+    slow_writes,
     step_wall,
 )
 from recd.perf.storm.subject import StormSubject
@@ -37,10 +39,12 @@ def subject(tmp_path):
     return StormSubject(tmp_path, tmp_path, tmp_path / "set", variables=preloaded(tmp_path))
 
 
-def told(subject, code):
+def told(subject, code, *arguments):
     environment = os.environ | dict(subject.variables)
-    done = subprocess.run([sys.executable, "-c", code], env=environment, text=True, check=True,
-                          capture_output=True, timeout=60)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], env=environment, text=True, check=True,
+        capture_output=True, timeout=60,
+    )  # fmt: skip
     return int(done.stdout)
 
 
@@ -61,3 +65,25 @@ def test_the_wall_clock_steps_in_the_process_alone_and_the_monotonic_one_stays(s
 def test_a_sync_takes_as_long_as_the_fault_says(subject, call):
     made = slow_syncs(subject, Random(1))
     assert told(subject, SYNC.format(call=call)) >= made["sync_ms"] * NS_PER_MS
+
+
+WRITE = """
+import sys
+from recd.shm.clock import now_ns
+with open(sys.argv[1], "wb", buffering=0) as file:
+    began_ns = now_ns()
+    file.write(b"row")
+    print(now_ns() - began_ns)
+"""
+
+
+def test_a_write_takes_as_long_as_the_fault_says_on_the_disk_of_the_dataset_alone(
+    subject, tmp_path
+):
+    subject.dataset.mkdir()
+    made = slow_writes(subject, Random(1))
+    on_it, elsewhere = subject.dataset / "rows", "/dev/shm/recd-storm-rows"
+    assert told(subject, WRITE, str(on_it)) >= made["write_ms"] * NS_PER_MS
+    with contextlib.closing(open(elsewhere, "wb")):
+        assert told(subject, WRITE, elsewhere) < made["write_ms"] * NS_PER_MS
+    os.unlink(elsewhere)

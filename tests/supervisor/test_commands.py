@@ -261,7 +261,7 @@ def test_snapshot_without_a_picture_says_so(shared: Daemon) -> None:
     assert "front" in shared.refused("snapshot", camera="nose")["mend"]
 
 
-def test_reset_is_refused_outside_fault(shared: Daemon) -> None:
+def test_reset_is_refused_where_nothing_was_given_up(shared: Daemon) -> None:
     assert shared.refused("reset")["code"] == "state"
 
 

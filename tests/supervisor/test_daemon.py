@@ -4,6 +4,8 @@ import os
 import signal
 from collections.abc import Callable
 
+import pytest
+
 from .conftest import SIMULATED, Daemon, gone, until
 
 Start = Callable[..., Daemon]
@@ -38,6 +40,21 @@ def test_a_signal_saves_the_running_episode_first(start_daemon: Start) -> None:
     uid = daemon.ok("start")["uid"]
     assert daemon.end(signal.SIGINT) == 0
     assert f"saved {uid}" in daemon.committed
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_a_terminal_that_signals_every_process_ends_them_in_order_with_the_episode_saved(
+    start_daemon: Start, number: signal.Signals
+) -> None:
+    daemon = start_daemon()
+    daemon.wait_state("READY")
+    uid = daemon.ok("start")["uid"]
+    for worker in daemon.workers():
+        worker.send_signal(number)
+    assert daemon.end(number) == 0
+    assert f"saved {uid}" in daemon.committed
+    assert "restarts" not in daemon.said
+    assert f"killed by {number.name}" not in daemon.said
 
 
 def test_shutdown_replies_when_all_workers_have_ended(daemon: Daemon) -> None:

@@ -43,7 +43,13 @@ def test_an_optional_camera_that_is_gone_does_not_stop_anybody(start_daemon: Sta
     status = daemon.wait_state("READY")
     assert status["flags"]["degraded"]
     assert status["degraded"] == ["camera:front"]
-    assert status["processes"]["camera:front"]["error"]["message"] == "exit code 3"
+    seat = status["processes"]["camera:front"]
+    assert seat["error"]["message"] == "exit code 3"
+    assert daemon.ok("reset") == {"state": "READY"}
+    until(
+        lambda: daemon.status()["processes"]["camera:front"]["restarts"] > seat["restarts"],
+        "the camera to be tried again",
+    )
 
 
 def test_a_device_that_is_away_tells_why_and_its_mend_in_status_and_at_start(

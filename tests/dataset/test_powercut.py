@@ -4,6 +4,7 @@ synced is gone."""
 import os
 import shutil
 import subprocess
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow.compute as pc

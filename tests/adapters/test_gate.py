@@ -35,10 +35,11 @@ def bound(name: str, wire: str = "openpi", joints=ONE, cameras=("front", "wrist"
 
 
 def test_every_profile_that_comes_with_recd_fits_the_robot_that_it_is_for() -> None:
-    assert set(profile_names()) == {"aloha", "droid", "libero", "so101"}
+    assert set(profile_names()) == {"aloha", "droid", "lerobot", "libero", "so101"}
     assert bound("libero").mask.all()
     assert bound("droid").mask.all()
     assert bound("so101", "gr00t").mask.all()
+    assert bound("lerobot", "lerobot").mask.all()
     two = bound("aloha", joints=TWO, cameras=("cam_high", "cam_left_wrist", "cam_right_wrist"))
     assert two.mask.all()
     assert two.state["state"].width == 14

@@ -198,7 +198,7 @@ def test_datasets_of_another_rate_robot_camera_or_columns_are_not_merged(
 
 
 @pytest.mark.parametrize("point", [*FAULT_POINTS, "commit.verified", "commit.moved.data",
-                                   "pack.moved.data"])  # fmt: skip
+                                   "pack.exchanged"])  # fmt: skip
 def test_killed_anywhere_nothing_is_seen_at_dest_and_the_next_run_goes_on(
     crash, recorded, tmp_path, point
 ):

@@ -12,8 +12,9 @@ import pytest
 from recd.config.errors import StateError
 from recd.daemon.dataset.sides import read_stream
 from recd.daemon.dataset.verify import verify_dataset
+from recd.daemon.sim.pose import PoseHistory
 from recd.daemon.sim.stamp import Stamp, draw_stamp, read_stamp
-from recd.shm.clock import NS_PER_MS, NS_PER_S
+from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns
 
 from .conftest import Robot, running, until
 
@@ -53,6 +54,15 @@ def films(speed: float, **paths: Path) -> list[str]:
 def episodes(robot: Robot) -> list[dict[str, Any]]:
     taken = robot.client.call("episodes", limit=9)["episodes"]
     return [take for take in taken if take["state"] == "saved"]
+
+
+def lead(robot: Robot) -> None:
+    """Arm, and wait until the leader leaves where it rests."""
+    robot.arm()
+    pose = PoseHistory(next(robot.runtime.rglob("pose.bin")))
+    rest = pose.angles_at(now_ns())
+    until(lambda: np.abs(pose.angles_at(now_ns()) - rest).max() > 40, "the leader to move")
+    pose.close()
 
 
 def play_to_the_end(robot: Robot) -> dict[str, Any]:
@@ -113,7 +123,7 @@ def test_films_at_three_times_real_time_give_rows_steps_and_packets_in_equal_num
     front = film(tmp_path / "front.mkv", length)
     wrist = film(tmp_path / "wrist.mkv", length - 12, camera=1)
     with running(tmp_path, *films(3.0, front=front, wrist=wrist)) as robot:
-        robot.arm()
+        lead(robot)
         saved = play_to_the_end(robot)
         for camera in ("front", "wrist"):
             seen = Recorded(robot, saved, camera)

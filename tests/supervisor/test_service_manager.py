@@ -44,11 +44,13 @@ class Manager:
 
     def until(self, line: str) -> None:
         """Hear until a line begins so; what comes after it is looked at by the next call."""
+        deadline_ns = now_ns() + 60 * NS_PER_S
         while True:
             while self._looked_at < len(self.heard):
                 self._looked_at += 1
                 if self.heard[self._looked_at - 1].startswith(line):
                     return
+            assert now_ns() < deadline_ns, (line, set(self.heard))
             self.hear()
 
     def starving(self) -> None:

@@ -72,8 +72,8 @@ def record(
     started = subject.client.start()
     replied = now_ns()
     t0_ns = int(started["t0_ns"])
-    # The row after the one that is due at stop is still recorded: ask before the last but one.
-    stop_at_ns = t0_ns + round(seconds * NS_PER_S) - row_period_ns * 3 // 2
+    # The last row is the one before the stop: ask between it and the next.
+    stop_at_ns = t0_ns + round(seconds * NS_PER_S) - row_period_ns // 2
     memory = _watch(tree, track, until_ns=stop_at_ns)
     at_stop, loops_after = costs.read_ledger(tree), cells.read()
     load = CpuClock.read().since(machine)

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -14,6 +15,7 @@ from recd.perf.storm.injection import Injection
 from recd.perf.storm.matrix import EVERY_FAULT
 
 READ_LIMIT = 110
+_FOLDERS = re.compile(r"(?:/[^\s/\"':]+)*/(?:bout-\d+|recd-storm-\w+)(?=[/:\s\"'])")
 
 BEGIN, END = "<!-- storm table -->", "<!-- end of storm table -->"
 """The table stands between these lines of a document."""
@@ -22,7 +24,12 @@ BEGIN, END = "<!-- storm table -->", "<!-- end of storm table -->"
 def append(path: Path, injection: Injection) -> None:
     """Add one injection to a result file."""
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(asdict(injection), ensure_ascii=False) + "\n")
+        file.write(placeless(json.dumps(asdict(injection), ensure_ascii=False)) + "\n")
+
+
+def placeless(text: str) -> str:
+    """Without where the storm's folders were: results are compared and published."""
+    return _FOLDERS.sub("...", text)
 
 
 def load(paths: Iterable[Path]) -> list[Injection]:

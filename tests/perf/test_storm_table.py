@@ -13,11 +13,16 @@ from recd.perf.storm.invariants import PERIOD_NS
 from recd.perf.storm.judge import outage_ms, ring_loss_ms, tail_ms, too_much
 from recd.perf.storm.matrix import BY_NAME
 from recd.perf.storm.readings import silence
-from recd.perf.storm.report import BEGIN, END, append, load, put_into, table
+from recd.perf.storm.report import BEGIN, END, append, load, placeless, put_into, table
 from recd.shm.clock import NS_PER_MS, NS_PER_S
 
 ROWS = 60
 LAST_NS = ROWS * PERIOD_NS
+
+
+def test_results_do_not_tell_where_the_storm_was():
+    told = "error /srv/storm/bout-24/disk/dataset: gone; /tmp/recd-storm-63te/sim/by-id/usb, /dev/x"
+    assert placeless(told) == "error .../disk/dataset: gone; .../sim/by-id/usb, /dev/x"
 
 
 def draft(name: str, **fields) -> Draft:

@@ -3,7 +3,6 @@
 A request that comes while another is served waits; an answer that nobody waits for goes nowhere.
 """
 
-import threading
 from typing import Any
 
 import numpy as np
@@ -12,15 +11,15 @@ import zmq
 from recd.clients.adapters.arrays import MOST_BYTES, CodecError
 from recd.clients.adapters.gr00t_codec import Form, Modality, decode, encode
 from recd.clients.adapters.profile import Profile
-from recd.clients.policybench.faults import Fault, Faults
+from recd.clients.policybench.faults import Fault
 from recd.clients.policybench.script import RequestError, Script
-from recd.clients.policybench.server import Bench
+from recd.clients.policybench.server import Server
 
 TURN_MS = 50
 PROMPT = "annotation.human.task_description"
 
 
-class Gr00tServer:
+class Gr00tServer(Server):
     """Serves in a thread of its own until it is closed. token: what requests have to carry;
     history: steps of pictures that it says it wants.
     """
@@ -29,8 +28,7 @@ class Gr00tServer:
         self, profile: Profile, script: Script | None = None, *, form: Form = "C",
         host: str = "127.0.0.1", port: int = 0, token: str = "", history: tuple[int, ...] = (0,),
     ) -> None:  # fmt: skip
-        self.faults = Faults()
-        self._bench = Bench(profile, script or Script(), self.faults)
+        super().__init__(profile, script)
         self._form: Form = form
         self._token, self._history = token, history
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -41,18 +39,9 @@ class Gr00tServer:
         bound = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
         self.address = f"{host}:{bound.rpartition(':')[2]}"
         self.resets = 0
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-        self._thread.start()
+        self._thread = self._live(self._serve)
 
-    @property
-    def served(self) -> int:
-        return self._bench.served
-
-    def close(self) -> None:
-        """Stop, as a killed server does."""
-        if self._bench.stopping.is_set():
-            return
-        self._bench.stopping.set()
+    def _end(self) -> None:
         self._thread.join()
         self._context.destroy(linger=0)
 

@@ -3,7 +3,6 @@ request at a time, and says a failure as text before it hangs up.
 """
 
 import http
-import threading
 from typing import Any
 
 import numpy as np
@@ -16,22 +15,24 @@ from websockets.sync.server import ServerConnection, serve
 from recd.clients.adapters.arrays import MOST_BYTES, CodecError
 from recd.clients.adapters.openpi_codec import decode, encode
 from recd.clients.adapters.profile import Profile
-from recd.clients.policybench.faults import Fault, Faults
+from recd.clients.policybench.faults import Fault
 from recd.clients.policybench.script import RequestError, Script
-from recd.clients.policybench.server import Bench
+from recd.clients.policybench.server import Server
 
 FAILED = 1011
 
 
-class OpenpiServer:
-    """Serves in threads of its own until it is closed. secret: the API key that it wants."""
+class OpenpiServer(Server):
+    """Serves in threads of its own until it is closed.
+
+    metadata: what it says first, instead of what its script says.
+    """
 
     def __init__(
         self, profile: Profile, script: Script | None = None, *, host: str = "127.0.0.1",
         port: int = 0, metadata: dict[str, Any] | None = None,
     ) -> None:  # fmt: skip
-        self.faults = Faults()
-        self._bench = Bench(profile, script or Script(), self.faults)
+        super().__init__(profile, script)
         self._metadata = metadata
         self._open: set[ServerConnection] = set()
         self._server: WebsocketServer = serve(
@@ -39,18 +40,9 @@ class OpenpiServer:
             process_request=_health, close_timeout=0.2,
         )  # fmt: skip
         self.address = f"{host}:{self._server.socket.getsockname()[1]}"
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
-        self._thread.start()
+        self._thread = self._live(self._server.serve_forever)
 
-    @property
-    def served(self) -> int:
-        return self._bench.served
-
-    def close(self) -> None:
-        """Drop every connection, as a killed server does."""
-        if self._bench.stopping.is_set():
-            return
-        self._bench.stopping.set()
+    def _end(self) -> None:
         self._server.shutdown()
         for connection in list(self._open):
             connection.close_socket()

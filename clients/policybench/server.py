@@ -5,8 +5,9 @@ Nothing is hurried or skipped: a stalled server serves nobody, as a real one doe
 
 import random
 import threading
-from collections.abc import Mapping
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -16,20 +17,6 @@ from recd.clients.policybench.script import Floats, Reference, Script
 from recd.shm.clock import NS_PER_S, now_ns
 
 FAR = 5000.0
-
-
-class Server(Protocol):
-    """A running server. address: for `policy.server.address`; served: answers given."""
-
-    address: str
-    faults: Faults
-
-    @property
-    def served(self) -> int:
-        """Answers given so far."""
-
-    def close(self) -> None:
-        """Stop serving, and drop every connection."""
 
 
 class Bench:
@@ -73,6 +60,40 @@ class Bench:
             return None
         names = ["-" if c is None else c if isinstance(c, str) else c.joint for c in columns]
         return names[::-1] if self.faults.is_set("names") and self.faults.take() else names
+
+
+class Server(ABC):
+    """A running server of one protocol. address: for `policy.server.address`; trouble: the last
+    thing that went wrong, in words."""
+
+    address: str
+    trouble = ""
+
+    def __init__(self, profile: Profile, script: Script | None) -> None:
+        self.faults = Faults()
+        self._bench = Bench(profile, script or Script(), self.faults)
+
+    @property
+    def served(self) -> int:
+        """Answers given so far."""
+        return self._bench.served
+
+    def close(self) -> None:
+        """Stop, as a killed server does. Idempotent."""
+        if self._bench.stopping.is_set():
+            return
+        self._bench.stopping.set()
+        self._end()
+
+    def _live(self, serve: Callable[[], None]) -> threading.Thread:
+        """A thread that serves until it is told to stop."""
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        return thread
+
+    @abstractmethod
+    def _end(self) -> None:
+        """Wait for the thread, and drop every connection."""
 
 
 def spoiled(reply: dict[str, Floats], fault: Fault) -> dict[str, Floats]:

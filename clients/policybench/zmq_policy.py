@@ -3,7 +3,6 @@
 What it shows is the reference loop of docs/policy_api.md, with faults in it.
 """
 
-import threading
 from collections import Counter
 from typing import Any
 
@@ -11,45 +10,34 @@ import numpy as np
 
 from recd.clients.adapters.profile import Actions, Profile
 from recd.clients.policy import NoObservationError, Observation, PolicyClient
-from recd.clients.policybench.faults import Fault, Faults
+from recd.clients.policybench.faults import Fault
 from recd.clients.policybench.script import Script
-from recd.clients.policybench.server import Bench
+from recd.clients.policybench.server import Server
 from recd.config.errors import RecdError
 from recd.config.policy_wire import Status, pack, raw
 
 PROFILE = Profile(wire="zmq", state={"state": "joints"}, actions={"actions": Actions()})
 
 
-class ZmqPolicy:
-    """Drives until it is closed. said: status of a chunk -> times; trouble: the last reason."""
+class ZmqPolicy(Server):
+    """Drives until it is closed. said: status of a chunk -> times."""
 
     def __init__(self, script: Script | None = None, **client: Any) -> None:
-        self.faults = Faults()
+        super().__init__(PROFILE, script)
         self.said: Counter[str] = Counter()
-        self.trouble = ""
-        self._script = script or Script()
-        self._bench = Bench(PROFILE, self._script, self.faults)
         self._client = PolicyClient(**{"name": "policy bench", **client})
         self.address = "recd"
         self._failure: Exception | None = None
-        self._thread = threading.Thread(target=self._live, daemon=True)
-        self._thread.start()
+        self._thread = self._live(self._drive)
 
-    @property
-    def served(self) -> int:
-        return self._bench.served
-
-    def close(self) -> None:
-        """Stop, and give the lease back. Raises what ended the loop before."""
-        if self._bench.stopping.is_set():
-            return
-        self._bench.stopping.set()
+    def _end(self) -> None:
+        """Gives the lease back. Raises what ended the loop before."""
         self._thread.join()
         self._client.close()
         if self._failure is not None:
             raise self._failure
 
-    def _live(self) -> None:
+    def _drive(self) -> None:
         try:
             self._client.acquire()
             while not self._bench.stopping.is_set():
@@ -73,7 +61,7 @@ class ZmqPolicy:
         layout = self._client.layout
         if fault is not None and fault.kind == "names":
             self._client.layout = layout[::-1]
-        ack = self._client.act(seen, reply["actions"], dt_s=self._script.step_s)
+        ack = self._client.act(seen, reply["actions"], dt_s=self._bench.script.step_s)
         self._client.layout = layout
         self._note(ack.status, ack.reason)
         if ack.status is Status.STALE_EPOCH:

@@ -15,7 +15,12 @@ import click
 from recd.clients.client import RecdClient
 from recd.clients.recctl import show
 from recd.clients.recctl.dataset import show_verified, verified
-from recd.clients.recctl.demo_daemon import say_unless, started
+from recd.clients.recctl.demo_daemon import (
+    directory_option,
+    overrides_option,
+    say_unless,
+    started,
+)
 from recd.clients.recctl.demo_policy import policy
 from recd.clients.recctl.output import Output
 from recd.clients.recctl.record import LiveLine, Told
@@ -32,11 +37,8 @@ REDO_AFTER_S = 1.5
               show_default=True, metavar="S", help="Length of an episode in seconds.")  # fmt: skip
 @click.option("--reset-time", "reset_s", type=click.FloatRange(0, 60), default=1.0,
               show_default=True, metavar="S", help="Time between episodes.")  # fmt: skip
-@click.option("-d", "--directory", type=click.Path(path_type=Path, file_okay=False),
-              default=Path("demo-data"), show_default=True,
-              help="Where dataset and log go.")  # fmt: skip
-@click.option("--set", "overrides", multiple=True, metavar="KEY.PATH=VALUE",
-              help="Change one value of the demo preset.")  # fmt: skip
+@directory_option
+@overrides_option
 @click.pass_context
 def demo(
     ctx: click.Context, episodes: int, episode_s: float, reset_s: float, directory: Path,

@@ -16,6 +16,15 @@ from recd.shm.clock import NS_PER_S, now_ns
 
 START_TIMEOUT_S = 120.0
 
+directory_option = click.option(
+    "-d", "--directory", type=click.Path(path_type=Path, file_okay=False),
+    default=Path("demo-data"), show_default=True, help="Where dataset and log go.",
+)  # fmt: skip
+overrides_option = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY.PATH=VALUE",
+    help="Change one value of the demo preset.",
+)  # fmt: skip
+
 
 @contextmanager
 def started(instance: str, directory: Path, overrides: tuple[str, ...]) -> Iterator[RecdClient]:

@@ -14,7 +14,12 @@ import click
 from recd.clients.client import RecdClient
 from recd.clients.policybench.script import Script
 from recd.clients.recctl import show
-from recd.clients.recctl.demo_daemon import say_unless, started
+from recd.clients.recctl.demo_daemon import (
+    directory_option,
+    overrides_option,
+    say_unless,
+    started,
+)
 from recd.clients.recctl.output import Output
 from recd.clients.recctl.policy import stats_lines
 from recd.clients.recctl.sim_policy import new_server
@@ -33,11 +38,8 @@ TURN_S = 0.1
               show_default=True, metavar="MS", help="Time of an inference.")  # fmt: skip
 @click.option("--episode-time", "episode_s", type=click.FloatRange(2.0, 600), default=6.0,
               show_default=True, metavar="S", help="How long it drives.")  # fmt: skip
-@click.option("-d", "--directory", type=click.Path(path_type=Path, file_okay=False),
-              default=Path("demo-data"), show_default=True,
-              help="Where dataset and log go.")  # fmt: skip
-@click.option("--set", "overrides", multiple=True, metavar="KEY.PATH=VALUE",
-              help="Change one value of the demo preset.")  # fmt: skip
+@directory_option
+@overrides_option
 @click.pass_obj
 def policy(
     output: Output, wire: str, latency_ms: float, episode_s: float, directory: Path,

@@ -59,9 +59,8 @@ def watch(server: Server, *, say: Callable[[str], None], for_s: float | None = N
             _obey(server, line.strip(), say)
         if now_ns() >= told_at_ns:
             told_at_ns += TOLD_NS
-            trouble = getattr(server, "trouble", "")
-            if server.served != served or trouble:
-                say(f"{server.served} chunks" + (f"; {trouble}" if trouble else ""))
+            if server.served != served or server.trouble:
+                say(f"{server.served} chunks" + (f"; {server.trouble}" if server.trouble else ""))
             served = server.served
 
 

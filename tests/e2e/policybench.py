@@ -2,7 +2,9 @@
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import zmq
@@ -13,7 +15,7 @@ from recd.config.policy_wire import Status, pack, raw, unpack
 from recd.daemon.sim import camera_control
 from recd.daemon.sim.control import SimControl
 from recd.daemon.sim.servolog import writes_of
-from tests.rig import Robot, until
+from tests.rig import Robot, running, until
 
 RATE_HZ = 100
 VELOCITY_PER_S = 360.0
@@ -30,6 +32,18 @@ OVERRIDES = (
 
 class PolicyBench:
     """One daemon for a file of tests."""
+
+    @classmethod
+    @contextmanager
+    def running(cls, folder: Path, *overrides: str, rate_hz: int = RATE_HZ) -> Iterator[Self]:
+        """Its daemon, armed."""
+        with running(folder, *overrides) as robot:
+            robot.arm()
+            bench = cls(robot, rate_hz=rate_hz)
+            try:
+                yield bench
+            finally:
+                bench.control.close()
 
     def __init__(self, robot: Robot, *, rate_hz: int = RATE_HZ) -> None:
         self.robot, self.rate_hz = robot, rate_hz

@@ -13,7 +13,7 @@ from recd.clients.policybench.openpi_server import OpenpiServer
 from recd.clients.policybench.script import Script
 from recd.config.errors import RecdError
 from tests.e2e.policybench import OVERRIDES, PolicyBench
-from tests.rig import running, until
+from tests.rig import until
 
 SCRIPT = Script(horizon=20, latency_ms=20, jitter_ms=5, amplitude=5.0, period_s=2.0)
 MAKE = {"openpi": OpenpiServer, "gr00t": Gr00tServer}
@@ -74,12 +74,9 @@ def bench(tmp_path_factory: pytest.TempPathFactory, request) -> Iterator[Adapter
         "policy.server.cameras={wrist: front}", "policy.server.timeout_s=0.4",
         f"policy.server.failures_most={LOST_AFTER[wire]}", "policy.server.image_size=64",
     )  # fmt: skip
-    with running(tmp_path_factory.mktemp("robot"), *OVERRIDES, *told) as robot:
-        robot.arm()
-        found = AdapterBench(robot)
+    with AdapterBench.running(tmp_path_factory.mktemp("robot"), *OVERRIDES, *told) as found:
         found.server, found.wire = server, wire
         yield found
-        found.control.close()
         found.server.close()
 
 

@@ -20,18 +20,15 @@ from recd.config.streams import GoalSource
 from recd.daemon.sim import camera_control
 from recd.shm.clock import now_ns
 from tests.e2e.policybench import DT_S, OVERRIDES, PolicyBench
-from tests.rig import running, until
+from tests.rig import until
 
 DRIVER = Path(__file__).with_name("drive_policy.py")
 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PolicyBench]:
-    with running(tmp_path_factory.mktemp("robot"), *OVERRIDES) as robot:
-        robot.arm()
-        bench = PolicyBench(robot)
+    with PolicyBench.running(tmp_path_factory.mktemp("robot"), *OVERRIDES) as bench:
         yield bench
-        bench.control.close()
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from recorders import SMALL
 from recd.config.errors import RecdError
 from recd.daemon.sim import launch
 from tests.e2e.policybench import OVERRIDES, PolicyBench
-from tests.rig import running, until
+from tests.rig import until
 
 pytestmark = [pytest.mark.interop, pytest.mark.policies, pytest.mark.timeout(900)]
 
@@ -25,11 +25,9 @@ SETTINGS = (*OVERRIDES, "policy.seam=400")
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PolicyBench]:
     small = [setting for setting in SMALL if "wrist" not in setting]
-    with running(tmp_path_factory.mktemp("robot"), *SETTINGS, *small) as robot:
-        robot.arm()
-        bench = PolicyBench(robot, rate_hz=60)
+    folder = tmp_path_factory.mktemp("robot")
+    with PolicyBench.running(folder, *SETTINGS, *small, rate_hz=60) as bench:
         yield bench
-        bench.control.close()
 
 
 @pytest.fixture
@@ -70,6 +68,13 @@ def moved(bench: PolicyBench, mark: int) -> int:
     return max(len(set(goals)) for goals in bench.goals(mark).values())
 
 
+def assert_it_has_driven(bench: PolicyBench, mark: int, *, more_goals_than: int) -> None:
+    """The program has gone, and gave the lease back; what it asked for was done gently."""
+    bench.in_state("HOLD", "lease_lost")
+    bench.assert_gentle(mark)
+    assert moved(bench, mark) > more_goals_than
+
+
 def test_lerobot_record_drives_the_arm_with_its_own_leader(
     bench, side, plugin, whole, tally, tmp_path
 ) -> None:
@@ -96,9 +101,7 @@ def test_lerobot_record_drives_the_arm_with_its_own_leader(
             variables=plugin,
             name="lerobot-record-recd",
         )
-    bench.in_state("HOLD", "lease_lost")
-    bench.assert_gentle(mark)
-    assert moved(bench, mark) > 20
+    assert_it_has_driven(bench, mark, more_goals_than=20)
     tally.add("plugin_actions", applied(bench) - before)
     whole(root, episodes=1)
     rows = ds.dataset(root / "data", format="parquet").to_table()
@@ -124,9 +127,7 @@ def test_lerobot_rollout_drives_the_arm(bench, side, plugin, act, tally) -> None
             name="lerobot-rollout",
         )
     assert attached.is_set()
-    bench.in_state("HOLD", "lease_lost")
-    bench.assert_gentle(mark)
-    assert moved(bench, mark) > 3
+    assert_it_has_driven(bench, mark, more_goals_than=3)
     tally.add("plugin_actions", applied(bench) - before)
 
 
@@ -156,9 +157,7 @@ def test_robot_client_drives_the_arm_with_what_the_policy_server_says(
             return applied(bench) > since + 40
 
         until(played, "40 actions of the policy server")
-    bench.in_state("HOLD", "lease_lost")
-    bench.assert_gentle(mark)
-    assert moved(bench, mark) > 3
+    assert_it_has_driven(bench, mark, more_goals_than=3)
     tally.add("plugin_actions", applied(bench) - before)
 
 
@@ -171,20 +170,16 @@ def test_the_policy_server_drives_the_arm_through_the_sidecar(
     )
     to_server = (f"policy.server.address={policy_server}", "policy.type=lerobot", *sidecar)
     small = [setting for setting in SMALL if "wrist" not in setting]
-    with running(tmp_path / "robot", *SETTINGS, *small, *to_server) as robot:
-        robot.arm()
-        bench = PolicyBench(robot, rate_hz=60)
+    asked = (*SETTINGS, *small, *to_server)
+    with PolicyBench.running(tmp_path / "robot", *asked, rate_hz=60) as bench:
         mark = bench.control.mark()
-        try:
-            with person_attaches(bench) as attached:
-                until(attached.is_set, "the adapter to be ready", 120)
-            until(lambda: applied(bench) > 5, "chunks of the policy server")
-            bench.in_state("POLICY")
-            told = bench.gateway("policy.stats")["adapter"]
-            assert "no network interface" in told["server"]["confined"]
-            assert "no devices" in told["server"]["confined"]
-            assert moved(bench, mark) > 3
-            bench.assert_gentle(mark)
-            tally.add("sidecar_chunks", applied(bench))
-        finally:
-            bench.control.close()
+        with person_attaches(bench) as attached:
+            until(attached.is_set, "the adapter to be ready", 120)
+        until(lambda: applied(bench) > 5, "chunks of the policy server")
+        bench.in_state("POLICY")
+        told = bench.gateway("policy.stats")["adapter"]
+        assert "no network interface" in told["server"]["confined"]
+        assert "no devices" in told["server"]["confined"]
+        assert moved(bench, mark) > 3
+        bench.assert_gentle(mark)
+        tally.add("sidecar_chunks", applied(bench))

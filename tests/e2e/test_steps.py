@@ -159,7 +159,7 @@ def test_films_at_three_times_real_time_give_rows_steps_and_packets_in_equal_num
 def test_a_film_that_pauses_for_seconds_costs_no_row_and_repeats_none(tmp_path, pause_s):
     path = film(tmp_path / "film.mkv", 90, pause=(45, pause_s))
     with running(tmp_path, *films(1.0, front=path)) as robot:
-        robot.arm()
+        lead(robot)
         saved = play_to_the_end(robot)
         seen = Recorded(robot, saved, "front")
         seen.assert_every_step_is_a_row(range(90))

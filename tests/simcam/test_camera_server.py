@@ -155,13 +155,16 @@ def test_faults_act_on_the_wire_and_end_by_themselves(cameras):
         before = client.part()
         call(control, "fault", camera="front", kind="skip", frames=3)
         call(control, "fault", camera="front", kind="freeze", frames=9)
-        parts = client.parts(15)
+        parts = [client.part(), client.part()]
+        while parts[-2].jpeg != parts[-1].jpeg:  # on a busy computer the fault comes late
+            parts.append(client.part())
+        while parts[-2].jpeg == parts[-1].jpeg:
+            parts.append(client.part())
     gaps = np.diff([p.number for p in (before, *parts)])
     assert gaps.max() >= 4
     assert 3 <= (gaps - 1).sum() <= 3 + left_out(cameras, "front") - busy
     same = [a.jpeg == b.jpeg for a, b in itertools.pairwise(parts)]
-    assert any(same)
-    assert not same[-1]
+    assert sum(same) <= 9 - 1
 
 
 def test_a_disconnected_camera_hangs_up_and_comes_back(cameras):

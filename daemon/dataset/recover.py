@@ -5,11 +5,12 @@ published. Finishing an interrupted commit is the opening of the dataset itself.
 """
 
 import errno
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -33,6 +34,9 @@ from recd.daemon.dataset.transaction import Rolled
 from recd.daemon.dataset.trash import PURGING, finish_discard
 from recd.daemon.dataset.videos import CodecPins, VideoFile, pins_of_feature
 from recd.daemon.faultpoints import fault_point
+
+if TYPE_CHECKING:
+    from recd.daemon.encode.parts import Part
 
 REASON_FILE = "reason.json"
 REPAIRING = "repairing"
@@ -170,7 +174,10 @@ def _salvage_or_put_aside(
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """One camera's staged file. whole: usable pictures; cut: writes the first n to a path."""
+    """One camera's staged files, of which it has several if its encoder died and came back.
+
+    whole: usable pictures; cut: writes the first n to a path; finished: `path` is all of them.
+    """
 
     path: Path
     whole: int
@@ -201,7 +208,7 @@ def salvage_episode(handle: Handle, uid: str, *, min_rows: int = 1) -> Recovered
         for key, source in sources.items()
     }
     fault_point("recover.cut")
-    images = {key: _images(path, count) for key, (path, _) in pictures.items()}
+    images = {key: _images(paths, count) for key, (paths, _) in pictures.items()}
     rows = cut_rows(logged.rows, count)
     rows = EpisodeRows(rows.state, rows.action, rows.task, rows.extra, images)
     facts = {
@@ -215,30 +222,40 @@ def salvage_episode(handle: Handle, uid: str, *, min_rows: int = 1) -> Recovered
 
 
 def _video_source(folder: Path, key: str) -> _Source:
-    from recd.daemon.encode.salvage import SalvageError, remux_prefix, salvage
+    from recd.daemon.encode.parts import staged_parts
+    from recd.daemon.encode.salvage import SalvageError, join, salvage
 
     path = folder / f"{key}.mp4"
     if not path.exists():
         raise DatasetError(f"{path.name} is not there")
-    found = salvage(path)
+    found = {}
+
+    def rows_in(part: Path) -> int:
+        found[part] = salvage(part)
+        return found[part].frames
+
+    parts = staged_parts(path, rows_in)
 
     def cut(target: Path, pictures: int) -> None:
         remove_tree(target)
+        wanted = [(p.path, max(0, min(p.rows, pictures - p.first))) for p in parts]
         try:
-            remux_prefix(path, target, frames=pictures)
+            join(wanted, target)
         except SalvageError as broken:
             raise DatasetError(f"{key}: {broken}") from broken
 
-    return _Source(path, found.frames, cut, found.whole)
+    return _Source(path, parts[-1].end, cut, len(parts) == 1 and found[path].whole)
 
 
-def _image_source(folder: Path, key: str) -> tuple[Path, int]:
+def _image_source(folder: Path, key: str) -> "tuple[tuple[Part, ...], int]":
     from recd.daemon.encode.images import read_pictures
+    from recd.daemon.encode.parts import staged_parts
 
     path = folder / f"{key}.pictures"
     if not path.exists():
         raise DatasetError(f"{path.name} is not there")
-    return path, sum(1 for _ in read_pictures(path))
+    parts = staged_parts(path, lambda part: sum(1 for _ in read_pictures(part)))
+    return parts, parts[-1].end
 
 
 def _salvaged_video(
@@ -298,13 +315,14 @@ def span_histogram(path: Path, first: int, pictures: int) -> CameraHistogram:
     return CameraHistogram(len(wanted), hist)
 
 
-def _images(path: Path, count: int) -> Pictures:
-    from itertools import islice
-
+def _images(parts: "Sequence[Part]", count: int) -> Pictures:
     from recd.daemon.encode.images import read_pictures
 
-    histogram = histogram_of_pictures(islice(read_pictures(path), count), count)
-    return Pictures(islice(read_pictures(path), count), histogram)
+    def first() -> Iterator[bytes]:
+        whole = chain.from_iterable(islice(read_pictures(p.path), p.rows) for p in parts)
+        return islice(whole, count)
+
+    return Pictures(first(), histogram_of_pictures(first(), count))
 
 
 def histogram_of_pictures(encoded: Iterable[bytes], count: int) -> CameraHistogram:

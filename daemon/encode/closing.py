@@ -87,7 +87,7 @@ class Closing:
             "statistics": {"count": count, "hist": histogram.tobytes()},
             "thumbnails": [str(path) for path in thumbs],
             "device": dict(take.spec.source),
-            "restarted_at": [part.rows for part in self.earlier],
+            "restarted_at": [part.end for part in self.earlier],
         }
 
     def _rewritten(self, facts: SinkFacts, rows: int) -> SinkFacts:

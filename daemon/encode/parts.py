@@ -1,37 +1,79 @@
 """A take whose encoder died and came back: its file goes on in parts, joined when it ends.
 
-`<key>.mp4` stays the torn first part until the joined file replaces it in one rename: at every
-moment the staging folder holds a valid prefix of the episode under that name.
+Each part's name says its first row, so that the rows of a take are known from its folder alone:
+by the next encoder, and by recovery when nobody comes back. `<key>.mp4` is the first part until
+the joined file replaces it in one rename.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
 from recd.daemon.encode.images import join_pictures, read_pictures
 from recd.daemon.encode.salvage import join, whole_packets
 
+_ROW = re.compile(r"\.row(\d{9})$")
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One file of a take and how many of its rows are used."""
+    """A file of a take. rows: how many of it are used; first: row of the take it begins with."""
 
     path: Path
     rows: int
+    first: int = 0
+
+    @property
+    def end(self) -> int:
+        """The row after its last one that is used."""
+        return self.first + self.rows
 
 
-def earlier_parts(final: Path) -> tuple[Part, ...]:
-    """What earlier encoders of this take left, in order. Nothing is decoded."""
-    paths = [final, *sorted(final.parent.glob(f"{final.stem}.part*{final.suffix}"))]
-    return tuple(Part(path, _rows_in(path)) for path in paths if path.exists())
+def staged_parts(final: Path, rows_in: Callable[[Path], int]) -> tuple[Part, ...]:
+    """Parts of a take in order, without gap or overlap, as far as they reach from row 0.
+
+    rows_in: good rows of one file. What a joined file holds already is not told twice.
+    """
+    parts: list[Part] = []
+    for first, path in _paths(final):
+        end = parts[-1].end if parts else 0
+        if first > end:
+            break  # what led here is gone: a power cut
+        rows = rows_in(path)
+        if parts and first + rows <= end:
+            continue
+        if parts:
+            parts[-1] = replace(parts[-1], rows=first - parts[-1].first)
+        parts.append(Part(path, rows, first))
+    return tuple(parts)
+
+
+def earlier_parts(final: Path, *, sync: bool) -> tuple[Part, ...]:
+    """What earlier encoders of this take left. Nothing is decoded; sync: make it durable."""
+    parts = staged_parts(final, _rows_in)
+    for part in parts if sync else ():
+        with part.path.open("rb") as file:
+            os.fdatasync(file.fileno())
+    return parts
 
 
 def next_part(final: Path, earlier: Sequence[Part]) -> Path:
-    """Where the next encoder of this take writes."""
+    """Where the next encoder of this take writes. What stood there held no row of the take."""
     if not earlier:
         return final
-    return final.with_name(f"{final.stem}.part{len(earlier):03d}{final.suffix}")
+    path = final.with_name(f"{final.stem}.row{earlier[-1].end:09d}{final.suffix}")
+    path.unlink(missing_ok=True)
+    return path
+
+
+def _paths(final: Path) -> list[tuple[int, Path]]:
+    """(first row, path) of every part that is there, in order."""
+    beside = final.parent.glob(f"{final.stem}.row*{final.suffix}")
+    named = [(int(found[1]), path) for path in beside if (found := _ROW.search(path.stem))]
+    return [(0, final)] * final.exists() + sorted(named)
 
 
 def _rows_in(path: Path) -> int:
@@ -41,7 +83,7 @@ def _rows_in(path: Path) -> int:
 
 
 def join_parts(parts: Sequence[Part], final: Path, *, rate: Fraction) -> str:
-    """Replace `final` by all rows of `parts`, durably; its sha256. The parts are removed.
+    """Replace `final` by all rows of `parts`, durably; its sha256. All other parts are removed.
 
     Raises SalvageError when a part has fewer rows than stated, OSError from the disk.
     """
@@ -52,7 +94,7 @@ def join_parts(parts: Sequence[Part], final: Path, *, rate: Fraction) -> str:
     else:
         digest = join_pictures([(part.path, part.rows) for part in parts], joined)
     joined.replace(final)
-    for part in parts:
-        if part.path != final:
-            part.path.unlink()
+    for _, path in _paths(final):
+        if path != final:
+            path.unlink()
     return digest

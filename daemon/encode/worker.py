@@ -257,8 +257,9 @@ class EncoderWorker:
     def _open_take(self, message: Mapping[str, Any]) -> None:
         suffix = Mp4Sink.suffix if self._policy.makes_video else ImageSink.suffix
         final = Path(message["staging"]) / f"{self._key}{suffix}"
-        earlier = earlier_parts(final) if message.get("resume") else ()
-        spec = TakeSpec.from_begin(message, first_row=sum(part.rows for part in earlier))
+        earlier = earlier_parts(final, sync=self._sync) if message.get("resume") else ()
+        first_row = earlier[-1].end if earlier else 0
+        spec = TakeSpec.from_begin(message, first_row=first_row)
         sink = self._sink_for(message, spec)
         fault_point("encoder.begin")
         try:

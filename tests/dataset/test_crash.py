@@ -5,10 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import av
 import crash_child
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from studio import write_clip
 
 from recd.config.errors import DatasetError
 from recd.daemon.dataset import DatasetStore, new_uid
@@ -145,6 +147,61 @@ def test_a_torn_episode_is_cut_to_what_all_its_streams_hold(dataset):
     manifest = json.loads((root / ".recd/episodes" / uids[-1] / "manifest.json").read_text())
     assert manifest["recovered"] is True
     assert manifest["recovered_from"]["observation.images.wrist"] == NEXT
+    assert verify_dataset(root).good
+
+
+def split(final: Path, *firsts: int) -> list[Path]:
+    """The file of a take becomes those of encoders that died but for the last: each begins with
+    its row of `firsts` and ends with the head of a fragment that never came."""
+    paths = [final, *(final.with_name(f"{final.stem}.row{k:09d}.mp4") for k in firsts[1:])]
+    for path, first, end in zip(paths, firsts, (*firsts[1:], NEXT), strict=True):
+        write_clip(path, episode=2, frames=range(first, end), size=(96, 128))
+        with path.open("ab") as file:
+            file.write(b"\0\0\2\0moof\0\0")
+    return paths
+
+
+def shown(video: Path) -> list[int]:
+    """Numbers of the pictures, by their blue."""
+    with av.open(str(video)) as container:
+        pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    return [round(float(pixels[..., 2].mean()) / 5) for pixels in pictures]
+
+
+@pytest.mark.parametrize("firsts", [(0, 3), (0, 2, 4), (0, 0, 4)])
+def test_an_episode_whose_encoder_died_before_the_crash_is_recovered_with_all_its_parts(
+    dataset, firsts
+):
+    root, uids = dataset
+    front = root / ".recd/staging" / uids[-1] / "observation.images.front.mp4"
+    split(front, *firsts)
+    with DatasetStore.open(root) as store:
+        (episode,) = store.recover().recovered
+    assert (episode.rows, episode.lost) == (NEXT, 0)
+    assert verify_dataset(root).good
+    published = root / "videos/observation.images.front/chunk-000/file-002.mp4"
+    assert shown(published) == list(range(NEXT))
+
+
+def test_parts_after_a_gap_are_not_rows_of_the_episode(dataset):
+    root, uids = dataset
+    front = root / ".recd/staging" / uids[-1] / "observation.images.front.mp4"
+    split(front, 0, 2, 4)[1].unlink()
+    with DatasetStore.open(root) as store:
+        (episode,) = store.recover().recovered
+    assert episode.rows == 2
+    assert shown(root / "videos/observation.images.front/chunk-000/file-002.mp4") == [0, 1]
+
+
+def test_parts_left_beside_their_joined_file_are_not_rows_twice(dataset):
+    root, uids = dataset
+    front = root / ".recd/staging" / uids[-1] / "observation.images.front.mp4"
+    whole = front.read_bytes()
+    split(front, 0, 2, 4)
+    front.write_bytes(whole)  # killed between the rename and the removal of the parts
+    with DatasetStore.open(root) as store:
+        (episode,) = store.recover().recovered
+    assert (episode.rows, episode.lost) == (NEXT, 0)
     assert verify_dataset(root).good
 
 

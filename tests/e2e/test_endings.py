@@ -48,7 +48,11 @@ def test_killing_the_supervisor_ends_every_process_and_the_next_start_recovers_t
         robot.arm()
         saved = robot.record(20)
         robot.client.start()
-        until(lambda: robot.rows() >= 90, "90 rows")
+        until(lambda: robot.rows() >= 30, "30 rows")
+        killed = robot.workers()["encoder:front"]  # its camera's file goes on in a second part
+        killed.kill()
+        until(lambda: _worker(robot, "encoder:front") not in (None, killed.pid), "it to be back")
+        until(lambda: robot.rows() >= 120, "120 rows")
         rows, stolen_before_ns = robot.rows(), stolen_ns()
         tree = robot.tree()
         os.kill(robot.process.pid, signal.SIGKILL)
@@ -80,8 +84,9 @@ def test_an_encoder_killed_in_an_episode_comes_back_into_it_without_a_hole(tmp_p
         saved = robot.client.stop()
         assert saved["summary"]["restarts"] == {"encoder:front": 1}
         front = saved["summary"]["cameras"]["front"]
-        assert front["missing"] <= robot.given_up()["front"] + stolen_rows(stolen_before_ns)
-        assert front["lost"] == 0
+        unsent = robot.given_up()["front"] + stolen_rows(stolen_before_ns)
+        assert front["missing"] <= unsent
+        assert front["lost"] <= unsent
     assert verify_dataset(robot.root).good
 
 

@@ -39,10 +39,14 @@ from recd.daemon.supervisor.takes import (
     make_staging,
     rows_at_stop,
 )
-from recd.shm.clock import NS_PER_S
+from recd.shm.clock import NS_PER_MS, NS_PER_S
 
-CLOSE_DEADLINE_NS = 30 * NS_PER_S
-"""Encoders that have not closed their file by then are given up for this take."""
+CLOSE_PATIENCE_NS = 30 * NS_PER_S
+"""Encoders that have neither decided a row nor closed their file for so long are given up for this
+take. Who is behind at its end may take longer: a stall, or a computer too busy for a while."""
+
+JOIN_NS_PER_ROW = 5 * NS_PER_MS
+"""Added where an encoder had died in the take: its parts are joined and decoded once more."""
 
 KEPT_EPISODES = 1000
 """Takes of this session that `recctl episodes` still shows."""
@@ -401,7 +405,12 @@ class Recording:
             self._watch_length(take, now)
         if take is None or self.session.state is not State.FINALIZING:
             return
-        if now - take.stop_ns > CLOSE_DEADLINE_NS:
+        decided = sum(self.spec.decided(take.uid).values())
+        if decided != take.decided:
+            take.decided, take.decided_ns = decided, now
+        joins = any(take.restarts.get(self.spec.encoders.get(c, "")) for c in take.cameras)
+        patience_ns = CLOSE_PATIENCE_NS + joins * (take.ticks or 0) * JOIN_NS_PER_ROW
+        if now - max(take.stop_ns, take.decided_ns) > patience_ns:
             for camera in take.cameras:
                 if camera not in take.closed:
                     take.failed.setdefault(camera, "did not close its file in time")

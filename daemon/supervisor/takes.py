@@ -60,10 +60,11 @@ class Take:
     """One episode as the supervisor drives it.
 
     closed: camera -> its `closed` message; failed: camera -> why it has none; ticks: number of
-    rows, None while it runs. stop_ns: when its end was asked for (CLOCK_MONOTONIC). decode: what
-    the decoding after its save found, empty before; warned: its end at the limit was announced;
-    lost: what the writer said when it gave the take up while it was still running. commanded: what
-    callers with a key commanded while it ran {cmd, name, role, key, at_s}.
+    rows, None while it runs. stop_ns: when its end was asked for (CLOCK_MONOTONIC). decided: rows
+    that all encoders together had decided when it closed, decided_ns: when that last changed.
+    decode: what the decoding after its save found, empty before; warned: its end at the limit was
+    announced; lost: what the writer said when it gave the take up while it was still running.
+    commanded: what callers with a key commanded while it ran {cmd, name, role, key, at_s}.
     """
 
     uid: str
@@ -74,6 +75,8 @@ class Take:
     fate: Fate = Fate.RECORDING
     ticks: int | None = None
     stop_ns: int = 0
+    decided: int = 0
+    decided_ns: int = 0
     rows: int = 0
     closed: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)

@@ -19,7 +19,7 @@ from hypothesis.stateful import (
 from recd.config.errors import RecdError
 from recd.daemon.session import machine
 from recd.daemon.session.machine import Event, State
-from recd.daemon.supervisor.recording import CLOSE_DEADLINE_NS, Recording
+from recd.daemon.supervisor.recording import CLOSE_PATIENCE_NS, Recording
 from recd.daemon.supervisor.takes import Fate, Grid, RecordingSpec
 from recd.shm.clock import NS_PER_S
 
@@ -200,7 +200,7 @@ class Choreography(RuleBasedStateMachine):
         for _ in range(8):
             if self.recording.session.state is State.RECORDING:
                 self.command("stop")
-            self.now += 2 * CLOSE_DEADLINE_NS
+            self.now += 20 * CLOSE_PATIENCE_NS
             self.recording.watch(self.now)
             self.writer_answers("durable")
             self.writer_undoes("undone")
@@ -263,6 +263,48 @@ def test_an_episode_that_would_grow_too_long_is_announced_and_closed_before(
     recording.hear("encoder:front", "encoder", "closed", {"uid": take.uid}, began)
     assert take.seal is not None
     assert (take.seal["keep"], take.seal["end_reason"]) == (True, "longest episode")
+
+
+def test_an_encoder_is_given_up_when_it_stands_still_not_when_it_was_far_behind(
+    tmp_path: Path,
+) -> None:
+    workers, decided = Announced(), {"front": 100}
+    spec = RecordingSpec(
+        name="main", root=tmp_path, grid=Grid(30), encoders={"front": "encoder:front"},
+        writers=("writer",), codec={}, task="t", operator="", decided=lambda uid: decided,
+    )  # fmt: skip
+    recording = Recording(spec, workers, workers)
+    recording.session = machine.advance(recording.session, Event.AVAILABLE)
+    take = recording.start(NS_PER_S)
+    now = 100 * NS_PER_S
+    recording.stop(now)
+    for _ in range(10):
+        now += CLOSE_PATIENCE_NS - NS_PER_S
+        decided["front"] += 1
+        recording.watch(now)
+        assert take.failed == {}
+    recording.watch(now + CLOSE_PATIENCE_NS)
+    assert recording.session.state is State.FINALIZING
+    recording.watch(now + CLOSE_PATIENCE_NS + 1)
+    assert "did not close its file in time" in take.failed["front"]
+
+
+def test_parts_of_an_encoder_that_had_died_are_given_time_to_be_joined(tmp_path: Path) -> None:
+    workers = Workers()
+    spec = RecordingSpec(
+        name="main", root=tmp_path, grid=Grid(30), encoders={"front": "encoder:front"},
+        writers=("writer",), codec={}, task="t", operator="",
+    )  # fmt: skip
+    recording = Recording(spec, workers, workers)
+    recording.session = machine.advance(recording.session, Event.AVAILABLE)
+    take = recording.start(NS_PER_S)
+    recording.worker_left("encoder:front", "encoder", 2 * NS_PER_S)
+    now = 900 * NS_PER_S
+    recording.stop(now)
+    recording.watch(now + CLOSE_PATIENCE_NS + 60 * NS_PER_S)
+    assert take.failed == {}
+    recording.hear("encoder:front", "encoder", "closed", {"uid": take.uid}, now)
+    assert take.seal is not None
 
 
 def test_an_arm_that_came_back_with_another_calibration_is_not_recorded(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from recd.config.endpoints import is_local, parse_endpoint
 from recd.config.errors import RecdError
 from recd.config.models import ArmPairConfig, CameraConfig, PolicyServerConfig, RobotConfig
 from recd.config.paths import runtime_dir
+from recd.config.simulated import SIM_LEAST_PX, SIM_RATES
 from recd.config.streams import RAW_PAYLOADS, frame_payload
 
 BYTE_US = 10
@@ -25,9 +26,6 @@ ADAPTER_SCHEMES = {"openpi": ("", "ws", "wss"), "gr00t": ("", "tcp"), "lerobot":
 """`policy.type` -> how its server's address may begin, "" for HOST:PORT alone."""
 _HOST_PORT = re.compile(r"(\[[0-9a-fA-F:]+\]|[^:/\s\[\]]+):\d{1,5}/?")
 
-SIM_RATES = (1.0, 240.0)
-SIM_LEAST_PX = 160
-"""A simulated camera's stamp takes a corner of 160x48 pixels, and has to fit when turned."""
 
 SCHEMES = {"http": ("http://", "https://"), "rtsp": ("rtsp://", "rtsps://")}
 """Camera source -> what its address begins with."""

@@ -9,7 +9,7 @@ import zlib
 from dataclasses import dataclass
 from fractions import Fraction
 
-from recd.config.checks import SIM_LEAST_PX
+from recd.config.simulated import SIM_LEAST_PX
 from recd.daemon.sim.camera_faults import CameraFault, FaultPlan
 from recd.daemon.sim.figure import PoseSource
 from recd.daemon.sim.jpeg import PATTERNS, JpegEncoder

@@ -50,8 +50,8 @@ MANNERS: Final[dict[str, Manners]] = {
     # numba compiles at the first start on a computer.
     "arm": Manners(("sim",), 0, 120 * NS_PER_S, 5 * NS_PER_S, 10 * NS_PER_S, RestartPolicy(most=3)),
     "camera": Manners(("sim",), 0, 30 * NS_PER_S, 10 * NS_PER_S, 3 * NS_PER_S),
-    # A stalled encoder is left alone for longer than a slow disk needs.
-    "encoder": Manners(("sim",), 0, 60 * NS_PER_S, 30 * NS_PER_S, 10 * NS_PER_S),
+    # A stalled encoder is left alone for longer than a slow disk needs. It knows no device either.
+    "encoder": Manners((), 0, 60 * NS_PER_S, 30 * NS_PER_S, 10 * NS_PER_S),
     # The writer recovers a crashed session before it is ready, and ends only with its commits. It
     # knows no device, and its imports are the longest.
     "writer": Manners((), 0, 600 * NS_PER_S, 60 * NS_PER_S, 60 * NS_PER_S),

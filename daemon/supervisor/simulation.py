@@ -17,7 +17,7 @@ def resolve(kind: str, config: Mapping[str, Any], facts: Mapping[str, Any]) -> d
     {bus: file}. RecdError when something configured is not simulated.
     """
     match kind:
-        case "camera" | "encoder":
+        case "camera":
             return _camera(config, facts)
         case "arm":
             return _arm(config, facts)
@@ -28,7 +28,7 @@ def resolve(kind: str, config: Mapping[str, Any], facts: Mapping[str, Any]) -> d
 def _camera(config: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
     if config.get("source") != "sim":
         return dict(config)
-    name = config.get("name") or config.get("camera")
+    name = config["name"]
     found = facts.get("cameras", {}).get(name)
     url = found.get("url") if isinstance(found, Mapping) else found
     if not url:

@@ -174,7 +174,8 @@ def _never_back(required: str) -> Fault:
     )  # fmt: skip
     ends = Outcome.ENDS if required == "abort" else row.outcome
     return Fault(row.name, 5, row.strike, ends, None, row.lasts_s, row.heal,
-                 reads=("camera:",), until_end=True, setting=row.setting)  # fmt: skip
+                 reads=("camera:", "no picture of their time"), until_end=True,
+                 setting=row.setting)  # fmt: skip
 
 
 CAMERAS: Final[tuple[Fault, ...]] = (

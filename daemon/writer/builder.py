@@ -53,10 +53,12 @@ class RowBuilder:
         return self._episode.rows_before(newest_ns - margin_ns)
 
     def extend(self, upto: int) -> None:
-        """Build and log the rows up to (not including) `upto`."""
+        """Build and log the rows up to (not including) `upto`. What they are made of is handed to
+        the kernel before: a kill leaves no row whose records are missing."""
         first = self._log.rows
         if upto <= first:
             return
+        self._episode.flush()
         at_ns = self._episode.joint_times(first, upto)
         pairs = [
             align_pair(self._samples(bus.pair, int(at_ns[0])), at_ns, bus) for bus in self._buses

@@ -193,7 +193,8 @@ class Writer:
         try:
             builder.extend(builder.decidable())
             fault_point("writer.rows_built")
-            episode.flush()
+            if episode.rows is None:  # after the end they go with the last rows
+                episode.flush()
             if episode.sync_due(at_ns) and self.robot.dataset.durability == "resilient":
                 episode.sync()
                 builder.sync()

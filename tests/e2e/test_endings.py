@@ -12,6 +12,7 @@ from recd.config.streams import TICK_DTYPE, arm_sample_dtype, telemetry_dtype
 from recd.daemon.dataset.sides import read_stream
 from recd.daemon.dataset.survey import survey
 from recd.daemon.dataset.verify import verify_dataset
+from recd.daemon.faultpoints import FOLDER_KEY, arm
 from recd.daemon.writer.sidelog import records_of
 from recd.shm import ReaderPolicy, RingReader, Segment
 from tests.rig import SMALL, Robot, running, stolen_ns, stolen_rows, until
@@ -42,8 +43,11 @@ def test_sigterm_saves_the_running_episode_and_leaves_nothing_behind(tmp_path):
 
 
 def test_killing_the_supervisor_ends_every_process_and_the_next_start_recovers_the_episode(
-    tmp_path,
+    tmp_path, monkeypatch
 ):
+    points = tmp_path / "points"
+    points.mkdir()
+    monkeypatch.setenv(FOLDER_KEY, str(points))
     with running(tmp_path, *SMALL) as robot:
         robot.arm()
         saved = robot.record(20)
@@ -54,6 +58,8 @@ def test_killing_the_supervisor_ends_every_process_and_the_next_start_recovers_t
         until(lambda: _worker(robot, "encoder:front") not in (None, killed.pid), "it to be back")
         until(lambda: robot.rows() >= 120, "120 rows")
         rows, stolen_before_ns = robot.rows(), stolen_ns()
+        arm(points, "writer.rows_built", "pause")  # everybody dies while it has just logged rows
+        until(lambda: not list(points.iterdir()), "the writer to log rows")
         tree = robot.tree()
         os.kill(robot.process.pid, signal.SIGKILL)
         robot.process.wait()
@@ -68,6 +74,10 @@ def test_killing_the_supervisor_ends_every_process_and_the_next_start_recovers_t
         lost = rows - (report.rows - saved["rows"])
         # One second of rows, what was not durable yet, and what came after the last look at `rows`.
         assert lost <= 30 + 15 + stolen_rows(stolen_before_ns), f"{lost} rows lost"
+        torn = survey(robot.root)[-1]
+        for camera in ("front", "wrist"):
+            ticks, _ = read_stream(robot.own(torn.uid) / f"ticks.{camera}.arrows")
+            assert ticks.num_rows >= torn.length
         assert robot.record(15)["episode_index"] == 2
 
 

@@ -356,9 +356,10 @@ class Supervisor:
     def _watch_disk(self, now: int) -> None:
         if now < self._disk_at_ns:
             return
-        self._disk_at_ns = now + DISK_EVERY_NS
         before = self.disk.low
         self.disk = disk.look(self.robot.dataset_root, self.disk)
+        # Whoever has made room is not refused once more.
+        self._disk_at_ns = now + (DISK_EVERY_NS // 10 if self.disk.low else DISK_EVERY_NS)
         for recording in self.recordings.values():
             recording.session = replace(recording.session, low_disk=self.disk.low)
             if self.disk.full and recording.session.state is State.RECORDING:

@@ -115,6 +115,8 @@ class Storm:
 
     def _begin(self, draw: Random) -> Running:
         self._be_ready()
+        client = self.subject.client
+        await_true(lambda: not client.status()["flags"]["low_disk"], "room on the disk", 10)
         told = self.subject.client.start(task=f"task {draw.randrange(3)}")
         self._running = Running(told["uid"], told["t0_ns"])
         return self._running

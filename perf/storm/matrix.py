@@ -48,6 +48,7 @@ from recd.perf.storm.processes import (
     stop_everything,
     stop_worker,
     stuck_clients,
+    until_killed,
     use_up_files,
 )
 from recd.perf.storm.settings import POLICY, SETTINGS, STRICT, Setting
@@ -65,7 +66,7 @@ KILLS: Final[tuple[Fault, ...]] = (
     Fault("killed at a named point while saving", 1, die_at(POINTS_AT_STOP), Outcome.AT_STOP,
           weight=2),
     Fault("a worker killed while the episode is saved", 1, kill_while_saving, Outcome.AT_STOP,
-          rearms=True, weight=2),
+          heal=until_killed, until_end=True, rearms=True, weight=2),
     Fault("killed at a named point while an episode begins", 1, kill_as_it_begins,
           Outcome.BETWEEN, None),
     Fault("killed while arming", 1, kill_while_arming, Outcome.BETWEEN, None, rearms=True),

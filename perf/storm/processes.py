@@ -65,7 +65,7 @@ def kill_everything(subject: StormSubject, draw: Random) -> Made:
 
 def kill_while_saving(subject: StormSubject, draw: Random) -> Made:
     """SIGKILL to one worker a moment after the stop that follows at once."""
-    name, after_ms = draw.choice(WORKERS), draw.randint(0, 900)
+    name, after_ms = draw.choice(WORKERS), draw.randint(0, 250)
     pid = subject.worker(name)
 
     def kill() -> None:
@@ -74,6 +74,11 @@ def kill_while_saving(subject: StormSubject, draw: Random) -> Made:
 
     threading.Timer(after_ms / 1000, kill).start()
     return {"killed": name, "pid": pid, "after_ms": after_ms}
+
+
+def until_killed(_: StormSubject, made: Made) -> None:
+    """The next episode is not to meet a kill that was meant for this one."""
+    await_true(lambda: not psutil.pid_exists(made["pid"]), "the worker to be killed", 10)
 
 
 def kill_while_arming(subject: StormSubject, draw: Random) -> Made:

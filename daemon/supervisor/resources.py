@@ -26,6 +26,7 @@ from recd.config.streams import (
     arm_sample_dtype,
     frame_payload,
     leader_cell_dtype,
+    meeting_dtype,
     telemetry_dtype,
 )
 from recd.daemon.supervisor.processes import Process
@@ -127,6 +128,8 @@ def policy_cells(robot: RobotConfig) -> Iterable[tuple[str, np.dtype[np.void]]]:
     for pair in robot.arms:
         yield f"lease.{pair}", LEASE_DTYPE
         yield f"seat.{pair}", seat_dtype(len(robot.joints(pair)))
+        if robot.meets(pair):
+            yield f"meeting.{pair}", meeting_dtype(len(robot.joints(pair)))
 
 
 def _record_ring(name: str, dtype: np.dtype[Any], slots: int, **facts: Any) -> RingPlan:

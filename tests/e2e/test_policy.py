@@ -345,7 +345,8 @@ def test_an_episode_tells_who_drove_each_row_and_keeps_every_chunk(bench) -> Non
     corrected = told["recd.intervention"].to_numpy(zero_copy_only=False).astype(bool)
     assert {GoalSource.POLICY, GoalSource.HOLD, GoalSource.LEADER} <= set(source.tolist())
     assert (chunk[source == GoalSource.POLICY] > 0).mean() > 0.9
-    assert (chunk[source != GoalSource.POLICY] == -1).all()
+    others = np.isin(source, (GoalSource.POLICY, GoalSource.HAND_OVER), invert=True)
+    assert (chunk[others] == -1).all()
     assert corrected.any()
     assert not corrected[source == GoalSource.POLICY].any()
     chunks = arrows(own / "chunks.arrows")

@@ -10,7 +10,7 @@ from math import isnan
 from typing import Any
 
 from recd.config.streams import JointFlag
-from recd.daemon.arms.motion import PLAYING, SEATED, MotionState, Phase
+from recd.daemon.arms.motion import PLAYING, SEATED, Cause, MotionState, Phase
 from recd.shm import CellReader, CellWriter
 from recd.shm.clock import NS_PER_MS, NS_PER_S
 
@@ -101,7 +101,9 @@ class HandOver:
         taking = state.phase is Phase.TAKING
         near = not any(isnan(x) for x in leader) and furthest(sent, leader) <= MET_UNITS
         self._met = taking and (self._met or near)
-        drive = state.phase is Phase.PAUSED or (taking and not self._met and not self.taken)
+        # Not a leader that fell silent in a person's hand: that pause was no command.
+        paused = state.phase is Phase.PAUSED and state.cause is Cause.COMMAND
+        drive = paused or (taking and not self._met and not self.taken)
         record = self._meeting.record[0]
         record["at_ns"], record["drive"] = at_ns, drive
         record["position"] = sent

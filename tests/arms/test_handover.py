@@ -77,8 +77,8 @@ def test_a_hand_over_lasts_until_the_arm_has_come_to_what_is_asked(
     assert not change.gliding
 
 
-def at(phase: Phase) -> MotionState:
-    return MotionState(phase, Cause.NONE, 0)
+def at(phase: Phase, cause: Cause = Cause.COMMAND) -> MotionState:
+    return MotionState(phase, cause, 0)
 
 
 def test_a_driven_leader_is_brought_while_paused_and_let_go_where_the_arms_met() -> None:
@@ -103,6 +103,12 @@ def test_a_leader_in_a_persons_hand_is_not_driven() -> None:
     change.grasped(at(Phase.TAKING), [10.0, 0.0], 61 * PERIOD_NS)
     change.wish(at(Phase.TAKING), [30.0, 0.0], [10.0, 0.0], 61 * PERIOD_NS)
     assert wish_of(cell, 61 * PERIOD_NS).position == ()
+
+
+def test_a_leader_that_fell_silent_in_a_hand_is_not_driven_when_it_is_back() -> None:
+    change, cell = hand_over(driven=True)
+    change.wish(at(Phase.PAUSED, Cause.LEADER_SILENT), [1.0, 2.0], [0.0, 0.0], 1)
+    assert wish_of(cell, 1).position == ()
 
 
 def test_the_wish_of_a_dead_follower_ends_by_itself() -> None:

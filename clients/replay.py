@@ -95,8 +95,8 @@ class Replay:
         targets_ns, rows = self._plan(seen)
         clipped = 0
         while seen.t_ref_ns < targets_ns[-1]:
-            at = np.searchsorted(targets_ns, seen.t_ref_ns, side="right")
-            until = np.searchsorted(targets_ns, seen.t_ref_ns + AHEAD_NS, side="right")
+            at = int(np.searchsorted(targets_ns, seen.t_ref_ns, side="right"))
+            until = int(np.searchsorted(targets_ns, seen.t_ref_ns + AHEAD_NS, side="right"))
             until = min(max(until, at + 1), at + MOST_ROWS, len(rows))
             ack = self._send(seen, rows[at:until], targets_ns[at:until])
             clipped = max(clipped, ack.clipped)

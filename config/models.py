@@ -357,6 +357,21 @@ class PolicyConfig(Section):
     """How much earlier than due a goal is sent, for the delay of the arm itself."""
 
 
+class RolloutConfig(Section):
+    """What is recorded by itself while a policy drives; `recctl rollout` changes it."""
+
+    strategy: Literal["base", "sentry", "highlight", "dagger", "episodic"] = "base"
+    """`base`: nothing; `sentry`: everything, in episodes; `highlight`: only `recctl highlight`;
+    `dagger`: corrections; `episodic`: one episode per attempt of the policy."""
+    episode_s: float = Field(default=60.0, ge=1, le=990)
+    """Length of an episode of `sentry`, longest of `episodic` (the policy is paused then)."""
+    corrections: Literal["own", "inside"] = "own"
+    """`dagger`: each correction an episode of its own, or the whole attempt with corrections
+    marked by `intervention`."""
+    highlight_s: float = Field(default=0.0, ge=0, le=50)
+    """Seconds of the past that `recctl highlight` can save; they are kept in memory. 0: none."""
+
+
 class HooksConfig(Section):
     """A shell command per event; RECD_EVENT, RECD_NAME, RECD_UID, ... say more. 10 s to finish."""
 
@@ -410,6 +425,8 @@ class RobotConfig(Section):
     """The control plane."""
     policy: PolicyConfig | None = None
     """Remote policies; none: no gateway, no sockets."""
+    rollout: RolloutConfig | None = None
+    """What is recorded by itself while a policy drives."""
     hooks: HooksConfig = HooksConfig()
     """Commands run on events."""
     simulation: SimulationConfig = SimulationConfig()
@@ -438,6 +455,11 @@ class RobotConfig(Section):
     def dataset_root(self) -> Path:
         """Dataset folder with `~` expanded, absolute."""
         return Path(self.dataset.root).expanduser().absolute()
+
+    @property
+    def highlight_s(self) -> float:
+        """Seconds of the past that rings and histories hold for `recctl highlight`."""
+        return 0.0 if self.rollout is None else self.rollout.highlight_s
 
     def meets(self, pair: str) -> bool:
         """True when the pair's leader is driven to its follower for a hand-over."""

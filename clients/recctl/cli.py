@@ -55,6 +55,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "resume": ("arms", "Go on after hold."),
     "estop": ("arms", "Stand still at once; a second time: apply the torque policy."),
     "policy": ("policy", "Let a policy drive, interrupt it, take over."),
+    "rollout": ("rollout", "Record by itself while a policy drives."),
+    "highlight": ("rollout", "Save the last seconds as an episode."),
     "replay": ("replay", "Play the actions of a saved episode."),
     "release": ("arms", "Apply a torque policy without any daemon."),
     "top": ("watch", "Processes: CPU, memory, lateness, losses."),

@@ -110,7 +110,7 @@ class Follower:
         self._coasting = False
         self._seat = None if seat is None else PolicySeat(ctx, side, self._path, seat)
         self._hand_over = HandOver(config["hand_over"], meeting)
-        self._led_ns = 0
+        self._led_ns = self._led_until_ns = 0
         self._waiting: tuple[str, ...] = ()
         self._reported_ns = 0
         self._source = GoalSource.NONE
@@ -179,6 +179,7 @@ class Follower:
             since_ns=state.since_ns,
             armed=state.trait.armed,
             led_ns=self._led_ns,
+            led_until_ns=self._led_until_ns,
             waiting_joints=list(self._waiting),
             legal=list(legal_commands(state.phase)),
         )
@@ -310,6 +311,7 @@ class Follower:
         led = self.state.phase is Phase.CORRECTING and self._source is GoalSource.LEADER
         if led != bool(self._led_ns):
             self._led_ns = at_ns if led else 0
+            self._led_until_ns = 0 if led else at_ns - 1
             self.report()
 
     def _drive(self, at_ns: int) -> tuple[int, int]:

@@ -94,7 +94,8 @@ def _frame_rings(robot: RobotConfig) -> Iterable[RingPlan]:
             "step": camera.step,
             "rotation": camera.rotation,
         }
-        yield RingPlan(f"cam.{name}", "frame", ring_slots(camera), frame_slot_bytes(camera), meta)
+        slots = ring_slots(camera, robot.highlight_s)
+        yield RingPlan(f"cam.{name}", "frame", slots, frame_slot_bytes(camera), meta)
         ticks = max(64, robot.dataset.fps * RECORD_SECONDS)
         yield _record_ring(f"ticks.{name}", TICK_DTYPE, ticks, camera=name)
 

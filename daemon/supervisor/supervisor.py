@@ -37,6 +37,7 @@ from recd.daemon.supervisor.planner import Planner
 from recd.daemon.supervisor.processes import Process, process_table
 from recd.daemon.supervisor.recording import Recording
 from recd.daemon.supervisor.resources import Resources
+from recd.daemon.supervisor.rollout import Rollout
 from recd.daemon.supervisor.serial_delivery import SerialDelivery
 from recd.daemon.supervisor.signals import Signals
 from recd.daemon.supervisor.spawn import Surroundings
@@ -94,6 +95,10 @@ class Supervisor:
         self.motion = Motion(
             self.fleet.of_kind("arm"), self.fleet, self.fleet.unready, self.news.resolve
         )
+        self.rollout = Rollout(
+            robot, self.recording, arms=self.motion.describe, pause=self._pause,
+            announce=self.news.announce,
+        )  # fmt: skip
         self.disk = disk.Disk(reserve_bytes=robot.dataset.reserve_mb * 1_000_000)
         wanted = robot.realtime
         self.serial = SerialDelivery(wanted.serial_priority if wanted.enabled else 0)
@@ -179,6 +184,7 @@ class Supervisor:
             self.fleet.next_deadline_ns(now),
             self.planner.next_deadline_ns(now),
             self.motion.next_deadline_ns(),
+            self.rollout.next_deadline_ns(),
             self.control.next_deadline_ns() if self.control is not None else None,
         ]
         return min(at for at in times if at is not None)
@@ -188,6 +194,7 @@ class Supervisor:
             recording.watch(now)
         if self.ending.running:
             self.planner.watch(now)
+            self.rollout.watch(now)
         self.motion.watch(now)
         self.hooks.watch(now)
         self.meters.watch(now)
@@ -376,6 +383,12 @@ class Supervisor:
             self.motion.command("hold" if held else "resume", now_ns())
         except RecdError as error:
             self.news.announce("fault", "hold_failed", reason=error.message)
+
+    def _pause(self) -> None:
+        try:
+            self.motion.command("policy pause", now_ns())
+        except RecdError as error:
+            self.news.announce("fault", "pause_failed", reason=error.message)
 
     def _publish_state(self, now: int) -> None:
         session = self.recording.session

@@ -16,6 +16,7 @@ from recd.daemon.writer.episode import Episode
 from recd.daemon.writer.rows import Bus, PairRows, align_pair, bus_of
 from recd.shm.clock import NS_PER_S
 
+CUT = "cut"
 LOOK_BACK_NS = NS_PER_S
 """How far before a row its samples may lie; older ones are STALE by far."""
 
@@ -32,6 +33,7 @@ class RowBuilder:
         self._episode = episode
         self._task = str(episode.facts.get("task") or robot.dataset.task)
         self._from = dict.fromkeys(robot.arms, 0)
+        self._schema = schema
         self._log = RowLog(episode.logs, schema, uid=episode.uid)
 
     @property
@@ -101,6 +103,26 @@ class RowBuilder:
             for name, field in CAMERA_COLUMNS.items():
                 columns[name] = np.stack([t[field] for t in ticks], axis=1).astype(np.int64)
         return columns
+
+    def cut(self, rows: int) -> None:
+        """The episode ends earlier than what was built: forget the rows from `rows` on."""
+        if self.rows <= rows:
+            return
+        kept = [block for block in self.blocks if block.first < rows]
+        kept[-1] = kept[-1].upto(rows)
+        self.state_valid = self.state_valid[: len(kept)]
+        self.state_valid[-1] = self.state_valid[-1][: rows - kept[-1].first]
+        self.blocks = kept
+        self._log.close()
+        # Written beside and put in place whole: a kill in between costs nothing.
+        beside = self._episode.logs / CUT
+        beside.mkdir(exist_ok=True)
+        log = RowLog(beside, self._schema, uid=self.uid)
+        for block in kept:
+            log.append(block)
+        log.path = log.path.replace(self._log.path)
+        beside.rmdir()
+        self._log = log
 
     def sync(self) -> None:
         """Make the rows so far durable."""

@@ -112,6 +112,8 @@ class Episode:
         self._owner = int(self.uid[:OWNER_HEX_DIGITS], 16)
         self.tracks = {stream.name: self._track(stream) for stream in (*arms, *logged, *cameras)}
         self.cameras = [stream.name for stream in cameras]
+        self.back = bool(begin.get("back"))
+        """True when it began in the past."""
         self.steps = begin.get("grid") == "step" and bool(cameras)
         """True when rows follow a source's own steps, not the grid."""
         self._came_ns: list[int] = []

@@ -251,6 +251,7 @@ class Publisher:
             "end_reason": seal.get("end_reason", ""),
             "marks": seal.get("marks", []),
             "commanded": seal.get("commanded") or None,
+            **dict(seal.get("notes") or {}),
             "verdict": judged.to_dict(),
             "t0_ns": episode.t0_ns,
             "clock": {

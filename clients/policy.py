@@ -191,11 +191,13 @@ class PolicyClient:
             best = min(best, (offset, bound), key=lambda pair: pair[1])
         return best
 
-    def acquire(self, pair: str | None = None, *, kind: str = "policy") -> None:
+    def acquire(self, pair: str | None = None, *, kind: str = "policy", adapter: str = "") -> None:
         """Become the one whose chunks count, and begin the heartbeat. RecdError (`held`) names who
-        is in the way.
+        is in the way. adapter: what stands between the policy and this API, for the manifest.
         """
         wanted = {} if pair is None else {"pair": pair}
+        if adapter:
+            wanted["adapter"] = adapter
         self._ident = secrets.token_hex(16)
         told = self.call("lease.acquire", lease=self._ident, name=self.name, kind=kind, **wanted)
         self._epoch, self._chunk = told["epoch"], 0
@@ -276,7 +278,7 @@ class PolicyClient:
             "ty": "act", "id": ident, "lease": {"id": self._ident, "epoch": self._epoch},
             "chunk": self._chunk, "obs": seen.number, "t_ref": seen.t_ref_ns,
             "dt_ns": round(dt_s * NS_PER_S), "layout": self.layout, "rep": representation,
-            "mode": mode, "blend": blend, **(facts or {}),
+            "mode": mode, "blend": blend, "task": seen.task, **(facts or {}),
         }  # fmt: skip
         if offsets_ns is not None:
             chunk["offsets_ns"] = [int(offset) for offset in offsets_ns]

@@ -10,6 +10,9 @@ import numpy as np
 
 from recd.config.policy_wire import MOST_STEPS, Mode, Status
 
+TASK_BYTES = 256
+"""Longest task of a chunk, in UTF-8."""
+
 STATUSES = tuple(Status)
 MODES = tuple(Mode)
 """Words of the wire by their number in the records below."""
@@ -108,7 +111,8 @@ def chunk_dtype(width: int) -> np.dtype[np.void]:
     """One chunk as received, with its ACK: gateway -> writer (ring `chunks`).
 
     values: float32 as received, relative ones too, all rows, those beyond `steps` zero; mask: bit
-    per dimension; status: STATUSES; received_ns, acked_ns: of the gateway; obs_ns: time of the
+    per dimension; status: STATUSES; task: what the policy was at, UTF-8, empty: it did not say;
+    received_ns, acked_ns: of the gateway; obs_ns: time of the
     observation that it answers.
     """
     return np.dtype(
@@ -130,6 +134,7 @@ def chunk_dtype(width: int) -> np.dtype[np.void]:
             ("representation", "u1"),
             ("mode", "u1"),
             ("status", "u1"),
+            ("task", f"S{TASK_BYTES}"),
             ("offset_ns", "<i8", (MOST_STEPS,)),
             ("values", "<f4", (MOST_STEPS * width,)),
         ],

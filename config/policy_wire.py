@@ -200,6 +200,7 @@ REQUESTS: Final[dict[str, Command]] = {
             "lease": Arg("uid", _LEASE_ARG.doc, required=True),
             "kind": Arg("text", "what acts", choices=("policy", "teleop", "replay")),
             "name": Arg("text", "who it is, in words", required=True),
+            "adapter": Arg("text", "what translates for it, noted with its episodes"),
             "pair": _PAIRS_ARG,
         }),
         Command("lease.release", "policy", "Give the lease back; the arm holds.", {

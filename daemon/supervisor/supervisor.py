@@ -50,6 +50,7 @@ from recd.shm import RingReader
 from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns
 
 DISK_EVERY_NS = NS_PER_S
+POLICY_FACTS = ("holder", "kind", "key", "adapter", "epoch")
 STATE_EVERY_NS = NS_PER_S // 2
 
 
@@ -107,6 +108,7 @@ class Supervisor:
         self.had_episodes = False
         self.policy_said: Mapping[str, Any] = {}
         self.adapter_said: Mapping[str, Any] = {}
+        self._task_told = ""
         self._commands = Commands(self)
         self._signals = Signals()
         self._disk_at_ns = 0
@@ -199,6 +201,7 @@ class Supervisor:
         self.hooks.watch(now)
         self.meters.watch(now)
         self.serial.watch(now)
+        self._tell_task()
         self._watch_disk(now)
         self._feed_watchdog(now)
         if self.control is not None:
@@ -228,6 +231,7 @@ class Supervisor:
                 self._worker_event(process, fields)
             case "policy" if kind == "gateway":
                 self.policy_said = fields
+                self._note_policies()
             case "adapter" if kind == "adapter":
                 self.adapter_said = fields
             case _ if kind == "arm":
@@ -241,6 +245,8 @@ class Supervisor:
     def _worker_ready(self, process: str, kind: str, facts: Mapping[str, Any]) -> None:
         self.news.announce("event", "worker_ready", process=process)
         match kind:
+            case "gateway":
+                self._task_told = ""
             case "sim":
                 self._resolve_simulation(facts)
             case "camera":
@@ -376,6 +382,8 @@ class Supervisor:
     # --- told to people --------------------------------------------------------------------
 
     def _on_take(self, what: str, uid: str) -> None:
+        if what == "started":
+            self._note_policies()
         self.planner.on_take(what, uid, now_ns())
 
     def _hold(self, held: bool) -> None:
@@ -383,6 +391,27 @@ class Supervisor:
             self.motion.command("hold" if held else "resume", now_ns())
         except RecdError as error:
             self.news.announce("fault", "hold_failed", reason=error.message)
+
+    def _note_policies(self) -> None:
+        """Who held a lease while an episode ran, for its manifest."""
+        take = self.recording.current
+        if take is None:
+            return
+        noted = take.notes.setdefault("policies", [])
+        for pair, lease in self.policy_said.get("leases", {}).items():
+            if lease["kind"] != "nobody":
+                told = {"pair": pair, **{k: lease[k] for k in POLICY_FACTS}}
+                if told not in noted:
+                    noted.append(told)
+
+    def _tell_task(self) -> None:
+        """The gateway hands the task of the running episode, or of the next one, to policies."""
+        if "gateway" not in self.fleet.seats:
+            return
+        take = self.recording.current
+        task = self.recording.task if take is None else str(take.begin["task"])
+        if task != self._task_told and self.fleet.send("gateway", "task", text=task):
+            self._task_told = task
 
     def _pause(self) -> None:
         try:

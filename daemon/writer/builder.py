@@ -68,7 +68,7 @@ class RowBuilder:
             tick_ns=self._episode.row_times(first, upto),
             state=np.hstack([pair.state_values for pair in pairs]),
             action=np.hstack([pair.action_values for pair in pairs]),
-            task=[self._task] * (upto - first),
+            task=self._episode.chunks.tasks(pairs[0].chunk_id, at_ns, self._task),
             extra=self._own_columns(first, upto, pairs),
         )
         self._log.append(block)

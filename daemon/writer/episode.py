@@ -16,6 +16,7 @@ import numpy.typing as npt
 from recd.daemon.dataset.draft import OWN_FOLDER
 from recd.daemon.dataset.durable import remove_tree, sync_all
 from recd.daemon.dataset.sides import read_stream
+from recd.daemon.writer.chunknotes import ChunkNotes
 from recd.daemon.writer.history import Recorded
 from recd.daemon.writer.sidelog import SideLog, records_of
 from recd.daemon.writer.streams import RecordStream
@@ -110,6 +111,7 @@ class Episode:
             remove_tree(self.logs)
             self.logs.mkdir()
         self._owner = int(self.uid[:OWNER_HEX_DIGITS], 16)
+        self.chunks = ChunkNotes()
         self.tracks = {stream.name: self._track(stream) for stream in (*arms, *logged, *cameras)}
         self.cameras = [stream.name for stream in cameras]
         self.back = bool(begin.get("back"))
@@ -130,6 +132,9 @@ class Episode:
             table, _ = read_stream(self.own / name)
             if table.num_rows:
                 track.take_up(records_of(table, stream.dtype))
+                if stream.bulky:
+                    for record in records_of(table, stream.dtype):
+                        self.chunks.add(record)
         return track
 
     def settle(self) -> None:
@@ -150,9 +155,14 @@ class Episode:
         track = self.tracks[stream.name]
         for record in stream.since(self.t0_ns):
             if record[stream.time_field] > track.after_ns:
-                track.add(record)
+                self._add(track, record)
         if not track.log.rows:
             track.after_ns = self.t0_ns - BRACKET_NS
+
+    def _add(self, track: Track, record: Any) -> None:
+        track.add(record)
+        if track.stream.bulky:
+            self.chunks.add(record)
 
     def consume(self, stream: str, record: Any, owner: int = 0) -> None:
         """One record of a stream; owner: `aux` of its slot, which tells whose row it is."""
@@ -160,7 +170,7 @@ class Episode:
         if stream not in self.cameras:
             at_ns = int(record[track.stream.time_field])
             if not self._is_beyond(at_ns) and at_ns > track.after_ns:
-                track.add(record)
+                self._add(track, record)
         elif self._is_next_row(track, record, owner):
             track.add(record)
 

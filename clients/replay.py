@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from recd.clients.policy import Ack, NoObservationError, Observation, PolicyClient
+from recd.clients.policy import Ack, NoObservationError, Observation, PolicyClient, task_of
 from recd.config.errors import RecdError
 from recd.config.policy_wire import Status
 from recd.shm.clock import NS_PER_S
@@ -150,7 +150,7 @@ class Replay:
         offsets = [int(at) for at in targets_ns - seen.t_ref_ns]
         ack = self._client.act(
             seen, rows, dt_s=1 / self._actions.fps, offsets_ns=offsets,
-            facts={"task": self._actions.task},
+            facts=task_of(self._actions.task),
         )  # fmt: skip
         if ack.status not in HARMLESS:
             raise RecdError(f"replay: {ack.status}: {ack.reason}", mend=ack.mend, code="state")

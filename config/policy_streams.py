@@ -8,10 +8,7 @@ from enum import IntEnum
 
 import numpy as np
 
-from recd.config.policy_wire import MOST_STEPS, Mode, Status
-
-TASK_BYTES = 256
-"""Longest task of a chunk, in UTF-8."""
+from recd.config.policy_wire import MOST_STEPS, TASK_BYTES, Mode, Status
 
 STATUSES = tuple(Status)
 MODES = tuple(Mode)

@@ -23,6 +23,8 @@ ACT_BYTES: Final = 1024 * 1024
 
 MOST_STEPS: Final = 256
 """Steps of one chunk."""
+TASK_BYTES: Final = 256
+"""Longest task of a chunk, in UTF-8."""
 MOST_PARTS: Final = 33
 MOST_ELEMENTS: Final = 2**27
 
@@ -170,6 +172,15 @@ def _buffer(told: Any, number: int, frame: Any) -> Buffer:
 
 
 _DESCRIBED = frozenset({"n", "fi", "enc", "dt", "sh"})
+
+
+def is_task(value: object) -> bool:
+    """True for what a chunk may name as its task: one line, not too long; empty says nothing."""
+    return (
+        isinstance(value, str)
+        and (value.isprintable() or not value)
+        and len(value.encode("utf-8", "surrogatepass")) <= TASK_BYTES
+    )
 
 
 def element_count(shape: object, number: int = 0) -> int:

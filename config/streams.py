@@ -8,9 +8,16 @@ from enum import IntEnum, IntFlag
 
 import numpy as np
 
-STREAMS_VERSION = 2
+STREAMS_VERSION = 3
 """Raised when a record of a ring changes shape, and with it the side file that keeps it; both carry
 it. Cells are made and read by one daemon alone."""
+
+JOINED: dict[str, tuple[int, int | bytes]] = {
+    "chunk": (2, -1),
+    "chunk_index": (2, -1),
+    "task": (3, b""),
+}
+"""Field that came later -> the version that brought it, its value in side files from before."""
 
 
 class FrameFlag(IntFlag):

@@ -15,7 +15,7 @@ from recd.daemon.arms.feetech.bus import Reading, ServoBus
 from recd.daemon.arms.feetech.port import BusLostError
 from recd.daemon.arms.goalpath import PARK_PATIENCE_NS, off_rest
 from recd.daemon.arms.guardian import Guardian
-from recd.daemon.arms.handover import HandOver
+from recd.daemon.arms.handover import HandOver, Led
 from recd.daemon.arms.leader import TELEMETRY_SLOT, every
 from recd.daemon.arms.leaderview import LeaderView
 from recd.daemon.arms.motion import (
@@ -110,7 +110,7 @@ class Follower:
         self._coasting = False
         self._seat = None if seat is None else PolicySeat(ctx, side, self._path, seat)
         self._hand_over = HandOver(config["hand_over"], meeting)
-        self._led_ns = self._led_until_ns = 0
+        self._led = Led()
         self._waiting: tuple[str, ...] = ()
         self._reported_ns = 0
         self._source = GoalSource.NONE
@@ -178,8 +178,8 @@ class Follower:
             cause=state.cause.name.lower(),
             since_ns=state.since_ns,
             armed=state.trait.armed,
-            led_ns=self._led_ns,
-            led_until_ns=self._led_until_ns,
+            led_ns=self._led.since_ns,
+            led_gaps=list(self._led.gaps),
             waiting_joints=list(self._waiting),
             legal=list(legal_commands(state.phase)),
         )
@@ -278,7 +278,7 @@ class Follower:
         if self._seat is not None and (fact := self._seat.look(self.state, woke_ns)) is not None:
             self._apply(fact, woke_ns)
         written_ns, drive_flags = self._drive(woke_ns)
-        self._note_led(woke_ns)
+        self._note_led(woke_ns, written_ns)
         full = tick % self._telemetry_every == TELEMETRY_SLOT % self._telemetry_every
         reading = self._bus.sync_read(TELEMETRY_BLOCK if full else POSITION_BLOCK)
         arrival_ns = self._bus.port.last_byte_ns
@@ -306,12 +306,12 @@ class Follower:
             self._apply(Event.LEADER_MOVED, at_ns)
         self._hand_over.wish(self.state, self._path.sent, leader.position, at_ns)
 
-    def _note_led(self, at_ns: int) -> None:
+    def _note_led(self, woke_ns: int, written_ns: int) -> None:
         """Tell from when on, and until when, a correction is led by a person alone."""
         led = self.state.phase is Phase.CORRECTING and self._source is GoalSource.LEADER
-        if led != bool(self._led_ns):
-            self._led_ns = at_ns if led else 0
-            self._led_until_ns = 0 if led else at_ns - 1
+        # Until its first goal is out, a row still belongs to the tick before.
+        begun_ns = written_ns or woke_ns + self._period_ns
+        if self._led.note(led, begun_ns if led else woke_ns):
             self.report()
 
     def _drive(self, at_ns: int) -> tuple[int, int]:

@@ -4,6 +4,7 @@ Decides from positions and time; the follower acts. A leader is driven only by i
 only while the follower's wish is fresh.
 """
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan
@@ -23,6 +24,8 @@ MET_UNITS = 3.0
 
 WISH_KEPT_NS = 200 * NS_PER_MS
 """A wish of the follower counts for so long: a leader whose follower died is let go."""
+
+KEPT_GAPS = 16
 
 
 class Grasp:
@@ -108,6 +111,29 @@ class HandOver:
         record["at_ns"], record["drive"] = at_ns, drive
         record["position"] = sent
         self._meeting.publish()
+
+
+class Led:
+    """Since when a person alone leads an arm in the middle of an attempt, and when nobody did.
+
+    since_ns: 0 while nobody does; gaps: the last ones, [from, to] ns, `to` 0 while it lasts; no
+    tick within was led.
+    """
+
+    def __init__(self) -> None:
+        self.since_ns = 0
+        self.gaps: deque[list[int]] = deque(maxlen=KEPT_GAPS)
+
+    def note(self, led: bool, at_ns: int) -> bool:
+        """One period. True when something changed."""
+        if led == bool(self.since_ns):
+            return False
+        if led and self.gaps:
+            self.gaps[-1][1] = at_ns
+        elif not led:
+            self.gaps.append([at_ns, 0])
+        self.since_ns = at_ns if led else 0
+        return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,16 @@ import numpy as np
 import numpy.typing as npt
 
 from recd.config.errors import RecdError
-from recd.config.policy_streams import MODES, TASK_BYTES
-from recd.config.policy_wire import MOST_STEPS, Buffer, Mode, Representation, Status
+from recd.config.policy_streams import MODES
+from recd.config.policy_wire import (
+    MOST_STEPS,
+    TASK_BYTES,
+    Buffer,
+    Mode,
+    Representation,
+    Status,
+    is_task,
+)
 from recd.daemon.policy.layout import ActionLayout
 from recd.shm.clock import NS_PER_S
 
@@ -224,11 +232,7 @@ def _whole(
 
 
 def _task(value: Any) -> str:
-    if (
-        not isinstance(value, str)
-        or not (value.isprintable() or not value)
-        or len(value.encode("utf-8", "surrogatepass")) > TASK_BYTES
-    ):
+    if not is_task(value):
         raise ChunkError(Status.MALFORMED, f"task: expected one line of at most {TASK_BYTES} bytes")
     return value
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from recd.shm.clock import tick_at_or_before, tick_ns
+
 
 class Strategy(StrEnum):
     """As in lerobot-rollout."""
@@ -53,7 +55,8 @@ class RolloutSpec:
 @dataclass(frozen=True, slots=True)
 class Seen:
     """How things are. ready: an episode could begin; running: one of this rollout's runs, since
-    t0_ns; led: every arm is led by a person in an attempt, and is where the leader is;
+    t0_ns; led: every arm is led by a person in an attempt, and is where the leader is (of a running
+    correction: so far in every row);
     driving: some arm is driven by a policy; attempt: every arm is in an attempt, held or not.
     """
 
@@ -77,6 +80,23 @@ def seen_of(arms: Mapping[str, Mapping[str, Any]]) -> dict[str, bool]:
         "driving": any(one.get("phase") == "policy" for one in said),
         "attempt": bool(said) and all(one.get("phase") in ATTEMPT for one in said),
     }
+
+
+def unled_ns(
+    arms: Mapping[str, Mapping[str, Any]], t0_ns: int, rate: tuple[int, int], now_ns: int
+) -> int | None:
+    """Since when an episode with row 0 at `t0_ns` and `rate` (num, den) rows a second has a row in
+    which an arm was not led; None: no such row. A gap between two rows costs nothing."""
+    found = []
+    for said in arms.values():
+        if not said.get("led_ns") and not said.get("led_gaps"):
+            found.append(now_ns)  # it began anew and knows of nothing
+        for from_ns, to_ns in said.get("led_gaps", ()):
+            row = max(0, tick_at_or_before(t0_ns, from_ns - 1, *rate) + 1)
+            if tick_ns(t0_ns, row, *rate) < (to_ns or now_ns):
+                found.append(from_ns)
+                break
+    return min(found, default=None)
 
 
 def next_act(spec: RolloutSpec, seen: Seen, now_ns: int) -> Do:

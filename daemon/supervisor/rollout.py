@@ -5,6 +5,7 @@ that records by itself exclude each other.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from recd.config.errors import RecdError, StateError
@@ -18,12 +19,14 @@ from recd.daemon.session.rollout import (
     Strategy,
     next_act,
     seen_of,
+    unled_ns,
 )
 from recd.daemon.supervisor.recording import Recording
 from recd.daemon.supervisor.takes import Take
 from recd.shm.clock import NS_PER_S
 
 RECORDING_BY_ITSELF = (Strategy.SENTRY, Strategy.DAGGER, Strategy.EPISODIC)
+TIMED = (Strategy.SENTRY, Strategy.EPISODIC)
 
 
 class Rollout:
@@ -79,8 +82,13 @@ class Rollout:
         if self.spec is None:
             return
         take = self._take()
-        t0_ns = 0 if take is None else take.t0_ns
-        seen = Seen(ready, take is not None, t0_ns, **seen_of(self._arms()))
+        arms = self._arms()
+        seen = Seen(ready, take is not None, 0 if take is None else take.t0_ns, **seen_of(arms))
+        unled = None
+        if take is not None and self.spec.own_corrections:
+            grid = self._recording.spec.grid
+            unled = unled_ns(arms, take.t0_ns, (grid.num, grid.den), now)
+            seen = replace(seen, led=unled is None)
         match next_act(self.spec, seen, now):
             case Do.START:
                 self._start(now)
@@ -90,9 +98,7 @@ class Rollout:
                 self._recording.stop(now, "rollout")
                 self._pause()
             case Do.CUT:
-                ends = [int(said.get("led_until_ns") or now) for said in self._arms().values()
-                        if not said.get("led_ns")]  # fmt: skip
-                self._recording.cut(now, min(ends, default=now), "correction")
+                self._recording.cut(now, (unled or now) - 1, "correction")
 
     def _start(self, now: int) -> None:
         assert self.spec is not None, "only a rollout starts its episodes"
@@ -137,12 +143,14 @@ class Rollout:
             self._recording.stop(now, "highlight")
         return take
 
-    def next_deadline_ns(self) -> int | None:
+    def next_deadline_ns(self, now: int) -> int | None:
         """When `watch` has something to do by time alone."""
         take = self._take()
         if self.spec is None or take is None:
             return None
-        return take.t0_ns + self.spec.episode_ns
+        if self.spec.own_corrections:
+            return now + self._recording.spec.grid.period_ns
+        return take.t0_ns + self.spec.episode_ns if self.spec.strategy in TIMED else None
 
     def describe(self) -> dict[str, Any]:
         """For `status`."""

@@ -186,7 +186,7 @@ class Supervisor:
             self.fleet.next_deadline_ns(now),
             self.planner.next_deadline_ns(now),
             self.motion.next_deadline_ns(),
-            self.rollout.next_deadline_ns(),
+            self.rollout.next_deadline_ns(now),
             self.control.next_deadline_ns() if self.control is not None else None,
         ]
         return min(at for at in times if at is not None)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from recd.config.models import RobotConfig
 from recd.daemon.dataset.schema import DatasetSchema
-from recd.daemon.dataset.sides import RowBlock, RowLog
+from recd.daemon.dataset.sides import ROWS_FILE, RowBlock, RowLog
 from recd.daemon.writer.episode import Episode
 from recd.daemon.writer.rows import Bus, PairRows, align_pair, bus_of
 from recd.shm.clock import NS_PER_S
@@ -120,7 +120,7 @@ class RowBuilder:
         log = RowLog(beside, self._schema, uid=self.uid)
         for block in kept:
             log.append(block)
-        log.path = log.path.replace(self._log.path)
+        log.path = log.path.replace(self._episode.logs / ROWS_FILE)
         beside.rmdir()
         self._log = log
 

@@ -13,7 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from recd.config.policy_streams import STATUSES
+from recd.config.policy_wire import Status
 from recd.shm.clock import NS_PER_MS
+
+APPLIED = STATUSES.index(Status.APPLIED)
+"""Only such a chunk can act."""
 
 
 class ChunkNotes:
@@ -28,11 +32,10 @@ class ChunkNotes:
         received_ns, status = int(record["received_ns"]), int(record["status"])
         age_ns = received_ns - int(record["obs_ns"]) if record["obs_ns"] else 0
         self._figures.append((received_ns, age_ns, int(record["margin_ns"]), status))
-        task = bytes(record["task"]).decode("utf-8", "replace")
-        if task:
+        if status == APPLIED:
             times, tasks = self._tasks.setdefault(int(record["chunk"]), ([], []))
             times.append(received_ns)
-            tasks.append(task)
+            tasks.append(bytes(record["task"]).decode("utf-8", "replace"))
 
     def tasks(self, chunks: npt.NDArray[np.int64], at_ns: npt.NDArray[np.int64], default: str
               ) -> list[str]:  # fmt: skip
@@ -41,7 +44,7 @@ class ChunkNotes:
         for chunk, tick_ns in zip(chunks.tolist(), at_ns.tolist(), strict=True):
             times, tasks = self._tasks.get(chunk, ([], [])) if chunk >= 0 else ([], [])
             at = bisect_right(times, tick_ns) - 1
-            found.append(tasks[at] if at >= 0 else default)
+            found.append((tasks[at] if at >= 0 else "") or default)
         return found
 
     def describe(self, from_ns: int, to_ns: int) -> Mapping[str, Any] | None:

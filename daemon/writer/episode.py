@@ -5,7 +5,7 @@ each arm bus.
 """
 
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -131,10 +131,9 @@ class Episode:
         if self.logs != self.own and (self.own / name).exists():
             table, _ = read_stream(self.own / name)
             if table.num_rows:
-                track.take_up(records_of(table, stream.dtype))
-                if stream.bulky:
-                    for record in records_of(table, stream.dtype):
-                        self.chunks.add(record)
+                earlier = records_of(table, stream.dtype)
+                track.take_up(earlier)
+                self._note(stream, earlier)
         return track
 
     def settle(self) -> None:
@@ -155,14 +154,17 @@ class Episode:
         track = self.tracks[stream.name]
         for record in stream.since(self.t0_ns):
             if record[stream.time_field] > track.after_ns:
-                self._add(track, record)
+                track.add(record)
+        if stream.bulky:  # what acts in row 0 may have come long before
+            known = stream.since(0)
+            self._note(stream, known[known[stream.time_field] > track.after_ns])
         if not track.log.rows:
             track.after_ns = self.t0_ns - BRACKET_NS
 
-    def _add(self, track: Track, record: Any) -> None:
-        track.add(record)
-        if track.stream.bulky:
-            self.chunks.add(record)
+    def _note(self, stream: RecordStream, records: Iterable[Any]) -> None:
+        if stream.bulky:
+            for record in records:
+                self.chunks.add(record)
 
     def consume(self, stream: str, record: Any, owner: int = 0) -> None:
         """One record of a stream; owner: `aux` of its slot, which tells whose row it is."""
@@ -170,7 +172,8 @@ class Episode:
         if stream not in self.cameras:
             at_ns = int(record[track.stream.time_field])
             if not self._is_beyond(at_ns) and at_ns > track.after_ns:
-                self._add(track, record)
+                track.add(record)
+                self._note(track.stream, [record])
         elif self._is_next_row(track, record, owner):
             track.add(record)
 

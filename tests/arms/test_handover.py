@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recd.config.streams import JointFlag, meeting_dtype
-from recd.daemon.arms.handover import MET_UNITS, WISH_KEPT_NS, Grasp, HandOver, wish_of
+from recd.daemon.arms.handover import MET_UNITS, WISH_KEPT_NS, Grasp, HandOver, Led, wish_of
 from recd.daemon.arms.motion import Cause, MotionState, Phase
 from recd.shm import CellReader, CellWriter, create_cell
 from recd.shm.clock import NS_PER_MS, NS_PER_S
@@ -116,3 +116,10 @@ def test_the_wish_of_a_dead_follower_ends_by_itself() -> None:
     change.wish(at(Phase.PAUSED), [1.0, 2.0], [0.0, 0.0], 5)
     assert wish_of(cell, 5 + WISH_KEPT_NS).position
     assert wish_of(cell, 6 + WISH_KEPT_NS).position == ()
+
+
+def test_what_nobody_led_is_told_as_gaps_the_last_of_them_open() -> None:
+    led = Led()
+    told = [led.note(now, at) for at, now in enumerate([False, True, True, False, True, False], 1)]
+    assert told == [False, True, False, True, True, True]
+    assert (led.since_ns, list(led.gaps)) == (0, [[4, 5], [6, 0]])

@@ -12,6 +12,7 @@ from recd.daemon.session.rollout import (
     Strategy,
     next_act,
     seen_of,
+    unled_ns,
 )
 
 LONG = 10
@@ -90,3 +91,34 @@ def test_one_arm_that_is_not_led_makes_it_no_correction() -> None:
         "led": False, "driving": True, "attempt": True
     }  # fmt: skip
     assert not any(seen_of({}).values())
+
+
+ROW = 1_000_000_000
+LED = {"phase": "correcting", "led_ns": 1}
+
+
+@pytest.mark.parametrize(
+    ("gaps", "since"),
+    [
+        ([], None),
+        ([[100, 200]], None),  # before the episode
+        ([[10 * ROW + 1, 11 * ROW - 1]], None),  # between two rows
+        ([[10 * ROW + 1, 11 * ROW + 1]], 10 * ROW + 1),
+        ([[10 * ROW, 10 * ROW + 1]], 10 * ROW),
+        ([[100, 7 * ROW + 1]], 100),  # its first row
+        ([[10 * ROW + 1, 0]], None),  # open, and no row yet
+        ([[8 * ROW + 1, 8 * ROW + 2], [9 * ROW - 1, 0]], 9 * ROW - 1),
+    ],
+)
+def test_a_correction_ends_before_the_first_row_that_nobody_led(gaps, since) -> None:
+    said = {"main": {**LED, "led_gaps": gaps}}
+    assert unled_ns(said, 7 * ROW, (1, 1), 10 * ROW + 2) == since
+
+
+def test_a_correction_ends_with_the_first_arm_that_is_not_led() -> None:
+    both = {"left": {**LED, "led_gaps": [[9 * ROW, 0]]}, "right": {**LED, "led_gaps": [[8 * ROW, 0]]}}
+    assert unled_ns(both, 7 * ROW, (1, 1), 10 * ROW) == 8 * ROW
+
+
+def test_an_arm_that_began_anew_leads_nothing_any_more() -> None:
+    assert unled_ns({"main": {}}, 7 * ROW, (1, 1), 10 * ROW) == 10 * ROW

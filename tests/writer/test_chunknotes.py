@@ -38,6 +38,13 @@ def test_a_number_that_comes_again_with_another_lease_means_the_newer_chunk() ->
     ]  # fmt: skip
 
 
+def test_a_chunk_that_was_not_played_gives_no_row_its_task() -> None:
+    known = notes(
+        chunk(1, 10, "acts"), chunk(1, 20, "again", status=Status.DUPLICATE), chunk(1, 50),
+    )  # fmt: skip
+    assert known.tasks(np.array([1, 1]), np.array([30, 60]), "else") == ["acts", "else"]
+
+
 def test_figures_are_of_the_chunks_that_came_during_the_episode() -> None:
     known = notes(
         *(chunk(k, k * MS, obs_ns=k * MS - 40 * MS, margin_ns=5 * MS) for k in range(100, 200)),

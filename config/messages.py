@@ -237,6 +237,7 @@ COMMANDS: Final[dict[str, Command]] = {
         Command("highlight", "operate", "Save the last seconds as an episode; replies when it is "
                 "durable.", {
             "go_on": Arg("flag", "record on from there, until `stop`; replies at once"),
+            "wait": Arg("flag", "false: reply at once"),
         }),
         Command("plan.start", "operate", "Record a number of episodes by a plan.", {
             "episodes": Arg("count", "how many", required=True),

@@ -398,7 +398,8 @@ class Commands:
     def _highlight(self, args: Args, now: int) -> Outcome:
         go_on = bool(args.get("go_on"))
         take = self._s.rollout.highlight(now, go_on=go_on)
-        return take.describe() if go_on else Later(f"saved:{take.uid}")
+        waits = args.get("wait", True) and not go_on
+        return Later(f"saved:{take.uid}") if waits else take.describe()
 
     # --- the plan --------------------------------------------------------------------------
 

@@ -397,12 +397,11 @@ class Supervisor:
         take = self.recording.current
         if take is None:
             return
-        noted = take.notes.setdefault("policies", [])
+        noted = take.notes.get("policies", [])
         for pair, lease in self.policy_said.get("leases", {}).items():
-            if lease["kind"] != "nobody":
-                told = {"pair": pair, **{k: lease[k] for k in POLICY_FACTS}}
-                if told not in noted:
-                    noted.append(told)
+            told = {"pair": pair, **{k: lease[k] for k in POLICY_FACTS}}
+            if lease["kind"] != "nobody" and told not in noted:
+                take.notes["policies"] = noted = [*noted, told]
 
     def _tell_task(self) -> None:
         """The gateway hands the task of the running episode, or of the next one, to policies."""

@@ -250,7 +250,7 @@ class Publisher:
             "codec": {n: c.get("pins", {}) for n, c in seal.get("cameras", {}).items()},
             "end_reason": seal.get("end_reason", ""),
             "marks": seal.get("marks", []),
-            "outcome": outcome(seal.get("marks", [])),
+            "outcome": outcome(seal.get("marks", [])) or None,
             "policy": episode.chunks.describe(
                 episode.t0_ns, episode.t0_ns + round(summary.duration_s * NS_PER_S)
             ),

@@ -116,7 +116,10 @@ def test_a_correction_ends_before_the_first_row_that_nobody_led(gaps, since) -> 
 
 
 def test_a_correction_ends_with_the_first_arm_that_is_not_led() -> None:
-    both = {"left": {**LED, "led_gaps": [[9 * ROW, 0]]}, "right": {**LED, "led_gaps": [[8 * ROW, 0]]}}
+    both = {
+        "left": {**LED, "led_gaps": [[9 * ROW, 0]]},
+        "right": {**LED, "led_gaps": [[8 * ROW, 0]]},
+    }
     assert unled_ns(both, 7 * ROW, (1, 1), 10 * ROW) == 8 * ROW
 
 

@@ -399,7 +399,7 @@ class Supervisor:
             return
         noted = take.notes.get("policies", [])
         for pair, lease in self.policy_said.get("leases", {}).items():
-            told = {"pair": pair, **{k: lease[k] for k in POLICY_FACTS}}
+            told = {"pair": pair, **{key: lease.get(key) for key in POLICY_FACTS}}
             if lease["kind"] != "nobody" and told not in noted:
                 take.notes["policies"] = noted = [*noted, told]
 

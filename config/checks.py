@@ -68,15 +68,16 @@ def frame_slot_bytes(camera: CameraConfig) -> int:
     return max(camera.width * camera.height * num // den, 64 * 1024)
 
 
-def ring_slots(camera: CameraConfig) -> int:
-    """Slots of a camera's ring: frames in its tolerated stall, and two more."""
-    return int(camera.fps * camera.ring_seconds) + 2
+def ring_slots(camera: CameraConfig, back_s: float = 0.0) -> int:
+    """Slots of a camera's ring: frames in its tolerated stall and of the past that an episode may
+    begin in, and two more."""
+    return int(camera.fps * (camera.ring_seconds + back_s)) + 2
 
 
-def frame_ring_bytes(camera: CameraConfig) -> int:
+def frame_ring_bytes(camera: CameraConfig, back_s: float = 0.0) -> int:
     """Memory of a camera's ring, page-rounded slots included."""
     slot = -(-frame_slot_bytes(camera) // 4096) * 4096 + 4096
-    return slot * ring_slots(camera)
+    return slot * ring_slots(camera, back_s)
 
 
 def available_memory_bytes() -> int:
@@ -321,7 +322,8 @@ def _unusable(folder: Path) -> str | None:
 
 
 def _memory(robot: RobotConfig) -> Iterator[Finding]:
-    total = sum(frame_ring_bytes(camera) for camera in robot.cameras.values())
+    back_s = robot.highlight_s
+    total = sum(frame_ring_bytes(camera, back_s) for camera in robot.cameras.values())
     available = available_memory_bytes()
     if total > available // 2:
         largest = max(robot.cameras, key=lambda name: frame_ring_bytes(robot.cameras[name]))

@@ -39,6 +39,7 @@ from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns
 BEAT_NS = 100 * NS_PER_MS
 """Longest time between two heartbeats while nothing else happens."""
 
+MARGIN_FRAMES = 4
 RECENT = 16
 """Frames from before `begin` that are looked at again: its row 0 may lie a little back."""
 
@@ -284,6 +285,8 @@ class EncoderWorker:
         self._open[spec.uid] = _Open(take, final, earlier, self._reader.lost)
         if spec.first_row:
             self._go_back(spec, spill, shown)
+        elif message.get("back"):
+            self._go_into_past(spec)
         elif not spec.step:
             for slot in self._recent:
                 take.push(slot)
@@ -359,6 +362,14 @@ class EncoderWorker:
         held = oldest + self._reader.spec.slots // 8
         oldest = min(oldest, spill.reaching_back(held))
         self._reader.seek(max(oldest, shown + 1 if spec.step else shown))
+
+    def _go_into_past(self, spec: TakeSpec) -> None:
+        """An episode that began before it was asked for: its first frames are still in the ring."""
+        meta = self._reader.spec.meta
+        past_ns = max(0, now_ns() - spec.grid.t0_ns)
+        frames = past_ns * int(meta["fps_num"]) // (int(meta["fps_den"]) * NS_PER_S)
+        wanted = self._reader.peek_head() - frames - MARGIN_FRAMES
+        self._reader.seek(max(self._oldest_held(), wanted))
 
     def _oldest_held(self) -> int:
         """Index of the oldest frame that the ring has for sure."""

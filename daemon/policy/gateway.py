@@ -99,6 +99,7 @@ class Gateway:
         self._layout: ActionLayout | None = None
         self._statuses: Counter[str] = Counter()
         self._latency_ms: deque[float] = deque(maxlen=LATENCIES)
+        self._task = robot.dataset.task
         self._seq = 0
         self._beat_at_ns = self._stats_at_ns = 0
 
@@ -109,6 +110,8 @@ class Gateway:
         self._poll()
         now = now_ns()
         for message in self._ctx.messages():
+            if message["ty"] == "task":
+                self._task = str(message["text"])
             if message["ty"] == "revoke":
                 pair = message.get("pair")
                 pairs = [pair] if pair in self._leases.by_pair else self._leases.by_pair
@@ -270,7 +273,13 @@ class Gateway:
         pairs = [args["pair"]] if args.get("pair") else list(self._leases.by_pair)
         before = {pair: self._leases.of(pair) for pair in pairs}
         self._leases.acquire(
-            pairs, kind, now, ident=args["lease"], holder=args["name"], key=caller.fingerprint
+            pairs,
+            kind,
+            now,
+            ident=args["lease"],
+            holder=args["name"],
+            key=caller.fingerprint,
+            adapter=args.get("adapter", ""),
         )
         self._seats.tell_leases(self._leases)
         self._stats_at_ns = 0
@@ -301,7 +310,7 @@ class Gateway:
             "sid": self.session_id,
             "robot": self._robot.name,
             "robot_type": self._robot.robot_type,
-            "task": self._robot.dataset.task,
+            "task": self._task,
             "action": self._known_layout().describe(),
             "cameras": self._observer.describe(),
             "control_hz": {pair: arm.rate_hz for pair, arm in self._robot.arms.items()},
@@ -375,7 +384,7 @@ class Gateway:
             del self._wanted[peer]
             told = {
                 "ty": "obs", "re": wanted.ident, "sid": self.session_id, "obs": found.number,
-                "t_ref": found.t_ref_ns, "tx": found.at_ns, "task": self._robot.dataset.task,
+                "t_ref": found.t_ref_ns, "tx": found.at_ns, "task": self._task,
                 **self._state_words(),
             }  # fmt: skip
             parts = pack(told, found.arrays)

@@ -28,18 +28,19 @@ class FrameFlag(IntFlag):
     LATE = 4  # arrived more than two periods after its capture
     GAP_BEFORE = 8  # device frame numbers jumped just before this frame
     STAMP_ARRIVAL = 16  # capture time is the arrival time: the device gave none worth trusting
+    KEY = 32  # H.264: a key frame, which needs no other picture
 
 
 RAW_PAYLOADS: dict[str, tuple[int, int]] = {
     "yuyv": (2, 1), "nv12": (3, 2), "yuv420p": (3, 2), "rgb24": (3, 1), "bgr24": (3, 1),
     "gray8": (1, 1),
 }  # fmt: skip
-"""Raw payload kinds of a frame ring -> bytes per pixel as a fraction; rows are not padded. The one
-other kind is `mjpeg`, whose frames vary in length."""
+"""Raw payload kinds of a frame ring -> bytes per pixel as a fraction; rows are not padded. The
+other kinds are `mjpeg` and `h264`, whose frames vary in length."""
 
 PAYLOAD_OF_FOURCC: dict[str, str] = {
     "mjpeg": "mjpeg", "yuyv": "yuyv", "nv12": "nv12", "grey": "gray8", "rgb24": "rgb24",
-    "bgr24": "bgr24", "yuv420p": "yuv420p",
+    "bgr24": "bgr24", "yuv420p": "yuv420p", "h264": "h264",
 }  # fmt: skip
 """`fourcc` of a camera's configuration -> payload kind of its ring; `auto` has no row."""
 

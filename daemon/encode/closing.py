@@ -11,6 +11,7 @@ from typing import Any
 
 import av
 
+from recd.daemon.encode.gops import dataset_picture
 from recd.daemon.encode.images import ImageSink, look_at_pictures
 from recd.daemon.encode.parts import Part, join_parts
 from recd.daemon.encode.salvage import SalvageError, salvage
@@ -107,6 +108,7 @@ class Closing:
         thumbnails = Thumbnails()
 
         def look(frame: Any, k: int) -> None:
+            frame = dataset_picture(frame)
             statistics.add(frame, k)
             thumbnails.add(frame, k)
 

@@ -5,7 +5,7 @@ holds that cannot be recorded as it comes is named with what was expected.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from recd.shm.clock import NS_PER_S
 
@@ -88,6 +88,12 @@ def parameter_sets(unit: bytes) -> bytes:
     if not any(kind_of(nal) == SPS for nal in found):
         return b""
     return b"".join(b"\x00" + START_CODE + nal for nal in found)
+
+
+def with_parameter_sets(unit: bytes, sets: bytes) -> bytes:
+    """`unit`, with `sets` (Annex B) before it when it is a key frame without any of its own."""
+    kinds = {kind_of(nal) for nal in nal_units(unit)} if sets else set()
+    return sets + unit if IDR in kinds and SPS not in kinds else unit
 
 
 class _Bits:
@@ -235,11 +241,17 @@ class UnitJudge:
         self._expected = -1
         self._key_ns = 0
 
-    def examine(self, unit: bytes, *, t_capture_ns: int, damaged: bool = False) -> UnitFacts:
-        """Judge the next unit. damaged: it, or something before it, is known to be lost."""
+    def examine(
+        self, unit: bytes, *, t_capture_ns: int, lost: bool = False, damaged: bool = False
+    ) -> UnitFacts:
+        """Judge the next unit. lost: units before it did not come; damaged: it is not whole."""
         self._key_ns = self._key_ns or t_capture_ns
+        if lost:
+            self._expected = -1
         try:
-            facts = self._examine(unit, damaged)
+            facts = self._examine(unit)
+            if damaged:
+                facts = replace(facts, fault="the device marked it as damaged")
         except BrokenUnitError as error:
             facts = UnitFacts(fault=f"access unit {error}")
         if facts.fault:
@@ -254,11 +266,11 @@ class UnitJudge:
             )
         return facts
 
-    def _examine(self, unit: bytes, damaged: bool) -> UnitFacts:
-        first = None
+    def _examine(self, unit: bytes) -> UnitFacts:
+        first, told = None, False
         for nal in nal_units(unit):
             if kind_of(nal) == SPS:
-                self.sequence = parse_sps(nal)
+                self.sequence, told = parse_sps(nal), True
                 self.unfit = self.unfit or _unfit_sequence(self.sequence)
             elif kind_of(nal) in (SLICE, IDR):
                 first = nal
@@ -268,7 +280,17 @@ class UnitJudge:
         key = kind_of(first) == IDR
         if self.sequence is None:
             return UnitFacts(key, "no sequence parameter set has come yet")
-        kind, number = _slice_head(first, self.sequence)
+        if key and not told:
+            self.unfit = self.unfit or Unfit(
+                "parameter sets with every key frame", "a key frame without them",
+                "Switch it on in the camera (V4L2: control repeat_sequence_header).",
+            )  # fmt: skip
+        place, kind, number = _slice_head(first, self.sequence)
+        if place:
+            self.unfit = self.unfit or Unfit(
+                "one whole picture in each packet", f"one that begins at macroblock {place}",
+                "Switch off slices in the camera, or use its RTSP address.",
+            )  # fmt: skip
         if kind == _B_SLICE:
             self.unfit = self.unfit or Unfit(
                 "pictures in the order in which they are shown", "B-frames",
@@ -276,8 +298,8 @@ class UnitJudge:
             )  # fmt: skip
         if key:
             self._expected = self._following(first, number)
-            return UnitFacts(True, "the device marked it as damaged" if damaged else "")
-        if damaged or self._expected < 0:
+            return UnitFacts(True)
+        if self._expected < 0:
             return UnitFacts(fault="the pictures that it builds on are lost")
         if number != self._expected and not self.sequence.gaps_allowed:
             return UnitFacts(fault=f"picture {self._expected} is lost, this is {number}")
@@ -294,15 +316,15 @@ class UnitJudge:
 _B_SLICE = 1
 
 
-def _slice_head(nal: bytes, sequence: SequenceSet) -> tuple[int, int]:
-    """(kind of slice, 0 P, 1 B, 2 I; frame number)."""
+def _slice_head(nal: bytes, sequence: SequenceSet) -> tuple[int, int, int]:
+    """(first macroblock; kind of slice, 0 P, 1 B, 2 I; frame number)."""
     bits = _Bits(nal[:_HEAD_BYTES])
-    bits.number()  # first macroblock
+    place = bits.number()
     kind = bits.number() % 5
     bits.number()  # picture parameter set
     if sequence.separate_planes:
         bits.take(2)
-    return kind, bits.take(sequence.frame_num_bits)
+    return place, kind, bits.take(sequence.frame_num_bits)
 
 
 def _unfit_sequence(sequence: SequenceSet) -> Unfit | None:

@@ -45,7 +45,7 @@ def test_the_stamp_in_the_picture_is_the_true_time_and_the_header_the_foreign_on
     sensor = _sensor(number=9, drift_ppm=100, shutter_jitter_ms=2, epoch_ns=7_000)
     for slot in range(5):
         exposure = sensor.expose(slot)
-        stamp = read_stamp(_picture(exposure.jpeg))
+        stamp = read_stamp(_picture(exposure.data))
         assert (stamp.camera, stamp.frame) == (9, exposure.number) == (9, slot)
         assert stamp.t_capture_us == exposure.t_capture_ns // 1000
         elapsed = exposure.t_capture_ns - sensor.start_ns
@@ -78,9 +78,9 @@ def test_a_frozen_camera_repeats_its_bytes_while_number_and_stamp_go_on():
     sensor.faults.add(CameraFault.FREEZE, first=1, slots=2)
     frozen = [sensor.expose(1), sensor.expose(2)]
     after = sensor.expose(3)
-    assert [e.jpeg == before.jpeg for e in frozen] == [True, True]
+    assert [e.data == before.data for e in frozen] == [True, True]
     assert [e.number for e in (*frozen, after)] == [1, 2, 3]
-    assert after.jpeg != before.jpeg
+    assert after.data != before.data
 
 
 def test_damaged_wrong_and_black_pictures_are_what_they_say():

@@ -55,8 +55,10 @@ class CameraConfig(Section):
     """Picture height in pixels, before rotation."""
     fps: Annotated[float, Field(gt=0, le=1000)] = 30.0
     """Frames per second asked from the device. May be lower than the dataset's."""
-    fourcc: Literal["auto", "mjpeg", "yuyv", "nv12", "grey", "rgb24", "bgr24", "yuv420p"] = "auto"
-    """Pixel format. `auto`: MJPEG where the device offers it (stays compressed in memory)."""
+    fourcc: Literal["auto", "mjpeg", "yuyv", "nv12", "grey", "rgb24", "bgr24", "yuv420p",
+                    "h264"] = "auto"  # fmt: skip
+    """Pixel format. `auto`: MJPEG where the device offers it (stays compressed in memory). `h264`:
+    recorded as the camera sends it, without decoding (docs/encoding.md)."""
     rotation: Literal[0, 90, 180, 270] = 0
     """Clockwise turn applied when encoding."""
     latency_ms: float = Field(default=0.0, ge=0, le=1000)

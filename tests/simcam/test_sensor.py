@@ -89,7 +89,7 @@ def test_damaged_wrong_and_black_pictures_are_what_they_say():
     sensor.faults.add(CameraFault.GARBLE, first=1, slots=1)
     sensor.faults.add(CameraFault.WRONG_SIZE, first=2, slots=1)
     sensor.faults.add(CameraFault.BLACK, first=3, slots=2)
-    corrupt, garbled, small, black, darker = (sensor.expose(slot).jpeg for slot in range(5))
+    corrupt, garbled, small, black, darker = (sensor.expose(slot).data for slot in range(5))
     assert corrupt.startswith(b"\xff\xd8")
     assert not corrupt.endswith(b"\xff\xd9")
     assert garbled.endswith(b"\xff\xd9")

@@ -25,11 +25,8 @@ _INTRA, _ANY = 1, 0  # AVPictureType
 
 
 class PassSink:
-    """PictureSink of one take of an H.264 camera.
-
-    copied: rows whose packet is the camera's own. The file's head is made with the first row, for
-    only then the camera's parameter sets are known.
-    """
+    """PictureSink of one take of an H.264 camera. The file's head is made with the first row, for
+    only then the camera's parameter sets are known."""
 
     suffix = ".mp4"
 
@@ -44,13 +41,13 @@ class PassSink:
     ) -> None:
         """settings: of the bridging encoder. decode: picture of a unit, damage concealed."""
         self.settings = settings
-        self.copied = 0
         self._size = size
         self._rate = rate
         self._tick = 1 / rate
         self._lead = settings.decode_lead if LEADS else 0
         self._decode = decode
         self._rows = 0
+        self._as_sent = bytearray()
         self._stored: Unit | None = None
         self._bridging = False
         self._file = StreamFile(sync=sync)
@@ -81,10 +78,11 @@ class PassSink:
                 self._open(frame)
             if isinstance(frame, Unit) and self._fits(frame):
                 data, key, self._stored = frame.data, frame.key, frame
-                self._bridging, self.copied = False, self.copied + 1
+                self._bridging = False
             else:
                 data, key = self._bridged(frame)
             self._mux(data, key=key)
+            self._as_sent.append(not self._bridging)
         except (av.FFmpegError, OSError, PictureError) as error:
             raise SinkError(f"row {self._rows}: {error}") from error
         self._rows += 1
@@ -119,6 +117,10 @@ class PassSink:
             stream = container.add_stream_from_template(template.streams.video[0], opaque=True)
             stream.time_base = self._tick
         self._container, self._stream = container, stream
+
+    def as_sent(self, rows: int) -> int:
+        """How many of the first `rows` rows hold the camera's own coding."""
+        return sum(self._as_sent[:rows])
 
     def finish(self) -> None:
         try:

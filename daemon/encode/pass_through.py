@@ -10,12 +10,14 @@ from dataclasses import replace
 from typing import Any
 
 from recd.config.errors import RecdError
+from recd.daemon.cameras.h264 import parse_sps
 from recd.daemon.encode.codecs import CodecSettings, pinned_settings
 
 PAYLOAD = "h264"
 """Payload kind of the ring of such a camera."""
 
-OPTION, WORDS = "x264-params", "repeat-headers=1:sps-id=31"
+_SET_ID = 31
+OPTION, WORDS = "x264-params", f"repeat-headers=1:sps-id={_SET_ID}"
 """Option of the bridging encoder, stored in the dataset: parameter sets with every key frame, and
 under a number that no camera is known to use."""
 
@@ -23,6 +25,20 @@ under a number that no camera is known to use."""
 def is_passed_through(info: Mapping[str, Any]) -> bool:
     """True for the info block of a video that came from its camera in H.264."""
     return WORDS in str((info.get("video.extra_options") or {}).get(OPTION, ""))
+
+
+def options_in(setup: bytes) -> dict[str, Any]:
+    """Extra options of a file by its decoder configuration (avcC): with the bridging encoder's
+    parameter set in it, it came from its camera; else empty."""
+    if setup[:1] != b"\x01":
+        return {}
+    at = 6
+    for _ in range(setup[5] & 0x1F):
+        length = int.from_bytes(setup[at : at + 2])
+        if parse_sps(setup[at + 2 : at + 2 + length]).set_id == _SET_ID:
+            return {OPTION: WORDS}
+        at += 2 + length
+    return {}
 
 
 def settings(wanted: CodecSettings, info: Mapping[str, Any], *, key: str) -> CodecSettings:

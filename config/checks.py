@@ -95,7 +95,8 @@ def available_memory_bytes() -> int:
 def check_robot(robot: RobotConfig, *, check_machine: bool = True) -> list[Finding]:
     """All impossible combinations in a valid configuration."""
     findings = [*_cameras(robot), *_sources(robot), *_arms(robot), *_encoder(robot),
-                *_undecoded(robot), *_control(robot), *_policy(robot), *_policy_server(robot)]  # fmt: skip
+                *_undecoded(robot), *_control(robot), *_policy(robot),
+                *_policy_server(robot)]  # fmt: skip
     if check_machine:
         findings += [*_memory(robot), *_cores(robot), *_folders(robot)]
     return findings

@@ -27,8 +27,8 @@ PIXEL_FORMATS: dict[str, str] = {
 def save_picture(picture: Mapping[str, Any], folder: Path) -> Path:
     """Write one entry of a snapshot's reply to `folder/<camera>.jpg`; returns the path.
 
-    A JPEG stays as it came, byte for byte; of H.264 the last picture is decoded. RecdError for a payload of another length than its
-    width and height say.
+    A JPEG stays as it came, byte for byte; of H.264 the last picture is decoded.
+    RecdError for a payload of another length than its width and height say.
     """
     data, payload = Path(picture["path"]).read_bytes(), picture["payload"]
     target = folder / f"{picture['camera']}.jpg"

@@ -1,5 +1,6 @@
-"""H.264 from the network as it comes: RTSP, MPEG-TS and whatever else libav opens by address. Access
-units go into the ring undecoded, the sender's time stamps are a foreign clock.
+"""H.264 from the network as it comes: RTSP, MPEG-TS and whatever else libav opens by address.
+
+Access units go into the ring undecoded, the sender's time stamps are a foreign clock.
 
 A read waits up to a second whatever the deadline is. By RTSP a unit is known to be whole when the
 next one begins: one period later than it came, which is what `latency_ms` is for.
@@ -16,7 +17,7 @@ from recd.config.streams import FrameFlag
 from recd.daemon.cameras import av_common
 from recd.daemon.cameras.av_stream import OPEN_TIMEOUT_S, OPTIONS, READ_TIMEOUT_S
 from recd.daemon.cameras.clockmap import ClockMap
-from recd.daemon.cameras.h264 import MOST_KEY_APART_NS, UnitJudge, Unfit, with_parameter_sets
+from recd.daemon.cameras.h264 import MOST_KEY_APART_NS, Unfit, UnitJudge, with_parameter_sets
 from recd.daemon.cameras.request import CameraRequest
 from recd.daemon.cameras.source import (
     CameraFormat,

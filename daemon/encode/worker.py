@@ -81,9 +81,7 @@ class EncoderWorker:
         self._ticks = ctx.ring_writer(f"ticks.{self._camera}")
         self._format = PictureFormat.from_ring(self._reader.spec.meta)
         self._holds_steps = bool(self._reader.spec.meta.get("step"))
-        self._policy = CodecPolicy(
-            ctx.robot, self._key, self._format.size, self._format.payload
-        )
+        self._policy = CodecPolicy(ctx.robot, self._key, self._format.size, self._format.payload)
         self._gops = Gops() if self._policy.passes_through else None
         self._pictures: PictureSource | None = None
         self._settings = CodecSettings.from_plain(ctx.config.get("encoder", {}))

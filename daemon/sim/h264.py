@@ -97,7 +97,10 @@ class TransportStream:
         self._counters[pid] = (counter + 1) % 16
         kind = 0x30 if field else 0x10
         return (
-            b"\x47" + ((0x4000 if starts else 0) | pid).to_bytes(2) + bytes([kind | counter]) + field
+            b"\x47"
+            + ((0x4000 if starts else 0) | pid).to_bytes(2)
+            + bytes([kind | counter])
+            + field
         )
 
     def _table(self, pid: int, section: bytes) -> bytes:

@@ -125,9 +125,9 @@ class Rig:
             }
         ).model_dump(mode="json")
         meta = {
-            "camera": "front", "payload": frame_payload("sim", fourcc), "width": WIDTH, "height": HEIGHT,
-            "fps_num": FPS, "fps_den": 1, "stamp": "kernel", "range": "full", "step": step,
-            "rotation": 0,
+            "camera": "front", "payload": frame_payload("sim", fourcc), "width": WIDTH,
+            "height": HEIGHT, "fps_num": FPS, "fps_den": 1, "stamp": "kernel", "range": "full",
+            "step": step, "rotation": 0,
         }  # fmt: skip
         self.frames = create_ring(RingSpec("cam.front", "frame", slots, 60_000, meta=meta))
         self.rows = create_ring(RingSpec("ticks.front", "record", 1024, TICK_DTYPE.itemsize))

@@ -207,9 +207,8 @@ def _usability(bits: _Bits) -> tuple[bool, int]:
         bits.number()
     if bits.flag():  # timing
         bits.take(65)
-    coded_buffers = [_skip_buffer(bits) for _ in range(2) if bits.flag()]
-    if coded_buffers:
-        bits.flag()
+    if _skip_buffers(bits):
+        bits.flag()  # low delay
     bits.flag()
     if not bits.flag():
         return full_range, -1
@@ -219,14 +218,21 @@ def _usability(bits: _Bits) -> tuple[bool, int]:
     return full_range, bits.number()
 
 
-def _skip_buffer(bits: _Bits) -> None:
-    count = bits.number() + 1
-    bits.take(8)
-    for _ in range(count):
-        bits.number()
-        bits.number()
-        bits.flag()
-    bits.take(20)
+def _skip_buffers(bits: _Bits) -> bool:
+    """Pass over the descriptions of up to two buffers; True when there was one."""
+    described = False
+    for _ in range(2):
+        if not bits.flag():
+            continue
+        described = True
+        count = bits.number() + 1
+        bits.take(8)
+        for _ in range(count):
+            bits.number()
+            bits.number()
+            bits.flag()
+        bits.take(20)
+    return described
 
 
 class UnitJudge:

@@ -22,6 +22,7 @@ from recd.daemon.cameras.h264 import (
     with_parameter_sets,
 )
 from recd.daemon.sim.stamp import read_stamp
+from recd.daemon.sim.v4l2shim.spec import V4l2Fault, VirtualCamera, VirtualFormat, VirtualSize
 
 PERIOD_NS = 33_333_333
 GOP = 10
@@ -256,3 +257,25 @@ def test_what_a_camera_left_out_before_coding_damages_nothing(rig, sim_camera):
     times = worker.each(30, lambda slot: (slot.t_capture_ns, slot.flags & FrameFlag.CORRUPT))
     assert not any(corrupt for _, corrupt in times)
     assert max(np.diff([time for time, _ in times])) > 3 * PERIOD_NS
+
+
+def test_a_v4l2_camera_gives_its_access_units_and_what_it_dropped_breaks_only_that_group(
+    rig, webcam
+):
+    formats = (VirtualFormat("H264", (VirtualSize(320, 240),)),)
+    cam = webcam(VirtualCamera(formats=formats), pictures=lambda number, *_: film()[number % 30])
+    worker = rig(
+        {"device": str(cam.path), "width": 320, "height": 240, "fourcc": "h264"},
+        payload="h264", slot_bytes=80_000, env=cam.environment,
+    )  # fmt: skip
+    ready = worker.await_message("ready")
+    assert (ready["payload"], ready["stamp"], ready["frame_ids"]) == ("h264", "kernel", True)
+    for slot in worker.frames(1):
+        assert bytes(slot.payload) == film()[slot.source_seq % 30]
+    cam.server.inject(V4l2Fault.DROP, frames=1)
+    seen = worker.each(60, lambda slot: (slot.source_seq, slot.flags & FrameFlag.CORRUPT))
+    gap = next(k for k in range(1, 60) if seen[k][0] != seen[k - 1][0] + 1)
+    first = seen[gap][0]
+    broken = [number for number, corrupt in seen if corrupt]
+    # Of the group that lost a unit all that come after it; none when the last one was lost.
+    assert broken == list(range(first, first + -first % 10))

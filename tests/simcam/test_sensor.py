@@ -102,7 +102,7 @@ def test_damaged_wrong_and_black_pictures_are_what_they_say():
 def test_pictures_show_the_arm_where_it_is():
     far, near = _sensor(width=320, height=240), _sensor(width=320, height=240)
     first, later = far.expose(0), near.expose(45)
-    moved = np.abs(_picture(first.jpeg).astype(int) - _picture(later.jpeg)).max(axis=2)
+    moved = np.abs(_picture(first.data).astype(int) - _picture(later.data)).max(axis=2)
     assert (moved[60:] > 40).mean() > 0.02
 
 

@@ -278,9 +278,15 @@ def test_a_v4l2_camera_gives_its_access_units_and_what_it_dropped_breaks_only_th
     for slot in worker.frames(1):
         assert bytes(slot.payload) == film()[slot.source_seq % 30]
     cam.server.inject(V4l2Fault.DROP, frames=1)
-    seen = worker.each(60, lambda slot: (slot.source_seq, slot.flags & FrameFlag.CORRUPT))
-    gap = next(k for k in range(1, 60) if seen[k][0] != seen[k - 1][0] + 1)
-    first = seen[gap][0]
-    broken = [number for number, corrupt in seen if corrupt]
-    # Of the group that lost a unit all that come after it; none when the last one was lost.
-    assert broken == list(range(first, first + -first % 10))
+    last = [-1]
+
+    def comes_after_the_gap(slot):
+        gap = 0 <= last[0] != slot.source_seq - 1
+        last[0] = slot.source_seq
+        return gap
+
+    after = worker.until(comes_after_the_gap)
+    first, broken = after.source_seq, bool(after.flags & FrameFlag.CORRUPT)
+    seen = [broken, *worker.each(20, lambda slot: bool(slot.flags & FrameFlag.CORRUPT))]
+    # Of the group that lost a unit all that come after it; none when its last one was lost.
+    assert seen == [k < -first % 10 for k in range(21)]

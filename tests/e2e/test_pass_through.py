@@ -104,6 +104,8 @@ def test_pictures_that_a_camera_left_out_are_repeated_and_a_crash_costs_no_more_
     assert verify_dataset(robot.root, decode=True).findings == ()
     videos = videos_of(robot)
     assert len(videos) == 3
-    ticks, _ = assert_each_row_shows_its_picture(robot, saved, videos[0])
-    assert sum(1 for tick in ticks if tick["flags"] & TickFlag.REPEAT) >= 3
+    ticks, shown = assert_each_row_shows_its_picture(robot, saved, videos[0])
+    repeats = sum(1 for tick in ticks if tick["flags"] & TickFlag.REPEAT)
+    assert repeats == len(shown) - len(set(shown))
+    assert repeats >= 2  # three were left out; the offset of the camera may move by one
     assert_each_row_shows_its_picture(robot, again, videos[2])

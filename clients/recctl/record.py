@@ -45,7 +45,9 @@ KEY_HELP = (
 @click.option("--client-lost", type=click.Choice(["finish", "stop", "continue"]), default=None,
               help="What the plan does when this terminal vanishes.")  # fmt: skip
 @click.option("--pedal", metavar="DEVICE", help="USB pedal or keypad (/dev/input/by-id/...).")
-@click.option("--no-bell", is_flag=True, help="No terminal bell at a fault and at the change of a phase.")
+@click.option(
+    "--no-bell", is_flag=True, help="No terminal bell at a fault and at the change of a phase."
+)
 @click.pass_obj
 def record(
     output: Output, episodes: int, episode_s: float, reset_s: float, task: str | None,
@@ -117,7 +119,9 @@ def _pedal(path: str | None) -> Iterator[list[Pedal]]:
 
 @click.command()
 @click.option("--pedal", metavar="DEVICE", help="USB pedal or keypad (/dev/input/by-id/...).")
-@click.option("--no-bell", is_flag=True, help="No terminal bell at a fault and at the change of a phase.")
+@click.option(
+    "--no-bell", is_flag=True, help="No terminal bell at a fault and at the change of a phase."
+)
 @click.pass_obj
 def attach(output: Output, pedal: str | None, no_bell: bool) -> int:
     """Join a plan that is running, or come back to it."""

@@ -58,8 +58,8 @@ reply    {{"v": 1, "ty": "rep", "recd": version, "re": id, "ok": true, "result":
   malformed ones are answered, and after some of them the connection is not heard for a while.
 - **Versions.** `v` is {PROTOCOL_VERSION}. {ENDURING_SAID}
   are understood from every `v` and answered in a form that stays; other commands of another `v` are
-  refused with code `version`. `recctl` says on standard error that the daemon is of another version, the daemon's log says it of
-  a client; whatever a status of another version lacks, its plain values are shown instead.
+  refused with code `version`. `recctl` says on standard error that the daemon is of another one;
+  the daemon's log says it of a client. A status that lacks what is shown is printed as it is.
 - An id counts among the requests of one key; `re` is empty where the id could not be read.
 """
 

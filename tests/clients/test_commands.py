@@ -148,9 +148,7 @@ def test_without_a_terminal_record_prints_one_json_document_per_line(robot):
     assert (plan["phase"], plan["outcome"]) == ("done", "complete")
 
 
-def test_a_plan_for_which_the_disk_has_no_room_is_refused_with_the_episodes_that_fit(
-    robot, recctl
-):
+def test_a_plan_for_which_the_disk_has_no_room_is_refused_with_the_episodes_that_fit(robot, recctl):
     robot.client.wait_until("READY")
     robot.record(15)
     disk = robot.client.status()["disk"]

@@ -163,7 +163,8 @@ Damage = Callable[[random.Random], bytes]
 DAMAGES: tuple[tuple[Damage, int], ...] = (
     (truncated, 14), (with_a_tail, 6), (flipped, 20), (random_bytes, 8), (deep, 4),
     (deep_but_whole, 4), (huge_claim, 6), (bad_field, 12), (other_protocol, 2), (bad_argument, 14),
-    (missing_field, 4), (extension, 6), (duplicate_key, 4), (wrong_key, 4), (bad_text, 3), (many_values, 1), (large, 1),
+    (missing_field, 4), (extension, 6), (duplicate_key, 4), (wrong_key, 4), (bad_text, 3),
+    (many_values, 1), (large, 1),
 )  # fmt: skip
 """Damage -> how often."""
 

@@ -351,7 +351,7 @@ def parse_request(
 
 
 def _checked_protocol(message: Mapping[str, Any]) -> int:
-    found = message.get("v")
+    found: Any = message.get("v")
     if _is_int(found) and 0 < found < PROTOCOLS_MOST and message.get("cmd") in ENDURING:
         return int(found)
     if not _is_int(found) or found != PROTOCOL_VERSION:

@@ -4,8 +4,8 @@ A request keeps its id over retries, so a command whose reply was lost is never 
 use from several threads at once; make one client per thread.
 """
 
-from collections.abc import Generator
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -26,7 +26,7 @@ from recd.clients.entry import (
     use_key,
 )
 from recd.config.errors import RecdError, StateError
-from recd.config.messages import Request, decode, new_request_id
+from recd.config.messages import PROTOCOL_VERSION, Request, decode, new_request_id
 from recd.config.paths import (
     closed_folders,
     control_endpoint,
@@ -35,6 +35,7 @@ from recd.config.paths import (
     running_instances,
     starting_instances,
 )
+from recd.config.versions import daemon_differs
 from recd.shm.clock import NS_PER_MS, now_ns
 
 __all__ = ["NotRunningError", "RecdClient", "ReplyTimeoutError", "find_instance"]
@@ -83,11 +84,14 @@ class RecdClient:
     instance: name of the daemon, none for the only one; endpoint: a ZeroMQ address instead. key: a
     key file, for a tcp address (RECD_KEY or client.key in the folder of keys when left out); it
     names the daemon, too, and no other is talked to. timeout_s: default deadline of a command.
+
+    on_differs: told once, in words, when the daemon turns out to be of another version.
     """
 
     def __init__(
         self, instance: str | None = None, *, endpoint: str | None = None,
         key: Path | str | None = None, timeout_s: float = 10.0,
+        on_differs: Callable[[str], None] | None = None,
     ) -> None:  # fmt: skip
         directory = None if endpoint else find_instance(instance)
         address = parsed(endpoint or control_endpoint(_existing(directory)))
@@ -95,6 +99,7 @@ class RecdClient:
         self._events_at = address.events
         self._pair = None if address.path else find_key(key, needed=not address.local)
         self._timeout_s = timeout_s
+        self._on_differs = on_differs
         self._context = zmq.Context()
         self._socket: zmq.Socket[bytes] | None = None
         self._monitor: zmq.Socket[bytes] | None = None
@@ -130,6 +135,9 @@ class RecdClient:
         given = {name: value for name, value in args.items() if value is not None}
         request = Request(new_request_id(), cmd, given, timeout_ms)
         reply = self._exchange(request, timeout_ms)
+        if self._on_differs is not None and (how := daemon_differs(reply, PROTOCOL_VERSION)):
+            self._on_differs(how)
+            self._on_differs = None
         if reply.get("ok"):
             result: dict[str, Any] = reply["result"]
             return result
@@ -206,15 +214,31 @@ class RecdClient:
         topics: only these; all when none is named. Ends after `timeout_s` without a message. A
         jump in `seq` means that messages were lost: ask `status` again.
         """
-        with self._context.socket(zmq.SUB) as socket:
-            socket.setsockopt(zmq.LINGER, 0)
-            use_key(socket, self._pair)
-            for topic in topics or ("",):
-                socket.subscribe(topic)
-            socket.connect(self._events_at)
+        with self._subscribed(topics) as socket:
             while socket.poll(None if timeout_s is None else int(timeout_s * 1000)):
-                name, body = socket.recv_multipart()
-                yield {"topic": name.decode(), **decode(body)}
+                yield _event(socket)
+
+    @contextmanager
+    def listening(self, *topics: str) -> Iterator[Callable[[], list[dict[str, Any]]]]:
+        """Within it: a function that returns what came since its last call, without waiting."""
+        with self._subscribed(topics) as socket:
+
+            def heard() -> list[dict[str, Any]]:
+                found = []
+                while socket.poll(0):
+                    found.append(_event(socket))
+                return found
+
+            yield heard
+
+    def _subscribed(self, topics: tuple[str, ...]) -> "zmq.Socket[bytes]":
+        socket = self._context.socket(zmq.SUB)
+        socket.setsockopt(zmq.LINGER, 0)
+        use_key(socket, self._pair)
+        for topic in topics or ("",):
+            socket.subscribe(topic)
+        socket.connect(self._events_at)
+        return socket
 
     def pause(self, seconds: float, *topics: str) -> None:
         """Wait until something happens (one of `topics`; any by default), at most `seconds`."""
@@ -321,6 +345,11 @@ class RecdClient:
                     code="deadline",
                 )
             self.pause(0.2, "event")
+
+
+def _event(socket: "zmq.Socket[bytes]") -> dict[str, Any]:
+    name, body = socket.recv_multipart()
+    return {"topic": name.decode(), **decode(body)}
 
 
 def _existing(directory: Path | None) -> Path:

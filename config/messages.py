@@ -13,8 +13,11 @@ from typing import Any, Final
 import msgpack
 
 from recd.config.errors import RecdError
+from recd.config.versions import ENDURING, own_version, version_of
 
 PROTOCOL_VERSION: Final = 1
+PROTOCOLS_MOST: Final = 1000
+"""No version of the protocol will have a number from here on."""
 MAX_MESSAGE_BYTES: Final = 256 * 1024
 MAX_DEPTH: Final = 32
 """Levels of a reply or event: what a device tells of itself nests deeper than a request may."""
@@ -278,19 +281,23 @@ COMMANDS: Final[dict[str, Command]] = {
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request. id: makes retries idempotent; deadline_ms: how long the caller will wait."""
+    """One request. id: makes retries idempotent; deadline_ms: how long the caller will wait;
+    recd, protocol: versions of the caller, "" where it says none."""
 
     id: str
     cmd: str
     args: dict[str, Any] = field(default_factory=dict)
     deadline_ms: int = 10_000
+    recd: str = field(default_factory=own_version)
+    protocol: int = PROTOCOL_VERSION
 
     def pack(self) -> bytes:
         """The bytes on the wire."""
         return encode(
             {
-                "v": PROTOCOL_VERSION,
+                "v": self.protocol,
                 "ty": "req",
+                **({"recd": self.recd} if self.recd else {}),
                 "id": self.id,
                 "cmd": self.cmd,
                 "args": self.args,
@@ -317,15 +324,10 @@ def parse_request(
 ) -> Request:
     """The request in a decoded message, arguments checked against `commands`.
 
-    Raises MessageError for a message that is no request of this version, CommandError for an
-    unknown command or an argument that does not fit.
+    Raises MessageError for a message that is no request of this version (of any version, for the
+    commands of ENDURING), CommandError for an unknown command or an argument that does not fit.
     """
-    if message.get("v") != PROTOCOL_VERSION:
-        raise MessageError(
-            f"protocol version: expected {PROTOCOL_VERSION}, found {message.get('v')!r}",
-            code="version",
-            mend="use the recctl that belongs to this daemon",
-        )
+    protocol = _checked_protocol(message)
     if message.get("ty") != "req":
         raise MessageError(f"ty: expected 'req', found {_shown(message.get('ty'))}")
     request_id = request_id_of(message)
@@ -344,7 +346,24 @@ def parse_request(
         )
     if not isinstance(args, dict):
         raise MessageError(f"args: expected a map, found {_shown(args)}")
-    return Request(request_id, command.name, check_args(command, args), deadline_ms)
+    checked = check_args(command, args)
+    return Request(request_id, command.name, checked, deadline_ms, version_of(message), protocol)
+
+
+def _checked_protocol(message: Mapping[str, Any]) -> int:
+    found: Any = message.get("v")
+    if _is_int(found) and 0 < found < PROTOCOLS_MOST and message.get("cmd") in ENDURING:
+        return int(found)
+    if not _is_int(found) or found != PROTOCOL_VERSION:
+        named = f" of recd {version}" if (version := version_of(message)) else ""
+        raise MessageError(
+            f"protocol version: expected {PROTOCOL_VERSION} (recd {own_version()}), found "
+            f"{_shown(found)}{named}",
+            code="version",
+            mend=f"{', '.join(ENDURING)} work all the same; for the rest use the recctl that "
+            "belongs to this daemon, or update and restart it.",
+        )
+    return PROTOCOL_VERSION
 
 
 def check_args(command: Command, args: Mapping[str, Any]) -> dict[str, Any]:
@@ -415,6 +434,7 @@ def reply_ok(request_id: str, result: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "v": PROTOCOL_VERSION,
         "ty": "rep",
+        "recd": own_version(),
         "re": request_id,
         "ok": True,
         "result": dict(result),
@@ -431,6 +451,7 @@ def reply_error(
     return {
         "v": PROTOCOL_VERSION,
         "ty": "rep",
+        "recd": own_version(),
         "re": request_id,
         "ok": False,
         "error": {

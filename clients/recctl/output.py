@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import click
@@ -51,13 +51,15 @@ def complete_config(_: click.Context, __: click.Parameter, begun: str) -> list[C
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """Options of one call of recctl and where its results go."""
+    """Options of one call of recctl and where its results go. differs: how the daemon is of
+    another version, once that has been told."""
 
     instance: str | None = None
     endpoint: str | None = None
     key: str | None = None
     as_json: bool = False
     timeout_s: float | None = None
+    differs: list[str] = field(default_factory=list)
 
     @classmethod
     def from_argv(cls, argv: Sequence[str]) -> Self:
@@ -67,7 +69,16 @@ class Output:
     def client(self) -> RecdClient:
         """A connection by the options given."""
         timeout_s = self.timeout_s or REPLY_S
-        return RecdClient(self.instance, endpoint=self.endpoint, key=self.key, timeout_s=timeout_s)
+        return RecdClient(
+            self.instance, endpoint=self.endpoint, key=self.key, timeout_s=timeout_s,
+            on_differs=self._tell_differs,
+        )  # fmt: skip
+
+    def _tell_differs(self, how: str) -> None:
+        """Once, on standard error: standard output stays one document."""
+        if not self.differs:
+            self.differs.append(how)
+            click.echo(click.style("recctl: ", fg="yellow", bold=True) + how, err=True)
 
     @property
     def durable_s(self) -> float:
@@ -84,9 +95,17 @@ class Output:
         if self.as_json:
             click.echo(json.dumps(result, default=_plain))
             return
-        text = render(result)
-        for line in [text] if isinstance(text, str) else text:
+        for line in self._lines(result, render):
             click.echo(line)
+
+    def _lines(self, result: Any, render: Callable[[Any], str | Iterable[str]]) -> list[str]:
+        try:
+            text = render(result)
+            return [text] if isinstance(text, str) else list(text)
+        except (LookupError, TypeError, ValueError, AttributeError):
+            if not self.differs:
+                raise  # a defect; only another version's reply may lack what is shown here
+            return [f"{name}: {value}" for name, value in result.items()]
 
     def error(self, error: RecdError) -> None:
         """Print an error: to standard error for people, as a document for scripts."""

@@ -45,7 +45,9 @@ KEY_HELP = (
 @click.option("--client-lost", type=click.Choice(["finish", "stop", "continue"]), default=None,
               help="What the plan does when this terminal vanishes.")  # fmt: skip
 @click.option("--pedal", metavar="DEVICE", help="USB pedal or keypad (/dev/input/by-id/...).")
-@click.option("--no-bell", is_flag=True, help="No terminal bell at the change of a phase.")
+@click.option(
+    "--no-bell", is_flag=True, help="No terminal bell at a fault and at the change of a phase."
+)
 @click.pass_obj
 def record(
     output: Output, episodes: int, episode_s: float, reset_s: float, task: str | None,
@@ -117,7 +119,9 @@ def _pedal(path: str | None) -> Iterator[list[Pedal]]:
 
 @click.command()
 @click.option("--pedal", metavar="DEVICE", help="USB pedal or keypad (/dev/input/by-id/...).")
-@click.option("--no-bell", is_flag=True, help="No terminal bell at the change of a phase.")
+@click.option(
+    "--no-bell", is_flag=True, help="No terminal bell at a fault and at the change of a phase."
+)
 @click.pass_obj
 def attach(output: Output, pedal: str | None, no_bell: bool) -> int:
     """Join a plan that is running, or come back to it."""
@@ -137,11 +141,11 @@ def follow(
 ) -> int:  # fmt: skip
     """Show the plan until it is done; pass keys on. Returns the exit code."""
     line = LiveLine(live=sys.stdout.isatty() and not output.as_json, bell=bell)
-    with Terminal() as terminal:
+    with Terminal() as terminal, client.listening("fault") as faults:
         if terminal.available and not output.as_json:
             line.say(KEY_HELP)
         try:
-            return _follow(client, name, output, [terminal, *pedals], line)
+            return _follow(client, name, output, [terminal, *pedals], line, faults)
         except KeyboardInterrupt:
             line.say("left: the plan does what --client-lost says; recctl attach comes back to it")
             return EXIT_INTERRUPTED
@@ -150,10 +154,13 @@ def follow(
 
 
 def _follow(
-    client: RecdClient, name: str, output: Output, sources: list[Terminal | Pedal], line: "LiveLine"
-) -> int:
+    client: RecdClient, name: str, output: Output, sources: list[Terminal | Pedal],
+    line: "LiveLine", faults: Callable[[], list[dict[str, Any]]],
+) -> int:  # fmt: skip
     told = Told(client)
     while True:
+        for fault in faults():
+            line.alarm(show.fault(fault))
         plan, now = told.look(name)
         for episode in told.finished(plan):
             line.clear()
@@ -257,6 +264,7 @@ class LiveLine:
         self._live = live
         self._bell = bell
         self._phase: tuple[str, object] = ("", None)
+        self._alarm = ""
         self._open = False
 
     def update(self, plan: dict[str, Any], now: dict[str, Any]) -> None:
@@ -281,6 +289,16 @@ class LiveLine:
         """A line of its own, above the live one."""
         self.clear()
         click.echo(text, err=True)
+
+    def alarm(self, text: str) -> None:
+        """A fault in the moment it happens: heard, and a line of its own. Again only when it is
+        another one."""
+        if text == self._alarm:
+            return
+        self._alarm = text
+        if self._bell and self._live:
+            click.echo("\a", nl=False)
+        self.say(click.style(text, fg="red"))
 
     def clear(self) -> None:
         """Take the live line away: something that stays is printed in its place."""

@@ -242,6 +242,16 @@ def plan_parts(plan: Told, now: Told | None = None) -> list[str]:
     return parts
 
 
+def fault(told: Told) -> str:
+    """One event of the topic `fault` as a line: what happened, to whom, why, and the mend."""
+    what = str(told["event"]).replace("_", " ").replace(".", " ")
+    whom = told.get("process") or told.get("uid", "")[:8]
+    why = told.get("reason") or told.get("message") or told.get("error")
+    line = f"{what}: {whom}" if whom else what
+    line += f": {why}" if why else ""
+    return f"{line} ({mend})" if (mend := told.get("mend")) else line
+
+
 SLOW = 0.95
 """Share of its nominal rate below which a device is named."""
 

@@ -6,7 +6,6 @@ Tables are built and read here; where files go and when they become visible is n
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,9 @@ ROWS_PER_EPISODES_FILE = 50
 """An episodes file is rewritten whole at each save until it has this many rows: cost stays flat."""
 
 IMAGE_BATCH = 256
-"""Rows with pictures are written in row groups of this many, so that memory stays bounded."""
+IMAGE_BATCH_BYTES = 16_000_000
+"""Rows with pictures are written in row groups of at most so many, and of few more bytes: writing
+one takes about four times its bytes of memory, whatever the episode's length."""
 ARROW_TYPES: Mapping[str, pa.DataType] = {"string": pa.string(), "bool": pa.bool_()}
 
 
@@ -164,37 +165,57 @@ def _as_arrow(values: Any, kind: pa.DataType) -> pa.Array:
     return pa.array(values, kind)
 
 
-def _pictures(pictures: Iterator[bytes], first: int, count: int, kind: pa.DataType) -> pa.Array:
-    taken = list(islice(pictures, count))
-    if len(taken) != count:
-        raise DatasetError(f"pictures end at row {first + len(taken)}, before the rows do")
-    names = [f"frame-{first + number:06d}.png" for number in range(count)]
+def _picture_groups(
+    images: Mapping[str, Pictures], count: int
+) -> Iterator[tuple[int, dict[str, list[bytes]]]]:
+    """(first row, pictures of each camera) of one row group after the other."""
+    sources = {key: iter(pictures.encoded) for key, pictures in images.items()}
+    first, nbytes = 0, 0
+    group: dict[str, list[bytes]] = {key: [] for key in sources}
+    for row in range(count):
+        for key, source in sources.items():
+            if (data := next(source, None)) is None:
+                raise DatasetError(f"{key}: pictures end at row {row}, before the rows do")
+            group[key].append(data)
+            nbytes += len(data)
+        full = row + 1 - first >= IMAGE_BATCH or nbytes >= IMAGE_BATCH_BYTES
+        if full or row + 1 == count:
+            yield first, group
+            first, nbytes = row + 1, 0
+            group = {key: [] for key in sources}
+    for key, source in sources.items():
+        if next(source, None) is not None:
+            raise DatasetError(f"{key}: more pictures than the {count} rows")
+
+
+def _picture_cells(pictures: Sequence[bytes], first: int, kind: pa.DataType) -> pa.Array:
+    names = [f"frame-{first + number:06d}.png" for number in range(len(pictures))]
     return pa.array(
-        [{"bytes": data, "path": name} for data, name in zip(taken, names, strict=True)], kind
+        [{"bytes": data, "path": name} for data, name in zip(pictures, names, strict=True)], kind
     )
 
 
 def write_data(
     path: Path, columns: Mapping[str, Any], images: Mapping[str, Pictures], schema: pa.Schema
 ) -> None:
-    """Write one episode as one data file: one row group, with pictures one per `IMAGE_BATCH`."""
+    """Write one episode as one data file: one row group, with pictures several (IMAGE_BATCH)."""
     count = len(columns["index"])
     whole = {name: _as_arrow(values, schema.field(name).type) for name, values in columns.items()}
-    sources = {key: iter(pictures.encoded) for key, pictures in images.items()}
-    step = IMAGE_BATCH if sources else max(count, 1)
     with pq.ParquetWriter(path, schema, compression="snappy", use_dictionary=True) as writer:
-        for first in range(0, count, step):
-            size = min(step, count - first)
+        if not images:
+            writer.write_batch(
+                pa.record_batch([whole[name] for name in schema.names], schema=schema)
+            )
+            return
+        for first, group in _picture_groups(images, count):
+            size = len(next(iter(group.values())))
             arrays = [
-                _pictures(sources[name], first, size, schema.field(name).type)
-                if name in sources
+                _picture_cells(group[name], first, schema.field(name).type)
+                if name in group
                 else whole[name].slice(first, size)
                 for name in schema.names
             ]
             writer.write_batch(pa.record_batch(arrays, schema=schema))
-    for key, source in sources.items():
-        if next(source, None) is not None:
-            raise DatasetError(f"{key}: more pictures than the {count} rows")
 
 
 def _stats_type(feature: Feature, stat: str) -> pa.DataType:

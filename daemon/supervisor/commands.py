@@ -15,6 +15,7 @@ from recd.daemon.session.machine import State
 from recd.daemon.supervisor import status
 from recd.daemon.supervisor.access import Caller
 from recd.daemon.supervisor.control import Later, Outcome
+from recd.daemon.supervisor.disk import check_room
 from recd.daemon.supervisor.recording import Recording
 from recd.daemon.supervisor.takes import LONGEST_NS, Fate, Take
 from recd.shm.clock import NS_PER_S, now_ns
@@ -411,6 +412,8 @@ class Commands:
                 "plan.start: a rollout records by itself", state=session.state.value,
                 legal=session.legal, mend="End it first: recctl rollout --stop",
             )  # fmt: skip
+        if not self._s.planner.active:
+            check_room(self._s.disk, episodes=args["episodes"], episode_s=args["episode_s"])
         return self._s.planner.start(now, args, had_episodes=self._s.had_episodes)
 
     def _plan_key(self, args: Args, now: int) -> Outcome:

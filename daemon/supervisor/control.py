@@ -17,6 +17,7 @@ from recd.config.endpoints import parse_endpoint
 from recd.config.errors import RecdError
 from recd.config.messages import (
     COMMANDS,
+    PROTOCOL_VERSION,
     REQUEST_LIMITS,
     CommandError,
     MessageError,
@@ -29,6 +30,7 @@ from recd.config.messages import (
     request_id_of,
 )
 from recd.config.paths import control_endpoint
+from recd.config.versions import client_differs
 from recd.daemon import log
 from recd.daemon.supervisor.access import (
     LOCAL,
@@ -57,6 +59,9 @@ SERVE_NS = 10 * NS_PER_MS
 
 KEYS_EVERY_NS = NS_PER_S // 2
 """How soon a changed list of keys is seen while nobody calls; a call looks at once."""
+
+VERSIONS_TOLD = 16
+"""Versions of clients that are logged, each once."""
 
 REOPEN_AFTER_NS = 20 * NS_PER_MS
 
@@ -125,6 +130,7 @@ class ControlPlane:
         self._pending: dict[tuple[str, str], _Pending] = {}
         self._patience = Patience()
         self._cut: set[int] = set()
+        self._versions_told: set[str] = set()
         self._keys_at_ns = 0
         self._handshakes_at_ns = 0
         self._seq = 0
@@ -206,7 +212,14 @@ class ControlPlane:
             self._send(peer, encode(reply_error(request_id, error)))
             return
         self._patience.good(peer, now)
+        self._tell_version(request)
         self._carry_out(peer, request, caller, now)
+
+    def _tell_version(self, request: Request) -> None:
+        how = client_differs(request.recd, request.protocol, PROTOCOL_VERSION)
+        if how and how not in self._versions_told and len(self._versions_told) < VERSIONS_TOLD:
+            self._versions_told.add(how)
+            self._log.warning("client of another version", reason=how)
 
     def _caller(self, peer: _Peer, letter: Letter) -> Caller:
         if self._gate is None or not self._doors[peer.door].guarded:

@@ -1,12 +1,15 @@
 """Space left for the dataset: what is free, how long it lasts, and when to stop. Pure but one call.
 
-The rate is measured from what episodes really took; before the first one there is no estimate.
+The rate is measured from what episodes really took: those of the dataset, then each new one. Before
+the first one there is no estimate.
 """
 
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from recd.config.errors import RecdError
 
 SMOOTHING = 0.5
 """Weight of the newest episode in the measured rate."""
@@ -51,6 +54,23 @@ class Disk:
             "low": self.low,
             "error": self.error,
         }
+
+
+def check_room(disk: Disk, *, episodes: int, episode_s: float) -> None:
+    """RecdError, with the number of episodes that still fit, where so many do not."""
+    left_s = disk.seconds_left
+    if left_s is None or episodes * episode_s <= left_s:
+        return
+    fit = int(left_s / episode_s)
+    free = max(0, disk.free_bytes - disk.reserve_bytes)
+    mend = f"record -n {fit}, or free some space" if fit else "free some space"
+    raise RecdError(
+        f"{episodes} episodes of {episode_s:g} s need about "
+        f"{episodes * episode_s * disk.bytes_per_s / 1e6:.0f} MB (measured), {free / 1e6:.0f} MB "
+        f"are free beyond the reserve: {fit} still fit",
+        mend=f"{mend}; recctl dataset trash ROOT shows what the trash holds",
+        code="disk",
+    )
 
 
 def look(root: Path, before: Disk) -> Disk:

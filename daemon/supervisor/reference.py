@@ -6,10 +6,12 @@ from recd.config.messages import (
     COMMANDS,
     MAX_MESSAGE_BYTES,
     MAX_REQUEST_DEPTH,
+    PROTOCOL_VERSION,
     REQUEST_LIMITS,
     Command,
     Request,
 )
+from recd.config.versions import ENDURING
 from recd.daemon.session.machine import COMMANDS as SESSION_COMMANDS
 from recd.daemon.session.machine import SAID_AS, TRANSITIONS, Event, State
 from recd.daemon.session.verdict import RULES
@@ -18,6 +20,7 @@ from recd.daemon.supervisor.planner import LEASE_NS
 from recd.daemon.supervisor.processes import MANNERS
 from recd.shm.clock import NS_PER_S
 
+ENDURING_SAID = ", ".join(f"`{name}`" for name in ENDURING)
 _KIB = (REQUEST_LIMITS.nbytes // 1024, MAX_MESSAGE_BYTES // 1024)
 
 HEAD = f"""# Control API
@@ -38,9 +41,9 @@ commands refused.
 
 ```
 request  {{"v": 1, "ty": "req", "id": 16 bytes or up to 64 letters and digits, "cmd": name,
-          "args": map, "deadline_ms": 1..3600000}}
-reply    {{"v": 1, "ty": "rep", "re": id, "ok": true, "result": map}}
-         {{"v": 1, "ty": "rep", "re": id, "ok": false, "error":
+          "args": map, "deadline_ms": 1..3600000, "recd"?: version of the client}}
+reply    {{"v": 1, "ty": "rep", "recd": version, "re": id, "ok": true, "result": map}}
+         {{"v": 1, "ty": "rep", "recd": version, "re": id, "ok": false, "error":
           {{"code", "message", "mend", "state", "legal": [commands]}}}}
 ```
 
@@ -53,6 +56,10 @@ reply    {{"v": 1, "ty": "rep", "re": id, "ok": true, "result": map}}
   (the key's role does not reach), `key` (revoked), `busy` (too many requests), `ignored`.
 - A client uses DEALER (or REQ). A message larger than {_KIB[1]} KiB closes its connection;
   malformed ones are answered, and after some of them the connection is not heard for a while.
+- **Versions.** `v` is {PROTOCOL_VERSION}. {ENDURING_SAID}
+  are understood from every `v` and answered in a form that stays; other commands of another `v` are
+  refused with code `version`. `recctl` says on standard error that the daemon is of another one;
+  the daemon's log says it of a client. A status that lacks what is shown is printed as it is.
 - An id counts among the requests of one key; `re` is empty where the id could not be read.
 """
 
@@ -138,7 +145,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _wire_example() -> str:
-    packed = Request("0f", "mark", {"label": "success"}, 1000).pack()
+    packed = Request("0f", "mark", {"label": "success"}, 1000, recd="").pack()
     octets = packed.hex(" ")
     rows = "\n".join(octets[i : i + 96].rstrip() for i in range(0, len(octets), 96))
     return (

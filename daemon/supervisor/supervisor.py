@@ -257,6 +257,9 @@ class Supervisor:
                 self.recording.calibrations = facts.get("calibrations", {})
                 if self.control is None:
                     self.had_episodes = bool(totals.get("episodes"))
+                    seconds = totals.get("rows", 0) / self.robot.dataset.fps
+                    nbytes = int(facts.get("bytes", 0))
+                    self.disk = disk.learn(self.disk, nbytes=nbytes, seconds=seconds)
         if kind in ("writer", "encoder"):
             self.recording.worker_back(process, kind)
 

@@ -74,7 +74,7 @@ class Publisher:
         return self._store.calibration_changes(present, accept=self._accept)
 
     def facts(self) -> dict[str, Any]:
-        """What the supervisor needs to know of the dataset: totals and pinned codecs."""
+        """What the supervisor needs to know of the dataset: totals, size and pinned codecs."""
         pins = {
             key.removeprefix("observation.images."): {
                 "vcodec": pin.codec, "pix_fmt": pin.pix_fmt, "g": pin.g, "crf": pin.crf,
@@ -82,7 +82,10 @@ class Publisher:
             }
             for key, pin in self._store.pins.items()
         }  # fmt: skip
-        return {"totals": self._totals(), "pins": pins, "calibrations": self._calibrations()}
+        return {
+            "totals": self._totals(), "bytes": self._nbytes(), "pins": pins,
+            "calibrations": self._calibrations(),
+        }  # fmt: skip
 
     def _calibrations(self) -> dict[str, list[str]]:
         """bus -> sha256 of the calibrations it may attach with; {} for any."""
@@ -91,6 +94,12 @@ class Publisher:
         known = self._store.known_calibrations()
         keys = {bus: calibration_key(self._robot, bus) for bus in self._robot.buses()}
         return {bus: known[key] for bus, key in keys.items() if key in known}
+
+    def _nbytes(self) -> int:
+        """Of rows and pictures; what an edit leaves behind or begins is not counted."""
+        folders = (self._store.root / name for name in ("data", "videos"))
+        files = (path for folder in folders for path in folder.glob("**/file-*"))
+        return sum(path.stat().st_size for path in files)
 
     def _totals(self) -> dict[str, Any]:
         totals = self._store.totals

@@ -148,6 +148,18 @@ def test_without_a_terminal_record_prints_one_json_document_per_line(robot):
     assert (plan["phase"], plan["outcome"]) == ("done", "complete")
 
 
+def test_a_plan_for_which_the_disk_has_no_room_is_refused_with_the_episodes_that_fit(robot, recctl):
+    robot.client.wait_until("READY")
+    robot.record(15)
+    disk = robot.client.status()["disk"]
+    many = int(2 * disk["seconds_left"] / 900) + 1
+    said = recctl("record", "-n", many, "--episode-time", 900, "--resume")
+    assert said.code == 1
+    fit = int(re.search(r"beyond the reserve: (\d+) still fit", said.err).group(1))
+    assert 0 <= fit < many
+    assert not (robot.client.status()["plan"] or {}).get("active")
+
+
 class Keyboard:
     """A `recctl record` (or another `command`) on a pseudo-terminal of its own, 80 columns wide.
 
@@ -227,6 +239,23 @@ def test_keys_on_a_terminal_do_what_lerobots_do_and_hold_and_mark(robot):
     assert takes_since(robot, before) == ["saved", "discarded", "saved"]
     takes = robot.client.call("episodes")["episodes"][before:]
     assert [mark["label"] for mark in takes[0]["marks"]] == ["success"]
+
+
+def test_a_camera_that_is_lost_is_heard_and_read_while_the_episode_goes_on(robot):
+    robot.client.wait_until("READY")
+    before = len(robot.client.call("episodes")["episodes"])
+    with Keyboard(robot, "-n", "1", "--episode-time", "60") as terminal:
+        terminal.sees(b"recording 1/1")
+        until(lambda: robot.rows() > 5, "rows")
+        terminal.sees(b"fps")
+        assert b"\a" not in terminal.read()
+        robot.workers()["camera:front"].kill()
+        terminal.sees(b"\a")
+        terminal.sees(b"camera:front")
+        terminal.sees(b"recording 1/1")
+        terminal.press(b"q")
+        assert terminal.process.wait(30) == 0
+    assert takes_since(robot, before) == ["saved"]
 
 
 @pytest.mark.parametrize(

@@ -115,8 +115,11 @@ def test_unknown_fields_and_arguments_are_ignored() -> None:
 @pytest.mark.parametrize(
     ("change", "code"),
     [
-        ({"v": 2}, "version"),
+        ({"v": 2, "cmd": "start"}, "version"),
         ({"v": None}, "version"),
+        ({"v": 0}, "version"),
+        ({"v": True}, "version"),
+        ({"v": 2**40}, "version"),
         ({"ty": "rep"}, "malformed"),
         ({"id": ""}, "malformed"),
         ({"id": "x" * 65}, "malformed"),

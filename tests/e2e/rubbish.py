@@ -10,6 +10,7 @@ from typing import Any
 import msgpack
 
 from recd.config.messages import COMMANDS, MAX_MESSAGE_BYTES, MAX_REQUEST_BYTES
+from recd.config.versions import ENDURING
 
 HARMLESS = ("hello", "status", "episodes", "shm", "devices", "config", "plan.status")
 NOT_AN_ID = ("", "a b", "x" * 65, "ä", "../x", b"short", b"x" * 17, 0, 1.5, None, [], {}, True)
@@ -93,7 +94,7 @@ def huge_claim(dice: random.Random) -> bytes:
 def bad_field(dice: random.Random) -> bytes:
     message = request(dice)
     field, wrong = dice.choice((
-        ("v", (0, 2, -1, "1", 1.5, None, [], 2**64 - 1, float("nan"))),
+        ("v", (0, -1, "1", 1.5, None, [], True, 2**64 - 1, float("nan"))),
         ("ty", ("rep", "", None, 1, ["req"], b"req")),
         ("id", NOT_AN_ID),
         ("cmd", ("", "no.such", "__class__", "start ", "START", 1, None, ["start"], b"start")),
@@ -102,6 +103,11 @@ def bad_field(dice: random.Random) -> bytes:
     ))  # fmt: skip
     message[field] = dice.choice(wrong)
     return pack(message)
+
+
+def other_protocol(dice: random.Random) -> bytes:
+    cmd = dice.choice([name for name in COMMANDS if name not in ENDURING])
+    return pack({**request(dice, cmd), "v": dice.choice((2, 3, 900))})
 
 
 def bad_argument(dice: random.Random) -> bytes:
@@ -156,8 +162,9 @@ def large(dice: random.Random) -> bytes:
 Damage = Callable[[random.Random], bytes]
 DAMAGES: tuple[tuple[Damage, int], ...] = (
     (truncated, 14), (with_a_tail, 6), (flipped, 20), (random_bytes, 8), (deep, 4),
-    (deep_but_whole, 4), (huge_claim, 6), (bad_field, 14), (bad_argument, 14), (missing_field, 4),
-    (extension, 6), (duplicate_key, 4), (wrong_key, 4), (bad_text, 3), (many_values, 1), (large, 1),
+    (deep_but_whole, 4), (huge_claim, 6), (bad_field, 12), (other_protocol, 2), (bad_argument, 14),
+    (missing_field, 4), (extension, 6), (duplicate_key, 4), (wrong_key, 4), (bad_text, 3),
+    (many_values, 1), (large, 1),
 )  # fmt: skip
 """Damage -> how often."""
 

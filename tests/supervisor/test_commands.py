@@ -15,6 +15,7 @@ from recd.clients import client as client_module
 from recd.clients.client import RecdClient
 from recd.config.errors import RecdError
 from recd.config.messages import COMMANDS, MAX_MESSAGE_BYTES, decode, new_request_id
+from recd.config.versions import own_version
 from recd.shm.clock import NS_PER_S
 
 from .conftest import Daemon, until
@@ -270,7 +271,8 @@ RUBBISH = [
     b"\xc1",
     b"GET / HTTP/1.1\r\n\r\n",
     msgpack.packb([1]),
-    msgpack.packb({"v": 9, "ty": "req", "id": "abc", "cmd": "status"}),
+    msgpack.packb({"v": 9, "ty": "req", "id": "abc", "cmd": "start"}),
+    msgpack.packb({"v": 0, "ty": "req", "id": "abc", "cmd": "status"}),
     msgpack.packb(
         {"v": 1, "ty": "req", "id": "abc", "cmd": "status", "args": [[[[[[[[[[1]]]]]]]]]]}
     ),
@@ -291,6 +293,40 @@ def test_a_malformed_message_gets_a_typed_reply_and_harms_nothing(
     assert reply["error"]["code"] in ("malformed", "version", "oversized", "argument")
     assert shared.status()["state"] == "READY"
     peer.close()
+
+
+def other_version(daemon: Daemon, cmd: str) -> dict[str, Any]:
+    """The reply to a client of a recd that speaks another protocol."""
+    peer = daemon.connect()
+    asked = {"v": 7, "ty": "req", "id": new_request_id(), "cmd": cmd, "args": {"later": [1]},
+             "recd": "9.9.9", "deadline_ms": 60_000}  # fmt: skip
+    peer.send(msgpack.packb(asked))
+    assert peer.poll(60_000)
+    reply = decode(peer.recv())
+    peer.close()
+    assert reply["re"] == asked["id"]
+    assert reply["recd"] == own_version()
+    return reply
+
+
+def test_a_client_of_any_protocol_version_sees_stops_and_ends_and_is_refused_the_rest(
+    start_daemon: Start,
+) -> None:
+    daemon = start_daemon()
+    daemon.wait_state("READY")
+    refused = other_version(daemon, "start")["error"]
+    assert refused["code"] == "version"
+    assert "expected 1" in refused["message"]
+    assert "found 7 of recd 9.9.9" in refused["message"]
+    assert "status, stop, shutdown" in refused["mend"]
+    daemon.ok("start")
+    assert other_version(daemon, "hello")["result"]["protocol"] == 1
+    assert other_version(daemon, "status")["result"]["state"] == "RECORDING"
+    assert other_version(daemon, "stop")["result"]["state"] == "saved"
+    assert other_version(daemon, "shutdown")["ok"]
+    assert daemon.process.wait(timeout=60) == 0
+    assert daemon.said.count("client of another version") == 1
+    assert "recd 9.9.9, protocol 7" in daemon.said
 
 
 def test_oversized_and_random_messages_never_touch_a_running_episode(shared: Daemon) -> None:

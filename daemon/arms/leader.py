@@ -10,7 +10,7 @@ from typing import Any
 from recd.config.errors import StateError
 from recd.config.streams import JointFlag, Motion
 from recd.daemon.arms.attach import Attached
-from recd.daemon.arms.feetech.bus import ServoBus
+from recd.daemon.arms.feetech.bus import Reading, ServoBus
 from recd.daemon.arms.leaderdrive import LeaderDrive
 from recd.daemon.arms.registers import POSITION_BLOCK, TELEMETRY_BLOCK
 from recd.daemon.arms.samples import Samples, Telemetry
@@ -89,10 +89,6 @@ class Leader:
         index = samples.publish(
             tick, JointFlag.OVERRUN_BEFORE if skipped else 0, arrival_ns=arrival_ns
         )
-        if self._drive is not None and reading.valid == self._everybody:
-            self._drive.tick(samples.position, woke_ns)
-            self.motion = Motion.HOLD if self._drive.driven else Motion.DISARMED
-            self._telemetry.torque[:] = self._drive.driven
         for finding in self._silence.note(reading.valid, now_ns()):
             tell_silence(self._ctx, self._side, finding)
         if not reading.valid:
@@ -114,6 +110,15 @@ class Leader:
             self._telemetry.take(reading)
             self._telemetry.publish(arrival_ns=arrival_ns)
             self._ctx.status.count("telemetry")
+        self._drive_on(reading, woke_ns)
+
+    def _drive_on(self, reading: Reading, woke_ns: int) -> None:
+        """Last in a tick: taking torque and letting go read the bus, and `reading` is its own."""
+        if self._drive is None or reading.valid != self._everybody:
+            return
+        self._drive.tick(self._samples.position, woke_ns)
+        self.motion = Motion.HOLD if self._drive.driven else Motion.DISARMED
+        self._telemetry.torque[:] = self._drive.driven
 
     def stop(self) -> None:
         """Let go, if its own servos hold it."""

@@ -24,6 +24,7 @@ from recd.config.keys import Pair
 from recd.config.messages import Request, decode, new_request_id
 from recd.config.paths import policy_endpoint
 from recd.config.policy_wire import Buffer, Status, pack, raw, unpack
+from recd.config.policy_wishes import STATE, PictureWish
 from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -52,6 +53,10 @@ class Observation:
     """One observation. t_ref_ns: the time that a chunk is anchored to; state: float32 [D] at it,
     NaN where a joint is not known; images: camera -> JPEG bytes (or raw bytes); facts: camera ->
     {t, age_ns, fmt, w, h, flags}; arms: pair -> its state; sent_ns: of the daemon's clock.
+
+    Of what was wished for: pictures: camera -> uint8 RGB [H, W, 3], those of `rgb8`; past: stream
+    -> the same for each earlier time, in the order asked; their facts are under `front@-3`;
+    telemetry: load (percent), temperature (degrees Celsius), voltage -> float32 [D].
     """
 
     number: int
@@ -62,6 +67,9 @@ class Observation:
     arms: Mapping[str, Arm]
     task: str
     sent_ns: int
+    pictures: Mapping[str, npt.NDArray[np.uint8]] = field(default_factory=dict)
+    past: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    telemetry: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
     reset: bool = False
     """The first one since a person let the policy drive, or since it began to hold: a policy
     forgets what it had planned."""
@@ -207,12 +215,18 @@ class PolicyClient:
     def observe(
         self, *, cameras: Sequence[str] | None = None, max_wait_s: float = 0.5,
         newer_than_ns: int = 0, again: bool = False,
+        pictures: PictureWish | Mapping[str, PictureWish] | None = None,
+        history: Mapping[str, Sequence[int]] | None = None,
+        history_ns: Mapping[str, Sequence[int]] | None = None, telemetry: bool = False,
     ) -> Observation:  # fmt: skip
         """The newest observation that was not given yet. Waits up to half a second for it.
 
         cameras: only these; newer_than_ns: time of the daemon's clock that it has to be younger
-        than; again: the newest one, although it may have been given already. NoObservationError
-        with the reason when there is none.
+        than; again: the newest one, although it may have been given already; pictures: their form,
+        one for all cameras or one each; history: stream (a camera or `state`) -> rows of the
+        dataset before this one, below 0; history_ns: the same in nanoseconds; telemetry: readings
+        of the servos as well. NoObservationError with the reason when there is none; RecdError for
+        a wish that cannot be fulfilled.
         """
         ident = new_request_id()
         wanted: dict[str, Any] = {
@@ -222,10 +236,14 @@ class PolicyClient:
         }  # fmt: skip
         if cameras is not None:
             wanted["cameras"] = list(cameras)
+        wishes = self._wishes(cameras, pictures, history, history_ns, telemetry=telemetry)
+        wanted |= wishes
         self._observations.send_multipart(pack(wanted))
         header, buffers = self._answer(self._observations, ident, REPLY_MS)
         if header["ty"] != "obs":
             stream = header.get("stream", "")
+            if wishes and header.get("mend"):
+                raise RecdError(header["reason"], mend=header["mend"], code=header.get("code", ""))
             raise NoObservationError(
                 f"no observation: {f'{stream}: ' if stream else ''}{header.get('reason', '')}",
                 mend="recctl status shows cameras and arms.",
@@ -234,8 +252,43 @@ class PolicyClient:
         self.progress += 1
         return self._observation(header, buffers)
 
+    def _wishes(
+        self, cameras: Sequence[str] | None, pictures: PictureWish | Mapping[str, PictureWish] | None,
+        history: Mapping[str, Sequence[int]] | None, history_ns: Mapping[str, Sequence[int]] | None,
+        *, telemetry: bool,
+    ) -> dict[str, Any]:  # fmt: skip
+        """What a message `get` says of them. RecdError at a daemon that would not hear it."""
+        if isinstance(pictures, PictureWish):
+            names = self.robot["cameras"] if cameras is None else cameras
+            pictures = dict.fromkeys(names, pictures)
+        told: dict[str, Any] = {}
+        if pictures:
+            told["pictures"] = {name: wish.told() for name, wish in pictures.items()}
+        for key, given in (("history", history), ("history_ns", history_ns)):
+            if given:
+                told[key] = {stream: [int(at) for at in back] for stream, back in given.items()}
+        if telemetry:
+            told["telemetry"] = True
+        if told and "wishes" not in self.robot:
+            raise RecdError(
+                f"expected a daemon that gives {', '.join(told)}, found version "
+                f"{self.robot['version']}", mend="Update recd on the robot.", code="version",
+            )  # fmt: skip
+        return told
+
     def _observation(self, header: Mapping[str, Any], buffers: Mapping[str, Buffer]) -> Observation:
-        images = {n: bytes(b.data) for n, b in buffers.items() if n not in _STATES}
+        images, pictures, telemetry = {}, {}, {}
+        past: dict[str, tuple[Any, ...]] = {}
+        for name, buffer in buffers.items():
+            stream, _, back = name.partition("@")
+            if back:
+                past[stream] = (*past.get(stream, ()), _past_of(stream, buffer))
+            elif name.startswith("servo."):
+                telemetry[name.removeprefix("servo.")] = buffer.array().copy()
+            elif buffer.facts.get("fmt") == "rgb8":
+                pictures[name] = buffer.array().copy()
+            elif name not in _STATES:
+                images[name] = bytes(buffer.data)
         arms = {
             pair: Arm(
                 said["motion"], said.get("cause", ""), said["permitted"], said.get("grants", 0),
@@ -254,6 +307,9 @@ class PolicyClient:
             arms=arms,
             task=header.get("task", ""),
             sent_ns=header["tx"],
+            pictures=pictures,
+            past=past,
+            telemetry=telemetry,
             reset=reset,
         )
 
@@ -319,6 +375,14 @@ class PolicyClient:
 
 
 _STATES = ("state", "state_newest")
+
+
+def _past_of(stream: str, buffer: Buffer) -> Any:
+    """What the present one of the stream would be: an array, or bytes."""
+    if stream == STATE or buffer.facts.get("fmt") == "rgb8":
+        return buffer.array().copy()
+    return bytes(buffer.data)
+
 
 
 def ack_of(header: Mapping[str, Any]) -> Ack:

@@ -23,7 +23,7 @@ ACT_BYTES: Final = 1024 * 1024
 
 MOST_STEPS: Final = 256
 """Steps of one chunk."""
-MOST_PARTS: Final = 33
+MOST_PARTS: Final = 65
 MOST_ELEMENTS: Final = 2**27
 
 HEADER_LIMITS: Final = Limits(HEADER_BYTES, 4096, 64, 6)
@@ -71,6 +71,7 @@ class Representation(StrEnum):
     ABSOLUTE = "abs"
     RELATIVE = "rel_obs"  # added to the state at the observation
     DELTA = "delta"  # each step's change; the first one's from the state at the observation
+    VELOCITY = "vel"  # units per second, until the row is due; from what the arm is told by then
 
 
 @dataclass(frozen=True, slots=True)

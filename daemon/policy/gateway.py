@@ -6,7 +6,7 @@ process plays it while lease, heartbeat and a person's permission are good.
 
 import secrets
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +33,17 @@ from recd.config.policy_wire import (
     Mode,
     Representation,
     Status,
+    Buffer,
     pack,
     unpack,
 )
+from recd.config.policy_wishes import EDGE_PIXELS, STATE, Encoding, Fit
 from recd.daemon.policy.desk import Answer, Desk
 from recd.daemon.policy.layout import ActionLayout, layout_of
 from recd.daemon.policy.leases import Leases
-from recd.daemon.policy.observe import NotNow, Observer
+from recd.daemon.policy.observe import NotNow, Observation, Observer
 from recd.daemon.policy.seats import Seats
+from recd.daemon.policy.shaper import Shaper
 from recd.daemon.policy.sockets import Peer, Sockets, policy_access
 from recd.daemon.policy.waiting import Wanted, read_wanted
 from recd.daemon.supervisor.access import Caller, RefusedError, check_role
@@ -96,6 +99,9 @@ class Gateway:
         self._desk = Desk(ctx, robot, self._leases, self._observer, self._seats)
         self._patience = Patience()
         self._wanted: dict[Peer, Wanted] = {}
+        self._sources, self._row_ns = self._observer.sources(), round(NS_PER_S / robot.dataset.fps)
+        self._shaper = Shaper()
+        self._shaping: set[Peer] = set()
         self._layout: ActionLayout | None = None
         self._statuses: Counter[str] = Counter()
         self._latency_ms: deque[float] = deque(maxlen=LATENCIES)
@@ -123,6 +129,7 @@ class Gateway:
         for peer, letter in self._sockets.letters("observations"):
             self._hear_wanted(peer, letter, now_ns())
         self._free(self._leases.expire(now), "silent")
+        self._send_shaped()
         self._serve_wanted()
         self._tell(now)
 
@@ -131,6 +138,7 @@ class Gateway:
         poller.register(self._ctx.link.fd, zmq.POLLIN)
         for socket in self._sockets.polled():
             poller.register(socket, zmq.POLLIN)
+        poller.register(self._shaper.fd, zmq.POLLIN)
         bells = [reader.doorbell for reader in self._seats.verdicts.values()]
         if self._wanted:
             bells += [reader.doorbell for reader in self._observer.readers()]
@@ -145,6 +153,7 @@ class Gateway:
     def end(self) -> None:
         """Nobody may act any more; who waits is told."""
         self._free(self._leases.release(self._leases.by_pair), "the gateway ends")
+        self._shaper.close()
 
     # --- actions ---------------------------------------------------------------------------
 
@@ -304,6 +313,13 @@ class Gateway:
             "task": self._robot.dataset.task,
             "action": self._known_layout().describe(),
             "cameras": self._observer.describe(),
+            "wishes": {
+                "encodings": list(Encoding),
+                "fits": list(Fit),
+                "edge": list(EDGE_PIXELS),
+                "row_ns": self._row_ns,
+                "reach_ns": {name: one.reach_ns for name, one in self._sources.items()},
+            },
             "control_hz": {pair: arm.rate_hz for pair, arm in self._robot.arms.items()},
             "chunk": {
                 "most_steps": MOST_STEPS,
@@ -346,42 +362,66 @@ class Gateway:
         try:
             header, _ = unpack(_whole(letter))
             self._sockets.caller(peer, letter)
-            wanted = read_wanted(header, self._observer.cameras, now)
+            wanted = read_wanted(header, self._observer.cameras, now,
+                                 sources=self._sources, row_ns=self._row_ns)  # fmt: skip
         except (MessageError, RefusedError) as error:
             if isinstance(error, MessageError):
                 self._reject(peer, error, now)
-            self._no_observation(peer, _id_of(header), error.message, code=error.code)
+            self._no_observation(peer, _id_of(header), error.message, code=error.code,
+                                 mend=error.mend)  # fmt: skip
             return
         self._patience.good(peer, now)
         older = self._wanted.pop(peer, None)
         if older is not None:
             self._no_observation(peer, older.ident, "asked again before it was answered")
-        elif len(self._wanted) >= WAITING_MOST:
+        elif len(self._wanted) + len(self._shaping) >= WAITING_MOST:
             self._no_observation(peer, wanted.ident, "too many wait for observations")
             return
         self._wanted[peer] = wanted
 
     def _serve_wanted(self) -> None:
         for peer, wanted in list(self._wanted.items()):
+            if peer in self._shaping:
+                continue
             now = now_ns()
             seen = self._observer.seen(wanted.after)
             after_ns = max(wanted.newer_than_ns, 0 if seen is None else seen.t_ref_ns)
-            found = self._observer.look(wanted.cameras, now, after_ns=after_ns)
+            found = self._observer.look(wanted.cameras, now, after_ns=after_ns,
+                                        wishes=wanted.wishes)  # fmt: skip
             if isinstance(found, NotNow):
                 if now >= wanted.until_ns:
                     del self._wanted[peer]
                     self._no_observation(peer, wanted.ident, found.reason, stream=found.stream)
                 continue
             del self._wanted[peer]
-            told = {
-                "ty": "obs", "re": wanted.ident, "sid": self.session_id, "obs": found.number,
-                "t_ref": found.t_ref_ns, "tx": found.at_ns, "task": self._robot.dataset.task,
-                **self._state_words(),
-            }  # fmt: skip
-            parts = pack(told, found.arrays)
-            if self._sockets.send(peer, parts):
-                self._count("observations")
-                self._count("bytes", sum(len(part) for part in parts))
+            if (buffers := found.buffers) is not None:
+                self._send_observation(peer, wanted.ident, found, buffers)
+                continue
+            self._shaping.add(peer)
+            self._shaper.submit((peer, wanted.ident, found), found.arrays)
+
+    def _send_shaped(self) -> None:
+        """Observations whose pictures are ready by now."""
+        for made in self._shaper.done():
+            peer, ident, found = made.job
+            self._shaping.discard(peer)
+            if made.error is not None:
+                self._no_observation(peer, ident, made.error.message, stream=made.stream)
+                continue
+            self._send_observation(peer, ident, found, made.buffers)
+
+    def _send_observation(
+        self, peer: Peer, ident: str, found: Observation, buffers: Sequence[Buffer]
+    ) -> None:
+        told = {
+            "ty": "obs", "re": ident, "sid": self.session_id, "obs": found.number,
+            "t_ref": found.t_ref_ns, "tx": found.at_ns, "task": self._robot.dataset.task,
+            **self._state_words(),
+        }  # fmt: skip
+        parts = pack(told, buffers)
+        if self._sockets.send(peer, parts):
+            self._count("observations")
+            self._count("bytes", sum(len(part) for part in parts))
 
     def _no_observation(self, peer: Peer, re: str, reason: str, **fields: Any) -> None:
         told = {"ty": "none", "re": re, "sid": self.session_id, "reason": reason, "tx": now_ns(),

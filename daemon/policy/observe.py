@@ -6,7 +6,7 @@ old, or whose picture stands still, makes the whole observation unavailable, by 
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -40,7 +40,7 @@ LOOK_BACK_NS = 120 * NS_PER_MS
 """How far back the state is looked for: a frame is rarely older when it comes."""
 
 RING_SLACK = 4
-"""Frames of a ring that no history counts on: the one that is written, those that come meanwhile."""
+"""Frames of a ring that no history counts on: the one being written, those that come meanwhile."""
 
 TELEMETRY: Mapping[str, float] = {"load": 0.1, "temperature": 1.0, "voltage": 0.1}
 """Readings of a servo -> what 1 of the record is in percent, degrees Celsius, volts."""
@@ -53,10 +53,13 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What is kept of an observation. state: float64 [D] at t_ref_ns, NaN where not known."""
+    """What is kept of an observation. state: float64 [D] at t_ref_ns, NaN where not known; inputs:
+    name of each picture -> its form, as `rgb8 224x224`.
+    """
 
     t_ref_ns: int
     state: Floats
+    inputs: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +222,8 @@ class Observer:
         )
         newest = np.concatenate([found["present"][-1] for found in samples.values()])
         newest_ns = min(int(found["sample_ns"][-1]) for found in samples.values())
-        self._seen[self._number] = Seen(t_ref_ns, state)
+        inputs = {name: self._form(name, wishes) for name, _, _ in frames}
+        self._seen[self._number] = Seen(t_ref_ns, state, inputs)
         if len(self._seen) > REMEMBERED:
             self._seen.popitem(last=False)
         arrays: list[Buffer | Wished] = [
@@ -227,8 +231,7 @@ class Observer:
             raw("state_newest", newest.astype(np.float32), t=newest_ns, age_ns=now - newest_ns),
         ]
         arrays += [
-            _aged(self._picture(name, name, slot, data, wishes), now)
-            for name, slot, data in frames
+            _aged(self._picture(name, name, slot, data, wishes), now) for name, slot, data in frames
         ]
         return Observation(self._number, t_ref_ns, now, tuple(arrays))
 
@@ -248,6 +251,12 @@ class Observer:
         if kind not in RAW_PAYLOADS:
             return Buffer(buffer, "jpeg", "u1", (), data, facts)
         return Buffer(buffer, "raw", "u1", (len(data),), data, facts)
+
+    def _form(self, camera: str, wishes: Wishes) -> str:
+        """A picture's form in words."""
+        meta, wish = self._cameras[camera].spec.meta, wishes.pictures.get(camera, AS_IT_CAME)
+        kind = meta["payload"] if wish.encoding is Encoding.CAMERA else str(wish.encoding)
+        return f"{kind} {wish.width or meta['width']}x{wish.height or meta['height']}"
 
     # --- what lies back --------------------------------------------------------------------
 

@@ -24,8 +24,8 @@ def frames_near(reader: RingReader, times_ns: Sequence[int], most_ns: int) -> li
     for slot in _backwards(reader):
         for at, time_ns in enumerate(times_ns):
             best = found[at]
-            error_ns = abs(slot.t_capture_ns - time_ns)
-            if error_ns <= most_ns and (best is None or error_ns < abs(best.t_capture_ns - time_ns)):
+            least_ns = most_ns + 1 if best is None else abs(best.t_capture_ns - time_ns)
+            if abs(slot.t_capture_ns - time_ns) < least_ns:
                 found[at] = slot
         if slot.t_capture_ns < earliest_ns:
             break

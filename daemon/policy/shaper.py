@@ -159,7 +159,7 @@ class Shaper:
             while (task := self._jobs.get()) is not None:
                 self._done.append(self._make(*task))
                 os.eventfd_write(self.fd, 1)
-        except BaseException as error:  # noqa: BLE001 - raised again in the gateway's own thread
+        except BaseException as error:
             self._done.append(error)
             os.eventfd_write(self.fd, 1)
 

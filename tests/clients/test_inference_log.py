@@ -1,4 +1,4 @@
-"""Inference logs: whole rows only, whatever the disk does, and numbers that are those of the wire."""
+"""Inference logs: whole rows whatever the disk does, and numbers that are those of the wire."""
 
 import csv
 import subprocess

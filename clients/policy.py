@@ -34,13 +34,13 @@ from recd.config.keys import Pair
 from recd.config.messages import Request, decode, new_request_id
 from recd.config.paths import policy_endpoint
 from recd.config.policy_wire import Buffer, pack, raw, unpack
-from recd.config.policy_wishes import PictureWish
+from recd.config.policy_wishes import Encoding, Fit, PictureWish
 from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns
 
 Floats = npt.NDArray[np.floating[Any]]
 
-__all__ = ["Ack", "Arm", "LoggedChunk", "NoObservationError", "Observation", "PolicyClient",
-           "ack_of", "connected"]  # fmt: skip
+__all__ = ["Ack", "Arm", "Encoding", "Fit", "LoggedChunk", "NoObservationError", "Observation",
+           "PictureWish", "PolicyClient", "ack_of", "connected"]  # fmt: skip
 
 REPLY_MS = 2_000
 ACK_MS = 1_000

@@ -1,5 +1,6 @@
 """What a client may wish of its pictures and of the past, and how the rest is refused."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -121,3 +122,13 @@ def test_whatever_is_wished_for_is_refused_in_words_or_bounded(header: Any) -> N
         for stream, places in found.history.items()
         for back in places
     )
+
+
+def test_the_bytes_on_the_page_are_the_wish_that_it_tells_of() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "policy_api.md").read_text()
+    begun = page.index("85 a1 76 01")
+    header, _ = unpack([bytes.fromhex(page[begun : page.index("```", begun)])])
+    found = read_wishes(header, CAMERAS, SOURCES, row_ns=ROW_NS)
+    assert found.pictures == {"front": PictureWish(Encoding.RGB, 224, 224)}
+    assert [back.name("front") for back in found.history["front"]] == ["front@-3"]
+    assert [back.name("state") for back in found.history["state"]] == ["state@-1"]

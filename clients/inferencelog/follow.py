@@ -5,7 +5,7 @@ answered since. What the gateway no longer has is lost and counted.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +103,8 @@ class InferenceLog:
         missed = chunk.number - self._number - 1
         self._lost_chunks += max(0, missed)
         self._number = chunk.number
+        if not chunk.told.get("task") and self._seen is not None:
+            chunk = replace(chunk, told={**chunk.told, "task": self._seen.task})
         width, received_ns = len(self._names), int(chunk.told["received"])
         wall_ns = self._told.wall_ns(received_ns)
         self.files.add(rows.INFERENCE, rows.inference_row(chunk, wall_ns, width))

@@ -23,7 +23,7 @@ WAITING_MOST = 64
 
 class Lookout:
     """All requests for observations. words: what every answer says beside its own: session, leases,
-    arms; count: a counter of the gateway's status.
+    arms; count: a counter of the gateway's status; task: of the observations from now on.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class Lookout:
         words: Callable[[], Mapping[str, Any]], count: Callable[[str, int], None],
     ) -> None:  # fmt: skip
         self._observer, self._sockets, self._journal = observer, sockets, journal
-        self._task, self._row_ns = task, row_ns
+        self.task, self._row_ns = task, row_ns
         self._words, self._count = words, count
         self._sources = observer.sources()
         self._wanted: dict[Peer, Wanted] = {}
@@ -117,7 +117,7 @@ class Lookout:
     ) -> None:  # fmt: skip
         told = {
             "ty": "obs", "re": ident, "obs": found.number, "t_ref": found.t_ref_ns,
-            "tx": found.at_ns, "task": self._task, **self._words(),
+            "tx": found.at_ns, "task": self.task, **self._words(),
         }  # fmt: skip
         parts = pack(told, buffers)
         if self._sockets.send(peer, parts):

@@ -66,7 +66,7 @@ def attach(
 def log(
     output: Output, log_dir: Path, most_mb: int, for_s: float | None, policy_endpoint: str | None
 ) -> None:  # fmt: skip
-    """Show each inference and write it to CSV files, as attach --log does. Moves nothing."""
+    """Show each inference and write it to CSV files; moves nothing."""
     with opened_log(output, log_dir, most_mb, policy_endpoint) as written:
         keep_log(output, written, for_s)
 

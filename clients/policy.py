@@ -33,7 +33,7 @@ from recd.config.errors import RecdError
 from recd.config.keys import Pair
 from recd.config.messages import Request, decode, new_request_id
 from recd.config.paths import policy_endpoint
-from recd.config.policy_wire import Buffer, pack, raw, unpack
+from recd.config.policy_wire import Buffer, is_task, pack, raw, unpack
 from recd.config.policy_wishes import Encoding, Fit, PictureWish
 from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns
 
@@ -142,11 +142,13 @@ class PolicyClient:
             best = min(best, (offset, bound), key=lambda pair: pair[1])
         return best
 
-    def acquire(self, pair: str | None = None, *, kind: str = "policy") -> None:
+    def acquire(self, pair: str | None = None, *, kind: str = "policy", adapter: str = "") -> None:
         """Become the one whose chunks count, and begin the heartbeat. RecdError (`held`) names who
-        is in the way.
+        is in the way. adapter: what stands between the policy and this API, for the manifest.
         """
         wanted = {} if pair is None else {"pair": pair}
+        if adapter:
+            wanted["adapter"] = adapter
         self._ident = secrets.token_hex(16)
         told = self.call("lease.acquire", lease=self._ident, name=self.name, kind=kind, **wanted)
         self._epoch, self._chunk = told["epoch"], 0
@@ -235,8 +237,8 @@ class PolicyClient:
         """Send a chunk that answers `seen` and wait for what became of it.
 
         actions: float [T, D] in the order of `names`; row k is due (k + 1) * dt_s after the
-        observation, or `offsets_ns[k]` after it. T = 0 stops the arm. ReplyTimeoutError when no ACK
-        comes.
+        observation, or `offsets_ns[k]` after it. T = 0 stops the arm. facts: more for the header;
+        `task`: what the policy is at, else the observation's. ReplyTimeoutError when no ACK comes.
         """
         self._chunk += 1
         ident = new_request_id()
@@ -244,7 +246,7 @@ class PolicyClient:
             "ty": "act", "id": ident, "lease": {"id": self._ident, "epoch": self._epoch},
             "chunk": self._chunk, "obs": seen.number, "t_ref": seen.t_ref_ns,
             "dt_ns": round(dt_s * NS_PER_S), "layout": self.layout, "rep": representation,
-            "mode": mode, "blend": blend,
+            "mode": mode, "blend": blend, **task_of(seen.task),
             "infer": {"start": self._seen_ns, "end": now_ns()}, **(facts or {}),
         }  # fmt: skip
         if offsets_ns is not None:
@@ -299,6 +301,12 @@ class PolicyClient:
     def pulse(self) -> dict[str, Any]:
         """What the heartbeat sends: the lease and how often the loop has come round."""
         return {"ty": "hb", "lease": {"id": self._ident}, "progress": self.progress}
+
+
+def task_of(task: str) -> dict[str, str]:
+    """`task` for a chunk's header; nothing where a chunk cannot say it: its rows then have the
+    episode's."""
+    return {"task": task} if is_task(task) else {}
 
 
 def connected(

@@ -27,6 +27,9 @@ ADAPTER_SCHEMES = {"openpi": ("", "ws", "wss"), "gr00t": ("", "tcp"), "lerobot":
 _HOST_PORT = re.compile(r"(\[[0-9a-fA-F:]+\]|[^:/\s\[\]]+):\d{1,5}/?")
 
 
+UNDECODED_SOURCES = ("v4l2", "http", "rtsp", "sim")
+"""Camera sources that can hand over H.264 as it comes."""
+
 SCHEMES = {"http": ("http://", "https://"), "rtsp": ("rtsp://", "rtsps://")}
 """Camera source -> what its address begins with."""
 
@@ -68,15 +71,16 @@ def frame_slot_bytes(camera: CameraConfig) -> int:
     return max(camera.width * camera.height * num // den, 64 * 1024)
 
 
-def ring_slots(camera: CameraConfig) -> int:
-    """Slots of a camera's ring: frames in its tolerated stall, and two more."""
-    return int(camera.fps * camera.ring_seconds) + 2
+def ring_slots(camera: CameraConfig, back_s: float = 0.0) -> int:
+    """Slots of a camera's ring: frames in its tolerated stall and of the past that an episode may
+    begin in, and two more."""
+    return int(camera.fps * (camera.ring_seconds + back_s)) + 2
 
 
-def frame_ring_bytes(camera: CameraConfig) -> int:
+def frame_ring_bytes(camera: CameraConfig, back_s: float = 0.0) -> int:
     """Memory of a camera's ring, page-rounded slots included."""
     slot = -(-frame_slot_bytes(camera) // 4096) * 4096 + 4096
-    return slot * ring_slots(camera)
+    return slot * ring_slots(camera, back_s)
 
 
 def available_memory_bytes() -> int:
@@ -91,7 +95,8 @@ def available_memory_bytes() -> int:
 def check_robot(robot: RobotConfig, *, check_machine: bool = True) -> list[Finding]:
     """All impossible combinations in a valid configuration."""
     findings = [*_cameras(robot), *_sources(robot), *_arms(robot), *_encoder(robot),
-                *_control(robot), *_policy(robot), *_policy_server(robot)]  # fmt: skip
+                *_undecoded(robot), *_control(robot), *_policy(robot),
+                *_policy_server(robot)]  # fmt: skip
     if check_machine:
         findings += [*_memory(robot), *_cores(robot), *_folders(robot)]
     return findings
@@ -191,8 +196,8 @@ def _simulated_camera(name: str, camera: CameraConfig) -> Iterator[Finding]:
     if not SIM_RATES[0] <= camera.fps <= SIM_RATES[1]:
         yield Finding(("cameras", name, "fps"), f"{SIM_RATES[0]:g}..{SIM_RATES[1]:g} for a "
                       "simulated camera", f"{camera.fps:g}")  # fmt: skip
-    if camera.fourcc not in ("auto", "mjpeg"):
-        yield Finding(("cameras", name, "fourcc"), "auto or mjpeg for a simulated camera",
+    if camera.fourcc not in ("auto", "mjpeg", "h264"):
+        yield Finding(("cameras", name, "fourcc"), "auto, mjpeg or h264 for a simulated camera",
                       camera.fourcc)  # fmt: skip
     for key, pixels in (("width", camera.width), ("height", camera.height)):
         if pixels < SIM_LEAST_PX or pixels % 2:
@@ -280,6 +285,34 @@ def _encoder(robot: RobotConfig) -> Iterator[Finding]:
                       f"{encoder.preset}", "Remove it for veryfast.")  # fmt: skip
 
 
+def _undecoded(robot: RobotConfig) -> Iterator[Finding]:
+    """What recording a camera's own H.264 leaves no room for: every change to its pictures."""
+    for name, camera in robot.cameras.items():
+        if camera.fourcc != "h264":
+            continue
+        key, decoded = ("cameras", name), "Or let it be decoded: fourcc: auto."
+        if camera.source not in UNDECODED_SOURCES:
+            yield Finding((*key, "source"), f"one of {', '.join(UNDECODED_SOURCES)} for fourcc "
+                          "h264", camera.source, decoded)  # fmt: skip
+        if camera.fps != robot.dataset.fps:
+            yield Finding((*key, "fps"), f"{robot.dataset.fps}, the dataset's: a picture that is "
+                          "recorded as it comes is one row", f"{camera.fps:g}",
+                          f"Set the camera to {robot.dataset.fps}. {decoded}")  # fmt: skip
+        for field, plain in (("rotation", 0), ("accept_mismatch", False)):
+            if getattr(camera, field) != plain:
+                yield Finding((*key, field), f"{plain} for pictures that are recorded as they come",
+                              f"{getattr(camera, field)}", decoded)  # fmt: skip
+        if not robot.dataset.video:
+            yield Finding((*key, "fourcc"), "pixels for dataset.video: false", "h264", decoded)
+        if robot.policy is not None:
+            yield Finding((*key, "fourcc"), "pictures that a policy can be given", "h264",
+                          decoded)  # fmt: skip
+        if robot.dataset.encoder.vcodec not in ("auto", "h264"):
+            yield Finding(("dataset", "encoder", "vcodec"), f"auto or h264 with cameras.{name} "
+                          "recorded as it comes", robot.dataset.encoder.vcodec,
+                          f"Set vcodec: h264. {decoded}")  # fmt: skip
+
+
 def _cores(robot: RobotConfig) -> Iterator[Finding]:
     present = os.sched_getaffinity(0)
     for i, core in enumerate(robot.realtime.arm_cpus):
@@ -321,7 +354,8 @@ def _unusable(folder: Path) -> str | None:
 
 
 def _memory(robot: RobotConfig) -> Iterator[Finding]:
-    total = sum(frame_ring_bytes(camera) for camera in robot.cameras.values())
+    back_s = robot.highlight_s
+    total = sum(frame_ring_bytes(camera, back_s) for camera in robot.cameras.values())
     available = available_memory_bytes()
     if total > available // 2:
         largest = max(robot.cameras, key=lambda name: frame_ring_bytes(robot.cameras[name]))

@@ -226,6 +226,19 @@ COMMANDS: Final[dict[str, Command]] = {
             "pair": _PAIR,
         }),
         Command("policy.stats", "observe", "Leases, chunks by what became of them, latencies."),
+        Command("rollout.start", "operate", "Record by itself while a policy drives.", {
+            "strategy": Arg("text", "what is recorded; as configured when left out",
+                            choices=("base", "sentry", "highlight", "dagger", "episodic")),
+            "episode_s": Arg("number", "length of an episode in seconds"),
+            "corrections": Arg("text", "dagger: an episode of its own, or marked inside",
+                               choices=("own", "inside")),
+        }),
+        Command("rollout.stop", "operate", "End the rollout; its running episode is kept."),
+        Command("highlight", "operate", "Save the last seconds as an episode; replies when it is "
+                "durable.", {
+            "go_on": Arg("flag", "record on from there, until `stop`; replies at once"),
+            "wait": Arg("flag", "false: reply at once"),
+        }),
         Command("plan.start", "operate", "Record a number of episodes by a plan.", {
             "episodes": Arg("count", "how many", required=True),
             "episode_s": Arg("number", "length of an episode in seconds", required=True),

@@ -55,8 +55,10 @@ class CameraConfig(Section):
     """Picture height in pixels, before rotation."""
     fps: Annotated[float, Field(gt=0, le=1000)] = 30.0
     """Frames per second asked from the device. May be lower than the dataset's."""
-    fourcc: Literal["auto", "mjpeg", "yuyv", "nv12", "grey", "rgb24", "bgr24", "yuv420p"] = "auto"
-    """Pixel format. `auto`: MJPEG where the device offers it (stays compressed in memory)."""
+    fourcc: Literal["auto", "mjpeg", "yuyv", "nv12", "grey", "rgb24", "bgr24", "yuv420p",
+                    "h264"] = "auto"  # fmt: skip
+    """Pixel format. `auto`: MJPEG where the device offers it (stays compressed in memory). `h264`:
+    recorded as the camera sends it, without decoding (docs/encoding.md)."""
     rotation: Literal[0, 90, 180, 270] = 0
     """Clockwise turn applied when encoding."""
     latency_ms: float = Field(default=0.0, ge=0, le=1000)
@@ -144,6 +146,18 @@ class LimitsConfig(Section):
     """Armed but not moving for this long: park and release. 0 never."""
 
 
+class HandOverConfig(Section):
+    """How a person takes the arm from a policy or a replay, and how the two arms meet for it."""
+
+    moved: float = Field(default=0.0, ge=0, le=90)
+    """A leader that lay still and is moved by more than this takes over; 0: by command only."""
+    rest_s: float = Field(default=0.5, ge=0.1, le=10)
+    """How long the leader has to have lain still (within a third of `moved`) before that."""
+    leader: Literal["led", "driven"] = "led"
+    """`led`: the follower glides to the leader. `driven`: the leader's own servos bring it to the
+    follower while the policy is paused, and let go at the take-over: hold it then."""
+
+
 class ArmPairConfig(Section):
     """A leader and the follower it drives. Either may be left out (a follower alone can replay)."""
 
@@ -161,6 +175,8 @@ class ArmPairConfig(Section):
     """Body joints in degrees (LeRobot's default); false: -100..100."""
     limits: LimitsConfig = LimitsConfig()
     """Limits and protection of this pair."""
+    hand_over: HandOverConfig = HandOverConfig()
+    """Take-over from a policy."""
     torque_on_exit: Literal["hold", "park", "release"] = "hold"
     """What happens to the follower's torque when the daemon ends on purpose."""
     park: dict[str, float] | None = None
@@ -343,6 +359,21 @@ class PolicyConfig(Section):
     """How much earlier than due a goal is sent, for the delay of the arm itself."""
 
 
+class RolloutConfig(Section):
+    """What is recorded by itself while a policy drives; `recctl rollout` changes it."""
+
+    strategy: Literal["base", "sentry", "highlight", "dagger", "episodic"] = "base"
+    """`base`: nothing; `sentry`: everything, in episodes; `highlight`: only `recctl highlight`;
+    `dagger`: corrections; `episodic`: one episode per attempt of the policy."""
+    episode_s: float = Field(default=60.0, ge=1, le=990)
+    """Length of an episode of `sentry`, longest of `episodic` (the policy is paused then)."""
+    corrections: Literal["own", "inside"] = "own"
+    """`dagger`: each correction an episode of its own, or the whole attempt with corrections
+    marked by `intervention`."""
+    highlight_s: float = Field(default=0.0, ge=0, le=50)
+    """Seconds of the past that `recctl highlight` can save; they are kept in memory. 0: none."""
+
+
 class HooksConfig(Section):
     """A shell command per event; RECD_EVENT, RECD_NAME, RECD_UID, ... say more. 10 s to finish."""
 
@@ -396,6 +427,8 @@ class RobotConfig(Section):
     """The control plane."""
     policy: PolicyConfig | None = None
     """Remote policies; none: no gateway, no sockets."""
+    rollout: RolloutConfig | None = None
+    """What is recorded by itself while a policy drives."""
     hooks: HooksConfig = HooksConfig()
     """Commands run on events."""
     simulation: SimulationConfig = SimulationConfig()
@@ -424,6 +457,17 @@ class RobotConfig(Section):
     def dataset_root(self) -> Path:
         """Dataset folder with `~` expanded, absolute."""
         return Path(self.dataset.root).expanduser().absolute()
+
+    @property
+    def highlight_s(self) -> float:
+        """Seconds of the past that rings and histories hold for `recctl highlight`."""
+        return 0.0 if self.rollout is None else self.rollout.highlight_s
+
+    def meets(self, pair: str) -> bool:
+        """True when the pair's leader is driven to its follower for a hand-over."""
+        arm = self.arms[pair]
+        driven = arm.leader is not None and arm.hand_over.leader == "driven"
+        return driven and self.policy is not None
 
     def joints(self, pair: str) -> tuple[str, ...]:
         """Joint names of one pair without prefix, in servo order."""

@@ -8,7 +8,7 @@ from enum import IntEnum
 
 import numpy as np
 
-from recd.config.policy_wire import MOST_STEPS, Mode, Status
+from recd.config.policy_wire import MOST_STEPS, TASK_BYTES, Mode, Status
 
 STATUSES = tuple(Status)
 MODES = tuple(Mode)
@@ -110,7 +110,8 @@ def chunk_dtype(width: int) -> np.dtype[np.void]:
     """One chunk as received, with its ACK: gateway -> writer (ring `chunks`).
 
     values: float32 as received, relative ones too, all rows, those beyond `steps` zero; mask: bit
-    per dimension; status: STATUSES; received_ns, acked_ns: of the gateway; obs_ns: time of the
+    per dimension; status: STATUSES; task: what the policy was at, UTF-8, empty: it did not say;
+    received_ns, acked_ns: of the gateway; obs_ns: time of the
     observation that it answers.
     """
     return np.dtype(
@@ -132,6 +133,7 @@ def chunk_dtype(width: int) -> np.dtype[np.void]:
             ("representation", "u1"),
             ("mode", "u1"),
             ("status", "u1"),
+            ("task", f"S{TASK_BYTES}"),
             ("offset_ns", "<i8", (MOST_STEPS,)),
             ("values", "<f4", (MOST_STEPS * width,)),
         ],

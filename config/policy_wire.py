@@ -23,6 +23,8 @@ ACT_BYTES: Final = 1024 * 1024
 
 MOST_STEPS: Final = 256
 """Steps of one chunk."""
+TASK_BYTES: Final = 256
+"""Longest task of a chunk, in UTF-8."""
 MOST_PARTS: Final = 65
 MOST_ELEMENTS: Final = 2**27
 
@@ -173,6 +175,15 @@ def _buffer(told: Any, number: int, frame: Any) -> Buffer:
 _DESCRIBED = frozenset({"n", "fi", "enc", "dt", "sh"})
 
 
+def is_task(value: object) -> bool:
+    """True for what a chunk may name as its task: one line, not too long; empty says nothing."""
+    return (
+        isinstance(value, str)
+        and (value.isprintable() or not value)
+        and len(value.encode("utf-8", "surrogatepass")) <= TASK_BYTES
+    )
+
+
 def element_count(shape: object, number: int = 0) -> int:
     """Product of a shape from the wire, multiplied only while it stays small. MessageError else."""
     if not isinstance(shape, list) or len(shape) > 4:
@@ -201,6 +212,7 @@ REQUESTS: Final[dict[str, Command]] = {
             "lease": Arg("uid", _LEASE_ARG.doc, required=True),
             "kind": Arg("text", "what acts", choices=("policy", "teleop", "replay")),
             "name": Arg("text", "who it is, in words", required=True),
+            "adapter": Arg("text", "what translates for it, noted with its episodes"),
             "pair": _PAIRS_ARG,
         }),
         Command("lease.release", "policy", "Give the lease back; the arm holds.", {

@@ -8,8 +8,16 @@ from enum import IntEnum, IntFlag
 
 import numpy as np
 
-STREAMS_VERSION = 2
-"""Raised when any record below changes shape; ring headers and side files carry it."""
+STREAMS_VERSION = 3
+"""Raised when a record of a ring changes shape, and with it the side file that keeps it; both carry
+it. Cells are made and read by one daemon alone."""
+
+JOINED: dict[str, tuple[int, int | bytes]] = {
+    "chunk": (2, -1),
+    "chunk_index": (2, -1),
+    "task": (3, b""),
+}
+"""Field that came later -> the version that brought it, its value in side files from before."""
 
 
 class FrameFlag(IntFlag):
@@ -20,18 +28,19 @@ class FrameFlag(IntFlag):
     LATE = 4  # arrived more than two periods after its capture
     GAP_BEFORE = 8  # device frame numbers jumped just before this frame
     STAMP_ARRIVAL = 16  # capture time is the arrival time: the device gave none worth trusting
+    KEY = 32  # H.264: a key frame, which needs no other picture
 
 
 RAW_PAYLOADS: dict[str, tuple[int, int]] = {
     "yuyv": (2, 1), "nv12": (3, 2), "yuv420p": (3, 2), "rgb24": (3, 1), "bgr24": (3, 1),
     "gray8": (1, 1),
 }  # fmt: skip
-"""Raw payload kinds of a frame ring -> bytes per pixel as a fraction; rows are not padded. The one
-other kind is `mjpeg`, whose frames vary in length."""
+"""Raw payload kinds of a frame ring -> bytes per pixel as a fraction; rows are not padded. The
+other kinds are `mjpeg` and `h264`, whose frames vary in length."""
 
 PAYLOAD_OF_FOURCC: dict[str, str] = {
     "mjpeg": "mjpeg", "yuyv": "yuyv", "nv12": "nv12", "grey": "gray8", "rgb24": "rgb24",
-    "bgr24": "bgr24", "yuv420p": "yuv420p",
+    "bgr24": "bgr24", "yuv420p": "yuv420p", "h264": "h264",
 }  # fmt: skip
 """`fourcc` of a camera's configuration -> payload kind of its ring; `auto` has no row."""
 
@@ -95,6 +104,7 @@ class GoalSource(IntEnum):
     POLICY = 3
     REPLAY = 4
     PARK = 5
+    HAND_OVER = 6  # on the way from one source to the next: asked by neither alone
 
 
 def take_number(uid: str) -> int:
@@ -193,8 +203,20 @@ def leader_cell_dtype(joints: int) -> np.dtype[np.void]:
             ("index", "<i8"),
             ("valid", "<u4"),
             ("epoch", "<u4"),
+            ("driven", "<u4"),  # 1 while its own servos hold it
             ("position", "<f8", (joints,)),
         ],
+        align=True,
+    )
+
+
+def meeting_dtype(joints: int) -> np.dtype[np.void]:
+    """What a follower wishes of a leader that can be driven (cell `meeting.<pair>`).
+
+    at_ns: when it wished so; drive: 1 to be brought to `position` (dataset units) and held there.
+    """
+    return np.dtype(
+        [("at_ns", "<i8"), ("drive", "<u4"), ("pad", "<u4"), ("position", "<f8", (joints,))],
         align=True,
     )
 

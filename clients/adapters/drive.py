@@ -113,7 +113,7 @@ class Drive:
                 self._described, binding, self._server, row_s=1 / self._robot.dataset.fps
             )
             self._warm_up(robot, binding)
-            robot.acquire()
+            robot.acquire(adapter=self._kind)
             self._say(Said("offering", facts=self.facts()))
             self._serve(robot, binding)
 
@@ -246,7 +246,6 @@ class Drive:
         ack = robot.act(
             seen, chunk, dt_s=self._expected.step_s, mask=binding.mask.tolist(),
             mode="blend" if self._server.blend else "replace", blend=self._server.blend,
-            facts={"policy": self._kind},
         )  # fmt: skip
         self.counts["chunks"] += 1
         good = ack.status in (Status.APPLIED, Status.SHADOW, Status.STOPPED)
@@ -263,7 +262,7 @@ class Drive:
         """Somebody took the lease: ask for it until it is free. Driving needs a person again."""
         while not self._stopping.is_set():
             try:
-                robot.acquire()
+                robot.acquire(adapter=self._kind)
             except RecdError as error:
                 if error.code != "held":
                     raise

@@ -22,6 +22,8 @@ KEYS: dict[bytes, str] = {
     b"s": "success", b"f": "fail",
     b"a": "arm", b"d": "detach",
     b"e": "estop",
+    b"p": "policy.pause", b"t": "policy.takeover", b"g": "policy.resume",
+    b"h": "highlight",
 }  # fmt: skip
 """Bytes of one key press -> action. The first three are LeRobot's keys."""
 

@@ -1,5 +1,6 @@
 """Pictures of a snapshot: raw payloads as JPEGs, and all cameras side by side on one sheet."""
 
+import io
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,13 +27,15 @@ PIXEL_FORMATS: dict[str, str] = {
 def save_picture(picture: Mapping[str, Any], folder: Path) -> Path:
     """Write one entry of a snapshot's reply to `folder/<camera>.jpg`; returns the path.
 
-    A JPEG stays as it came, byte for byte. RecdError for a payload of another length than its
-    width and height say.
+    A JPEG stays as it came, byte for byte; of H.264 the last picture is decoded.
+    RecdError for a payload of another length than its width and height say.
     """
     data, payload = Path(picture["path"]).read_bytes(), picture["payload"]
     target = folder / f"{picture['camera']}.jpg"
     if payload in RAW_PAYLOADS:
         data = raw_to_jpeg(data, payload, width=picture["width"], height=picture["height"])
+    elif payload == "h264":
+        data = last_to_jpeg(data)
     target.write_bytes(data)
     return target
 
@@ -53,8 +56,30 @@ def raw_to_jpeg(data: bytes, payload: str, *, width: int, height: int) -> bytes:
     }.get(PIXEL_FORMATS[payload], (height, width, 3))  # fmt: skip
     raw = np.frombuffer(data, np.uint8).reshape(shape)
     frame = av.VideoFrame.from_ndarray(raw, format=PIXEL_FORMATS[payload])
+    return _jpeg(frame)
+
+
+def last_to_jpeg(data: bytes) -> bytes:
+    """The last picture of a group of H.264 access units (Annex B) as a JPEG."""
+    frame = None
+    try:
+        with av.open(io.BytesIO(data), format="h264") as group:
+            for frame in group.decode(video=0):  # noqa: B007
+                pass
+    except av.FFmpegError:
+        frame = None
+    if frame is None:
+        raise RecdError(
+            "snapshot: expected a group of pictures from a key frame on, found none in the ring",
+            mend="Set ring_seconds to more than the camera's key frame interval.",
+            code="device",
+        )
+    return _jpeg(frame)
+
+
+def _jpeg(frame: av.VideoFrame) -> bytes:
     encoder = av.CodecContext.create("mjpeg", "w")
-    encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuvj444p"
+    encoder.width, encoder.height, encoder.pix_fmt = frame.width, frame.height, "yuvj444p"
     encoder.options = {"qmin": str(JPEG_QSCALE), "qmax": str(JPEG_QSCALE)}
     shown = frame.reformat(format="yuvj444p", dst_color_range="JPEG", dst_colorspace="ITU601")
     return b"".join(bytes(packet) for packet in [*encoder.encode(shown), *encoder.encode(None)])

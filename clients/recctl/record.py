@@ -27,7 +27,8 @@ READY_TIMEOUT_S = 60.0
 
 KEY_HELP = (
     "keys: →/n next  ←/r redo  Esc/q stop  space hold\n"
-    "      s/f success/fail  a arm  e estop  d detach"
+    "      s/f success/fail  a arm  e estop  d detach\n"
+    "      policy: p pause  t take over  g give back"
 )
 
 
@@ -174,7 +175,7 @@ def _follow(
             line.say("the plan goes on; recctl attach comes back to it")
             return 0
         if action is not None:
-            _do(client, action, line.say)
+            do_key(client, action, line.say)
 
 
 class Told:
@@ -225,8 +226,8 @@ class Told:
         return [take for take in ended if take["state"] != "discarded"]
 
 
-def _do(client: RecdClient, action: str, say: Callable[[str], None]) -> None:
-    """One key. A refusal is told and changes nothing."""
+def do_key(client: RecdClient, action: str, say: Callable[[str], None]) -> None:
+    """What a key does in the daemon. A refusal is told and changes nothing."""
     try:
         match action:
             case "success" | "fail":
@@ -236,6 +237,13 @@ def _do(client: RecdClient, action: str, say: Callable[[str], None]) -> None:
                 client.arm(timeout_s=0)  # the keys, estop among them, do not wait for an arm
             case "estop":
                 client.estop()
+            case "arms.hold":
+                client.hold()
+            case "highlight":
+                client.call("highlight", wait=False)
+                say("saved: the last seconds")
+            case "policy.pause" | "policy.takeover" | "policy.resume":
+                client.call(action)
             case _ if action in PLAN_KEYS:
                 client.call("plan.key", key=action)
     except RecdError as error:
@@ -258,11 +266,16 @@ class LiveLine:
         if changed and self._bell and self._live and plan["phase"] in ("recording", "reset"):
             click.echo("\a", nl=False)
         if self._live:
-            text = fitting(show.plan_parts(plan, now), shutil.get_terminal_size().columns - 1)
-            click.echo(f"\r\x1b[2K{text}", nl=False)
-            self._open = True
+            self.show(show.plan_parts(plan, now))
         elif changed:
             click.echo(show.plan_line(plan, now), err=True)
+
+    def show(self, parts: list[str]) -> None:
+        """As many of `parts` as the terminal is wide; nothing without one."""
+        if self._live:
+            text = fitting(parts, shutil.get_terminal_size().columns - 1)
+            click.echo(f"\r\x1b[2K{text}", nl=False)
+            self._open = True
 
     def say(self, text: str) -> None:
         """A line of its own, above the live one."""

@@ -10,17 +10,21 @@ from typing import Any
 from recd.config.errors import DeviceError, RecdError
 from recd.config.streams import GoalSource, JointFlag, Motion
 from recd.daemon.arms.attach import Attached, configure, read_image
+from recd.daemon.arms.buswatch import GLIDE_AFTER_NS, BusWatch
 from recd.daemon.arms.feetech.bus import Reading, ServoBus
 from recd.daemon.arms.feetech.port import BusLostError
 from recd.daemon.arms.goalpath import PARK_PATIENCE_NS, off_rest
 from recd.daemon.arms.guardian import Guardian
-from recd.daemon.arms.leader import TELEMETRY_SLOT, every, tell_silence
+from recd.daemon.arms.handover import HandOver, Led
+from recd.daemon.arms.leader import TELEMETRY_SLOT, every
 from recd.daemon.arms.leaderview import LeaderView
 from recd.daemon.arms.motion import (
     COMMANDS,
     COMPARING,
     DISARM_BY_POLICY,
     FOLLOWING,
+    PLAYING,
+    SEATED,
     WANTED_FACTS,
     Cause,
     Effect,
@@ -34,18 +38,15 @@ from recd.daemon.arms.motion import (
 )
 from recd.daemon.arms.protection import Action
 from recd.daemon.arms.registers import (
-    GOAL_POSITION,
     POSITION_BLOCK,
     TELEMETRY_BLOCK,
-    TORQUE_BLOCK,
 )
 from recd.daemon.arms.samples import Samples, Telemetry
 from recd.daemon.arms.side import ArmSide, goal_path, park_pose, period_ns
-from recd.daemon.arms.silence import Silence
 from recd.daemon.arms.torque import disengage, engage, patient
 from recd.daemon.policy.seat import PolicySeat, SeatStreams
 from recd.daemon.worker import WorkerContext
-from recd.shm import CellReader, RingWriter
+from recd.shm import CellReader, CellWriter, RingWriter
 from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns
 
 LEADER_LOST_NS = 500 * NS_PER_MS
@@ -54,9 +55,6 @@ LEADER_LOST_NS = 500 * NS_PER_MS
 DOUBT_AFTER_NS = 50 * NS_PER_MS
 """After so long without a tick the torque is looked at before a goal goes out: the power may have
 gone and come back meanwhile, and some servos take torque when they are given a goal."""
-
-GLIDE_AFTER_NS = 100 * NS_PER_MS
-"""After a silence of this length, the leader's or its own, the follower glides back."""
 
 REPORT_NS = 200 * NS_PER_MS
 
@@ -81,10 +79,12 @@ class Follower:
         rings: tuple[RingWriter, RingWriter],
         cell: CellReader | None,
         seat: SeatStreams | None,
+        meeting: CellWriter | None,
         had_torque: bool,
     ) -> None:
         """rings: samples and telemetry; cell: the leader's, None for a follower alone; seat: for
-        policies, None without; had_torque: before its bus was lost, False at first."""
+        policies, None without; meeting: where the leader is told to be, None: it is not driven;
+        had_torque: before its bus was lost, False at first."""
         config, joints = ctx.config, len(side.joints)
         self._ctx, self._bus, self._side = ctx, bus, side
         pair = side.bus.partition(".")[0]
@@ -102,17 +102,15 @@ class Follower:
         self._idle_ns = round(config["limits"]["idle_park_s"] * NS_PER_S)
         stale_ns = round(config["limits"]["leader_stale_periods"] * period_ns(config))
         self._leader = None if cell is None else LeaderView(cell, joints, stale_ns=stale_ns)
-        self._joints = joints
-        self._everybody = (1 << joints) - 1
-        self._absent = 0
         self._period_ns = period_ns(config)
-        self._silence = Silence(joints, now_ns())
-        self._torque_doubt = False
+        self._watch = BusWatch(ctx, bus, side, self._path, self._telemetry)
         self._silent_since_ns = 0
         self._park_until_ns = 0
         self._repeats = 0
         self._coasting = False
         self._seat = None if seat is None else PolicySeat(ctx, side, self._path, seat)
+        self._hand_over = HandOver(config["hand_over"], meeting)
+        self._led = Led()
         self._waiting: tuple[str, ...] = ()
         self._reported_ns = 0
         self._source = GoalSource.NONE
@@ -151,7 +149,7 @@ class Follower:
                 mend="Add one ('policy: {}' is enough) and start recd again.", code="policy",
             )  # fmt: skip
         advance(self.state, Event.POLICY, at_ns)
-        if self.state.phase not in (Phase.SEATED, Phase.POLICY):
+        if self.state.phase not in SEATED:
             self._seat.check_grant(self.state, at_ns)
 
     def stop(self) -> None:
@@ -180,6 +178,8 @@ class Follower:
             cause=state.cause.name.lower(),
             since_ns=state.since_ns,
             armed=state.trait.armed,
+            led_ns=self._led.since_ns,
+            led_gaps=list(self._led.gaps),
             waiting_joints=list(self._waiting),
             legal=list(legal_commands(state.phase)),
         )
@@ -212,6 +212,7 @@ class Follower:
                 self._engage(at_ns)
             case Effect.FOLLOW:
                 self._path.begin()
+                self._hand_over.follow(self.state.phase)
             case Effect.STOP:
                 self._path.halt()
                 self._repeats = _REPEATS
@@ -241,10 +242,7 @@ class Follower:
             self._apply(Event.ARMING_FAILED, at_ns)
             return
         self._telemetry.torque[:] = 1
-        self._torque_doubt = False
-        self._absent = 0
-        self._path.frozen = [False] * self._joints
-        self._silence = Silence(len(self._side.joints), now_ns())
+        self._watch.begin()
         if self._leader is None:
             self.state = MotionState(Phase.HELD, Cause.NO_LEADER, at_ns)
 
@@ -276,9 +274,11 @@ class Follower:
             self._after_stall(skipped * self._period_ns, woke_ns)
         if self._leader is not None:
             self._leader.refresh()
+            self._look_at_hand(self._leader, woke_ns)
         if self._seat is not None and (fact := self._seat.look(self.state, woke_ns)) is not None:
             self._apply(fact, woke_ns)
         written_ns, drive_flags = self._drive(woke_ns)
+        self._note_led(woke_ns, written_ns)
         full = tick % self._telemetry_every == TELEMETRY_SLOT % self._telemetry_every
         reading = self._bus.sync_read(TELEMETRY_BLOCK if full else POSITION_BLOCK)
         arrival_ns = self._bus.port.last_byte_ns
@@ -294,11 +294,25 @@ class Follower:
 
     def _after_stall(self, stalled_ns: int, at_ns: int) -> None:
         """This process did not run for a while; the arm held, and the leader went on."""
-        self._torque_doubt = True
+        self._watch.doubt = True
         if stalled_ns > LEADER_LOST_NS:
             self._apply(Event.LOOP_STALLED, at_ns)
         if stalled_ns > GLIDE_AFTER_NS:
             self._path.glide()
+
+    def _look_at_hand(self, leader: LeaderView, at_ns: int) -> None:
+        """Whether a person has taken hold of the leader, and where it has to be."""
+        if self._hand_over.grasped(self.state, leader.position, at_ns):
+            self._apply(Event.LEADER_MOVED, at_ns)
+        self._hand_over.wish(self.state, self._path.sent, leader.position, at_ns)
+
+    def _note_led(self, woke_ns: int, written_ns: int) -> None:
+        """Tell from when on, and until when, a correction is led by a person alone."""
+        led = self.state.phase is Phase.CORRECTING and self._source is GoalSource.LEADER
+        # Until its first goal is out, a row still belongs to the tick before.
+        begun_ns = written_ns or woke_ns + self._period_ns
+        if self._led.note(led, begun_ns if led else woke_ns):
+            self.report()
 
     def _drive(self, at_ns: int) -> tuple[int, int]:
         """(when a goal was written or 0, flags)."""
@@ -306,7 +320,7 @@ class Follower:
         match self.state.phase:
             case Phase.TELEOP | Phase.CORRECTING:
                 return self._follow(at_ns)
-            case Phase.POLICY:
+            case Phase.POLICY | Phase.REPLAY:
                 return self._play(at_ns)
             case Phase.PARKING:
                 return self._approach(at_ns)
@@ -341,7 +355,13 @@ class Follower:
             path.halt()
             return 0, flags | JointFlag.WRITE_SKIPPED
         flags |= path.follow(leader.position, self._samples.position)
+        self._note_glide(flags)
         return self._send(), flags
+
+    def _note_glide(self, flags: int) -> None:
+        self._hand_over.went(flags, self._path.behind)
+        if self._hand_over.gliding:
+            self._source = GoalSource.HAND_OVER
 
     def _play(self, at_ns: int) -> tuple[int, int]:
         """One period of the policy's plan; without one, the arm slows down and holds."""
@@ -357,6 +377,7 @@ class Follower:
             path.halt()
             return 0, JointFlag.WRITE_SKIPPED
         flags = path.follow(goal, self._samples.position)
+        self._note_glide(flags)
         # A joint that the policy leaves out is asked to stay.
         seat.asked = [
             own if isnan(asked) else asked for asked, own in zip(goal, path.goal, strict=True)
@@ -393,6 +414,8 @@ class Follower:
         else:
             pairs = zip(self._side.names, leader.position, self._path.sent, strict=True)
             waiting = tuple(n for n, a, b in pairs if not abs(a - b) <= self._align_error)
+            if not waiting and (self._coasting or leader.driven):
+                return  # first the arm comes to rest, and the leader's servos let go
             if not waiting:
                 self._apply(Event.LEADER_AGREES, at_ns)
                 return
@@ -406,11 +429,11 @@ class Follower:
     def _may_write(self, at_ns: int) -> bool:
         """False in doubt, and in a tick that was stopped between waking and here."""
         fresh = now_ns() - at_ns < DOUBT_AFTER_NS
-        return fresh and self._bus.line.in_step and not self._torque_doubt
+        return fresh and self._bus.line.in_step and not self._watch.doubt
 
     def _send(self) -> int:
         self._ctx.status.count("goals_written")
-        return self._bus.write_goals(self._path.steps, skip=self._absent)
+        return self._bus.write_goals(self._path.steps, skip=self._watch.absent)
 
     def _fill_goals(self, written_ns: int) -> None:
         """The goal path of this tick; NaN and -1 where there is none."""
@@ -427,7 +450,7 @@ class Follower:
             samples.no_goals()
         elif state.phase in FOLLOWING and leader is not None:
             samples.goals(path, leader.position)
-        elif state.phase is Phase.POLICY and self._seat is not None and self._seat.asked:
+        elif state.phase in PLAYING and self._seat is not None and self._seat.asked:
             samples.goals(path, self._seat.asked)
         else:
             samples.goals(path, path.goal)
@@ -436,40 +459,12 @@ class Follower:
             self._seat.publish(state)
 
     def _watch_bus(self, reading: Reading, *, due: bool) -> None:
+        fact = self._watch.look(reading, self.state, due=due)
         at_ns = now_ns()
-        valid = reading.valid
-        if valid & self._absent:
-            self._torque_doubt = True  # it may have lost its power meanwhile
-        self._absent = self._everybody & ~valid
-        # A joint that does not answer may be on its way up from a power loss, and some servos take
-        # torque when they are given a goal: it gets none until its torque has been looked at.
-        self._path.frozen = [bool(self._absent >> joint & 1) for joint in range(self._joints)]
-        if valid and at_ns - self._silence.bus_heard_ns > GLIDE_AFTER_NS:
-            self._path.glide()
-        for finding in self._silence.note(valid, at_ns):
-            tell_silence(self._ctx, self._side, finding)
-        if self._silence.bus_silent:
-            self._apply(Event.BUS_SILENT, at_ns)
-        if (due or self._torque_doubt) and valid and self._bus.line.in_step:
-            self._check_torque(at_ns)
+        if fact is not None:
+            self._apply(fact, at_ns)
         if due:
             self._watch_idle(at_ns)
-
-    def _check_torque(self, at_ns: int) -> None:
-        reading = self._bus.sync_read(TORQUE_BLOCK)
-        torque = self._telemetry.torque
-        for joint, data in enumerate(reading.packets):
-            if data is not None:
-                torque[joint] = data[0]
-        if reading.valid != self._everybody:
-            return
-        self._torque_doubt = False
-        if self.state.trait.torque and not torque.all():
-            self._apply(Event.TORQUE_LOST, at_ns)
-        elif self.state.phase is Phase.DISARMED and torque.all():
-            words = [reading.word(joint, 2) for joint in range(len(reading.packets))]
-            self._path.rest_at([GOAL_POSITION.decode(word) for word in words])
-            self._apply(Event.TORQUE_FOUND, at_ns)
 
     def _protect(self, reading: Reading) -> None:
         for action in self._guardian.assess(self._telemetry, reading.valid, reading.sample_ns):

@@ -35,7 +35,8 @@ class GoalPath:
     """Goal of one follower, per joint.
 
     goal: limited goal (units); steps: what goes to the servos; sent: `steps` in units; relative:
-    distance from the present position that is allowed now; frozen: joints whose goal stays.
+    distance from the present position that is allowed now; frozen: joints whose goal stays;
+    behind: largest distance from `goal` to what was asked last.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class GoalPath:
         self.sent = [0.0] * joints
         self.relative = [limit.relative for limit in limits]
         self.frozen = [False] * joints
+        self.behind = 0.0
         self._scales = scales
         self._step_units = [scale.step for scale in scales]
         self._seams = [Seam(scale.turn) for scale in scales]
@@ -84,17 +86,18 @@ class GoalPath:
         share = glide_share(self._periods, self._glide_periods)
         gliding = self._periods < 2 * self._glide_periods
         self._periods += 1
-        clipped = False
+        behind = 0.0
         for joint, reading in enumerate(requested):
             if isnan(reading):  # min and max take it for the lowest place there is
                 wanted = self.goal[joint]
             else:
                 wanted = self._seams[joint].follow(reading)
             self._step(joint, wanted, present[joint], share)
-            clipped |= abs(self.goal[joint] - wanted) > CLIP_TOLERANCE
+            behind = max(behind, abs(self.goal[joint] - wanted))
+        self.behind = behind
         if gliding:
             return JointFlag.RAMPING
-        return JointFlag.CLIPPED if clipped else 0
+        return JointFlag.CLIPPED if behind > CLIP_TOLERANCE else 0
 
     def approach(self, pose: Sequence[float], present: Sequence[float]) -> bool:
         """One period towards a resting pose, at gliding speed. True once the goal is there.

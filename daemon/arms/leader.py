@@ -1,4 +1,5 @@
-"""A leader's tick: read it, publish it. The arm is held by a person and never driven.
+"""A leader's tick: read it, publish it. The arm is held by a person; its own servos move it only
+where the configuration says so, to meet its follower (leaderdrive.py).
 
 Its newest position goes into a cell that the follower reads; a joint that did not answer keeps its
 last position there with its bit cleared.
@@ -10,12 +11,13 @@ from recd.config.errors import StateError
 from recd.config.streams import JointFlag, Motion
 from recd.daemon.arms.attach import Attached
 from recd.daemon.arms.feetech.bus import ServoBus
+from recd.daemon.arms.leaderdrive import LeaderDrive
 from recd.daemon.arms.registers import POSITION_BLOCK, TELEMETRY_BLOCK
 from recd.daemon.arms.samples import Samples, Telemetry
-from recd.daemon.arms.side import ArmSide
+from recd.daemon.arms.side import ArmSide, goal_path
 from recd.daemon.arms.silence import Silence, SilenceFinding
 from recd.daemon.worker import WorkerContext
-from recd.shm import CellWriter, RingWriter
+from recd.shm import CellReader, CellWriter, RingWriter
 from recd.shm.clock import now_ns
 
 TELEMETRY_SLOT = 7
@@ -25,7 +27,7 @@ NEVER = 1 << 62
 class Leader:
     """One leader between attach and loss of its bus. `tick` serves one period.
 
-    motion: always DISARMED; finished: it never has anything to bring down.
+    motion: DISARMED, or HOLD while its servos drive it; finished: it has nothing to bring down.
     """
 
     def __init__(
@@ -37,12 +39,18 @@ class Leader:
         *,
         rings: tuple[RingWriter, RingWriter],
         cell: CellWriter,
+        meeting: CellReader | None,
     ) -> None:
-        """rings: samples and telemetry."""
+        """rings: samples and telemetry; meeting: its follower's wish, None: it is never driven."""
         self._ctx = ctx
         self._bus = bus
         self._side = side
-        self._samples = Samples(rings[0], attached.calibration.scales(side.units), ctx.status)
+        scales = attached.calibration.scales(side.units)
+        self._samples = Samples(rings[0], scales, ctx.status)
+        self._drive: LeaderDrive | None = None
+        if meeting is not None:
+            path = goal_path(side.bus.partition(".")[0], ctx.config, scales, side.names)
+            self._drive = LeaderDrive(ctx, bus, path, meeting)
         self._telemetry = Telemetry(rings[1], len(side.joints))
         self._telemetry_every = every(ctx.config["rate_hz"], ctx.config["telemetry_hz"])
         self._everybody = (1 << len(side.joints)) - 1
@@ -64,16 +72,15 @@ class Leader:
             )
 
     def command(self, message: dict[str, Any]) -> None:
-        """Refused: a leader is never driven."""
+        """Refused: a leader takes no commands."""
         raise StateError(
-            f"{message['ty']}: {self._side.bus} is a leader and is never driven",
+            f"{message['ty']}: {self._side.bus} is a leader and takes no commands",
             state=self.motion.name,
             legal=(),
         )
 
     def tick(self, tick: int, woke_ns: int, skipped: int) -> None:
         """Read, publish, pass on."""
-        del woke_ns
         full = tick % self._telemetry_every == TELEMETRY_SLOT % self._telemetry_every
         reading = self._bus.sync_read(TELEMETRY_BLOCK if full else POSITION_BLOCK)
         samples = self._samples
@@ -82,6 +89,10 @@ class Leader:
         index = samples.publish(
             tick, JointFlag.OVERRUN_BEFORE if skipped else 0, arrival_ns=arrival_ns
         )
+        if self._drive is not None and reading.valid == self._everybody:
+            self._drive.tick(samples.position, woke_ns)
+            self.motion = Motion.HOLD if self._drive.driven else Motion.DISARMED
+            self._telemetry.torque[:] = self._drive.driven
         for finding in self._silence.note(reading.valid, now_ns()):
             tell_silence(self._ctx, self._side, finding)
         if not reading.valid:
@@ -97,6 +108,7 @@ class Leader:
         record["index"] = index
         record["valid"] = reading.valid
         record["epoch"] = samples.record["epoch"]
+        record["driven"] = self.motion is Motion.HOLD
         self._cell.publish()
         if full:
             self._telemetry.take(reading)
@@ -104,7 +116,9 @@ class Leader:
             self._ctx.status.count("telemetry")
 
     def stop(self) -> None:
-        """Nothing to bring down."""
+        """Let go, if its own servos hold it."""
+        if self._drive is not None:
+            self._drive.let_go()
 
 
 def every(rate_hz: int, wanted_hz: float) -> int:

@@ -24,6 +24,7 @@ class Phase(Enum):
     TELEOP = "teleop"
     SEATED = "seated"  # a person lets a policy drive; it holds until a fresh chunk comes
     POLICY = "policy"
+    REPLAY = "replay"  # as POLICY, of an episode
     PAUSED = "paused"  # a person interrupted the policy
     TAKING = "taking over"  # paused; the leader is elsewhere or silent
     CORRECTING = "correcting"  # a person drives in the middle of a policy's attempt
@@ -50,6 +51,7 @@ TRAITS: dict[Phase, Trait] = {
     Phase.TELEOP: Trait(Motion.TELEOP, GoalSource.LEADER, torque=True, armed=True),
     Phase.SEATED: Trait(Motion.HOLD, GoalSource.HOLD, torque=True, armed=True),
     Phase.POLICY: Trait(Motion.POLICY, GoalSource.POLICY, torque=True, armed=True),
+    Phase.REPLAY: Trait(Motion.REPLAY, GoalSource.REPLAY, torque=True, armed=True),
     Phase.PAUSED: Trait(Motion.PAUSED, GoalSource.HOLD, torque=True, armed=True),
     Phase.TAKING: Trait(Motion.PAUSED, GoalSource.HOLD, torque=True, armed=True),
     Phase.CORRECTING: Trait(Motion.CORRECTING, GoalSource.LEADER, torque=True, armed=True),
@@ -87,6 +89,7 @@ class Cause(IntEnum):
     HEARTBEAT_MISSED = 23
     LEASE_LOST = 24
     CHUNK_STOPPED = 25
+    LEADER_MOVED = 26
 
 
 class Event(StrEnum):
@@ -117,7 +120,9 @@ class Event(StrEnum):
     NO_PARK_POSE = "no park pose"
     PARK_BLOCKED = "park blocked"
     LET_GO = "too hot to hold"
+    LEADER_MOVED = "leader moved"
     CHUNK_CAME = "chunk came"
+    REPLAY_CAME = "replay came"
     QUEUE_EMPTY = "queue empty"
     CHUNK_EXPIRED = "chunk expired"
     OBSERVATION_OLD = "observation old"
@@ -127,7 +132,8 @@ class Event(StrEnum):
 
 
 COMMANDS = tuple(Event)[:11]
-WANTED_FACTS = (Event.LEADER_AGREES, Event.PARKED, Event.CHUNK_CAME, Event.CHUNK_STOPPED)
+WANTED_FACTS = (Event.LEADER_AGREES, Event.LEADER_MOVED, Event.PARKED, Event.CHUNK_CAME,
+                Event.REPLAY_CAME, Event.CHUNK_STOPPED)  # fmt: skip
 """Facts that end what a command began; all others surprise somebody."""
 
 DISARM_BY_POLICY: dict[str, Event] = {
@@ -191,7 +197,8 @@ def _stay(phase: Phase, *events: Event) -> dict[tuple[Phase, Event], Row]:
 _P, _E, _F, _C = Phase, Event, Effect, Cause
 _ARMED_STILL = (_P.HELD, _P.WAITING)
 _UNARMED_HOLD = (_P.ADOPTED, _P.STOPPED)
-_SEATS = (_P.SEATED, _P.POLICY)
+_PLAYING = (_P.POLICY, _P.REPLAY)
+_SEATS = (_P.SEATED, *_PLAYING)
 _INTERRUPTED = (_P.PAUSED, _P.TAKING)
 _ATTEMPT = (*_SEATS, *_INTERRUPTED, _P.CORRECTING)
 _TORQUED = (*_UNARMED_HOLD, *_ARMED_STILL, _P.TELEOP, *_ATTEMPT, _P.PARKING)
@@ -225,13 +232,17 @@ TRANSITIONS: dict[tuple[Phase, Event], Row] = {
             Row(_P.SEATED, _F.STOP, _C.WAITING_FOR_CHUNK)),
     **_stay(_P.SEATED, _E.POLICY),
     **_stay(_P.POLICY, _E.POLICY),
+    **_stay(_P.REPLAY, _E.POLICY),
     **_rows((_P.SEATED,), _E.CHUNK_CAME, Row(_P.POLICY, _F.FOLLOW, _C.COMMAND)),
-    **{(_P.POLICY, event): Row(_P.SEATED, _F.COAST, cause) for event, cause in _STARVED.items()},
+    **_rows((_P.SEATED,), _E.REPLAY_CAME, Row(_P.REPLAY, _F.FOLLOW, _C.COMMAND)),
+    **{(phase, event): Row(_P.SEATED, _F.COAST, cause)
+       for event, cause in _STARVED.items() for phase in _PLAYING},
     **_rows((*_SEATS, _P.PAUSED), _E.LEASE_LOST, Row(_P.HELD, _F.COAST, _C.LEASE_LOST)),
     **_rows((*_SEATS, _P.CORRECTING), _E.PAUSE, Row(_P.PAUSED, _F.COAST, _C.COMMAND)),
     **_rows((_P.TAKING,), _E.PAUSE, Row(_P.PAUSED, cause=_C.COMMAND)),
     **_stay(_P.PAUSED, _E.PAUSE),
     **_rows((*_SEATS, _P.PAUSED), _E.TAKE_OVER, Row(_P.TAKING, _F.COAST, _C.COMMAND)),
+    **_rows(_SEATS, _E.LEADER_MOVED, Row(_P.TAKING, _F.COAST, _C.LEADER_MOVED)),
     **_stay(_P.TAKING, _E.TAKE_OVER),
     **_stay(_P.CORRECTING, _E.TAKE_OVER),
     **_rows((_P.TAKING,), _E.LEADER_AGREES, Row(_P.CORRECTING, _F.FOLLOW, _C.COMMAND)),
@@ -272,7 +283,10 @@ TRANSITIONS: dict[tuple[Phase, Event], Row] = {
 
 FOLLOWING = (Phase.TELEOP, Phase.CORRECTING)
 COMPARING = (Phase.WAITING, Phase.TAKING)
-"""Phases in which the leader is followed, and in which its pose is waited for."""
+PLAYING = _PLAYING
+SEATED = _SEATS
+"""Phases in which the leader is followed; its pose is waited for; a plan is played; a person lets
+a policy or a replay drive."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,6 +82,10 @@ class Service:
         elif name in ctx.spec.cells:
             self._cell = ctx.cell_reader(name)
         pair = side.bus.partition(".")[0]
+        self._meeting: Any = None
+        if f"meeting.{pair}" in ctx.spec.cells:
+            reads = side.role == "leader"
+            self._meeting = (ctx.cell_reader if reads else ctx.cell_writer)(f"meeting.{pair}")
         self._seat = seat_streams(ctx, pair) if side.role == "follower" else None
         wanted = ctx.robot.get("realtime", {})
         spin_us = wanted.get("spin_us", 0) if wanted.get("enabled") else 0
@@ -207,11 +211,14 @@ class Service:
         self._usb_serial = self._usb_serial or usb_serial_of(port.port_name)
         bus.serve_every(period_ns(ctx.config))
         if side.role == "leader":
-            self._arm = Leader(ctx, bus, side, attached, rings=self._rings, cell=self._cell)
+            self._arm = Leader(
+                ctx, bus, side, attached, rings=self._rings, cell=self._cell,
+                meeting=self._meeting,
+            )  # fmt: skip
         else:
             follower = Follower(
                 ctx, bus, side, attached, rings=self._rings, cell=self._cell, seat=self._seat,
-                had_torque=self._had_torque,
+                meeting=self._meeting, had_torque=self._had_torque,
             )  # fmt: skip
             follower.report()
             self._arm = follower

@@ -1,7 +1,7 @@
 """Judges each frame of one camera: numbers missing, frozen, late, cut short, wrong size or rate.
 
 Pure: takes payload and stamps, returns flags and numbers. Looks at compressed bytes or at a sparse
-sample of raw pixels only; damage inside a JPEG's scan is for the decoder to find.
+sample of raw pixels only; damage inside a JPEG's scan or an H.264 slice is for the decoder to find.
 """
 
 import zlib
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from recd.config.streams import FrameFlag
 from recd.daemon.cameras import jpeg
+from recd.daemon.cameras.h264 import Unfit, UnitJudge
 from recd.daemon.cameras.source import FrameInfo, Pixels
 from recd.shm.clock import NS_PER_S
 
@@ -74,6 +75,12 @@ class Health:
         self.rate_hz = 0.0
         self._rate_before_hz = 0.0
         self.wrong_sizes = 0
+        self._units = UnitJudge() if settings.payload == "h264" else None
+
+    @property
+    def unfit(self) -> Unfit | None:
+        """Why an H.264 stream cannot be recorded as it comes; None while it can."""
+        return None if self._units is None else self._units.unfit
 
     @property
     def last_capture_ns(self) -> int:
@@ -87,7 +94,11 @@ class Health:
         # What a camera took while it was away has no numbers: the gap is told, not counted.
         if lost or (self._reopened and not self._frames):
             flags |= FrameFlag.GAP_BEFORE
-        fault, wrong_size, nbytes = self._examine(payload)
+        if self._units is not None:
+            fault, wrong_size, key = self._examine_unit(payload, info, lost=lost)
+            nbytes, flags = payload.size, flags | (FrameFlag.KEY if key else 0)
+        else:
+            fault, wrong_size, nbytes = self._examine(payload)
         if info.flags & FrameFlag.CORRUPT:
             fault = fault or "the device marked it as damaged"
         if fault:
@@ -133,7 +144,25 @@ class Health:
         fault = f"picture of {facts.width}x{facts.height} instead of {asked[0]}x{asked[1]}"
         return fault, True, facts.nbytes
 
+    def _examine_unit(
+        self, payload: Pixels, info: FrameInfo, *, lost: int
+    ) -> tuple[str, bool, bool]:
+        """(fault, of a wrong size, key frame) of an access unit."""
+        assert self._units is not None
+        facts = self._units.examine(
+            payload.tobytes(), t_capture_ns=info.t_capture_ns, lost=lost > 0,
+            damaged=bool(info.flags & FrameFlag.CORRUPT),
+        )  # fmt: skip
+        sequence, asked = self._units.sequence, (self._settings.width, self._settings.height)
+        if sequence is None or (got := (sequence.width, sequence.height)) == asked:
+            self.wrong_sizes = 0
+            return facts.fault, False, facts.key
+        self.wrong_sizes += 1
+        return f"picture of {got[0]}x{got[1]} instead of {asked[0]}x{asked[1]}", True, facts.key
+
     def _is_frozen(self, payload: Pixels) -> bool:
+        if self._settings.payload == "h264":
+            return False  # a picture that stands still is coded anew each time
         if self._settings.payload == "mjpeg":
             seen = zlib.crc32(payload.data)
         else:

@@ -24,6 +24,11 @@ SOURCES: dict[str, tuple[str, str]] = {
 }
 """`source` in the configuration -> (module, class). `sim` is turned into `http` before."""
 
+UNDECODED: dict[tuple[str, str], tuple[str, str]] = {
+    (source, "h264"): ("recd.daemon.cameras.av_units", "UnitSource") for source in ("rtsp", "http")
+}
+"""(`source`, payload) of what is read in another way because it goes into the ring undecoded."""
+
 
 def factory(source: str) -> Callable[[CameraRequest], CameraSource]:
     """What makes sources of this kind. DeviceError names the known ones for an unknown kind."""
@@ -43,4 +48,7 @@ def factory(source: str) -> Callable[[CameraRequest], CameraSource]:
 
 def make_source(request: CameraRequest) -> CameraSource:
     """A source for `request`, not opened yet."""
+    if (row := UNDECODED.get((request.source, request.payload))) is not None:
+        source: CameraSource = getattr(importlib.import_module(row[0]), row[1])(request)
+        return source
     return factory(request.source)(request)

@@ -30,7 +30,7 @@ Idle = Callable[[], bool]
 class CameraFormat:
     """What a source delivers from now on: goes into `ready` facts, the manifest and ring checks.
 
-    payload: mjpeg or a key of RAW_PAYLOADS; width, height: pixels before rotation, 0 when
+    payload: mjpeg, h264 or a key of RAW_PAYLOADS; width, height: pixels before rotation, 0 when
     only the first frame will tell; fps_num/fps_den: the device's own rate, 0/1 unknown; stamp:
     where capture times come from (kernel, device, arrival, foreign); frame_ids: the device numbers
     its frames; range: full or limited, of YUV payloads; step: has its own step clock; device: the
@@ -55,12 +55,12 @@ class CameraFormat:
         return self.fps_num / self.fps_den
 
     def raw_bytes(self) -> int:
-        """Bytes of one frame of a raw payload; 0 for MJPEG."""
+        """Bytes of one frame of a raw payload; 0 for compressed ones."""
         return raw_frame_bytes(self.payload, width=self.width, height=self.height)
 
 
 def raw_frame_bytes(payload: str, *, width: int, height: int) -> int:
-    """Bytes of one unpadded frame; 0 for MJPEG, whose frames vary."""
+    """Bytes of one unpadded frame; 0 for MJPEG and H.264, whose frames vary."""
     num, den = RAW_PAYLOADS.get(payload, (0, 1))
     return width * height * num // den
 

@@ -21,6 +21,7 @@ PAYLOAD_OF_PIXELFORMAT = {
     "GREY": "gray8",
     "BGR3": "bgr24",
     "RGB3": "rgb24",
+    "H264": "h264",
 }
 """V4L2 pixel format -> ring payload. UYVY becomes YUYV in the one copy that is made anyway."""
 

@@ -19,6 +19,7 @@ from recd.daemon.cameras.source import (
     CameraEndedError,
     CameraFormat,
     CameraLostError,
+    CameraRefusedError,
     CameraSource,
     FrameInfo,
 )
@@ -274,6 +275,11 @@ class CameraWorker:
             progress.told_frozen = frozen
             event = "camera.frozen" if frozen else "camera.moving"
             self._ctx.event(event, level="warning" if frozen else "info")
+        if (unfit := self._health.unfit) is not None:
+            raise CameraRefusedError(
+                f"{self._request.key}.fourcc", expected=unfit.expected, found=unfit.found,
+                mend=f"{unfit.mend} Or let it be decoded: fourcc: auto.", code="h264",
+            )  # fmt: skip
         if judgement.wrong_size and self._health.wrong_sizes >= WRONG_SIZES_TO_REFUSE:
             raise DeviceError(
                 f"{self._request.key}.width/height: {judgement.fault}",

@@ -34,6 +34,10 @@ RECORDING_FACTS: Mapping[str, str] = {
     "codec": "encoder and its options, by camera",
     "end_reason": "why the episode ended",
     "marks": "labels the operator set, with row and time",
+    "outcome": "success or fail, as a person said last; empty: nobody did",
+    "policies": "who held a lease meanwhile: pair, holder, kind, key, adapter, epoch",
+    "policy": "chunks by what became of them, latency and margin in ms; none: no chunk came",
+    "rollout": "strategy that began the episode by itself",
     "commanded": "commands of callers with a key: name, role, fingerprint and time (of the plan's "
     "start, before the episode: negative)",
     "verdict": "good, check or bad, with the rules that said so",

@@ -284,10 +284,15 @@ def probe_pins(path: Path) -> CodecPins:
     """Codec facts of an mp4 itself, for when nobody noted how it was encoded."""
     import av
 
+    from recd.daemon.encode.pass_through import options_in
+
     with av.open(str(path)) as container:
         context = container.streams.video[0].codec_context
         name = context.codec.canonical_name
-        return CodecPins(name, context.pix_fmt or "yuv420p", context.width, context.height)
+        return CodecPins(
+            name, context.pix_fmt or "yuv420p", context.width, context.height,
+            extra_options=options_in(bytes(context.extradata or b"")) if name == "h264" else {},
+        )  # fmt: skip
 
 
 def _sampled(count: int) -> set[int]:

@@ -86,6 +86,14 @@ class RowBlock:
     task: Sequence[str]
     extra: Mapping[str, Any]
 
+    def upto(self, row: int) -> "RowBlock":
+        """The part of it before row `row`."""
+        n = row - self.first
+        return RowBlock(
+            self.first, self.tick_ns[:n], self.state[:n], self.action[:n], self.task[:n],
+            {name: values[:n] for name, values in self.extra.items()},
+        )  # fmt: skip
+
 
 class RowLog:
     """Writes the row stream of a running episode. Rows must come in order, without gaps."""

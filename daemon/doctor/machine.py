@@ -89,7 +89,11 @@ def granted(wanted: RealtimeConfig) -> dict[str, str]:
 
 def memory(robot: RobotConfig | None, *, sys: Path = SYS, proc: Path = PROC) -> Memory:
     """Memory and limits against what `robot` needs."""
-    cameras = [] if robot is None else [frame_ring_bytes(c) for c in robot.cameras.values()]
+    cameras = (
+        []
+        if robot is None
+        else [frame_ring_bytes(c, robot.highlight_s) for c in robot.cameras.values()]
+    )
     files, file_bytes = (
         None if limit == resource.RLIM_INFINITY else limit
         for limit, _ in map(resource.getrlimit, (resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE))

@@ -112,7 +112,11 @@ def _codecs(robot: RobotConfig | None, folder: Path) -> tuple[Codec, ...]:
         return tuple(
             clip.measure(CodecSettings(vcodec=name), REFERENCE, folder) for name in REFERENCE_CODECS
         )
-    cameras = [_request(robot, name, camera) for name, camera in robot.cameras.items()]
+    cameras = [
+        _request(robot, name, camera)
+        for name, camera in robot.cameras.items()
+        if frame_payload(camera.source, camera.fourcc) != "h264"  # nothing is encoded
+    ]
     if not cameras or not robot.dataset.video:
         return ()
     wanted = CodecSettings.from_plain(robot.dataset.encoder.model_dump(mode="json"))

@@ -11,17 +11,25 @@ from pathlib import Path
 from typing import Any
 
 from recd.config.errors import RecdError
+from recd.daemon.encode import pass_through
 from recd.daemon.encode.codecs import CodecSettings, pinned_settings
 from recd.daemon.encode.probe import CodecChoice, probe
 
 
 @dataclass(frozen=True, slots=True)
 class CodecPolicy:
-    """What decides about the codec of one camera. robot: the whole configuration, plain."""
+    """What decides about the codec of one camera. robot: the whole configuration, plain; payload:
+    kind of the camera's ring."""
 
     robot: Mapping[str, Any]
     key: str
     size: tuple[int, int]
+    payload: str = ""
+
+    @property
+    def passes_through(self) -> bool:
+        """True for a camera whose access units are stored as they come."""
+        return self.payload == pass_through.PAYLOAD
 
     @property
     def makes_video(self) -> bool:
@@ -29,11 +37,14 @@ class CodecPolicy:
         return bool(self.robot["dataset"].get("video", True))
 
     def pinned(self, wanted: CodecSettings) -> CodecSettings | None:
-        """Settings that the dataset demands; None while it has no video of this camera.
+        """Settings that the dataset, or a camera recorded as it comes, demands; None while there is
+        neither.
 
         Raises RecdError when its video has another size or a codec that recd does not write.
         """
         info = self._stored_info()
+        if self.passes_through and not info.get("video.codec"):
+            return pass_through.settings(wanted, {}, key=self.key)
         if not info.get("video.codec"):
             return None
         stored = (info.get("video.width"), info.get("video.height"))
@@ -44,6 +55,9 @@ class CodecPolicy:
                 mend="set the camera to the dataset's size, or record into a new dataset folder",
                 code="dataset",
             )
+        if self.passes_through:
+            return pass_through.settings(wanted, info, key=self.key)
+        pass_through.refuse_passed(info, key=self.key)
         return pinned_settings(info, wanted)
 
     def _stored_info(self) -> dict[str, Any]:

@@ -11,8 +11,10 @@ from typing import Any
 
 import av
 
+from recd.daemon.encode.gops import dataset_picture
 from recd.daemon.encode.images import ImageSink, look_at_pictures
 from recd.daemon.encode.parts import Part, join_parts
+from recd.daemon.encode.pass_sink import PassSink
 from recd.daemon.encode.salvage import SalvageError, salvage
 from recd.daemon.encode.sinks import SinkError, SinkFacts
 from recd.daemon.encode.statistics import CameraStatistics
@@ -86,7 +88,7 @@ class Closing:
             "last_capture_ns": last_capture_ns,
             "statistics": {"count": count, "hist": histogram.tobytes()},
             "thumbnails": [str(path) for path in thumbs],
-            "device": dict(take.spec.source),
+            "device": dict(take.spec.source) | _as_sent(take, rows),
             "restarted_at": [part.end for part in self.earlier],
         }
 
@@ -107,6 +109,7 @@ class Closing:
         thumbnails = Thumbnails()
 
         def look(frame: Any, k: int) -> None:
+            frame = dataset_picture(frame)
             statistics.add(frame, k)
             thumbnails.add(frame, k)
 
@@ -118,6 +121,13 @@ class Closing:
         if found != rows:
             raise SalvageError(f"{self.final}: {found} of {rows} rows: {reason}")
         return statistics, thumbnails
+
+
+def _as_sent(take: Take, rows: int) -> dict[str, int]:
+    """For an H.264 camera: rows of this process that hold the camera's own coding."""
+    if not isinstance(take.sink, PassSink):
+        return {}
+    return {"rows_as_sent": take.sink.as_sent(rows - take.spec.first_row)}
 
 
 def failure(take: Take, camera: str, path: Path, error: Exception) -> dict[str, Any]:

@@ -23,12 +23,13 @@ _FRAGMENT_US = 500_000
 
 _LIVE = "hybrid_fragmented+frag_keyframe"
 
-_LEADS = av.library_versions["libavformat"] >= (62, 12)
+LEADS = av.library_versions["libavformat"] >= (62, 12)
 """FFmpeg before 8.1 closes a hybrid file with a lead without its head and with an empty edit list;
 there files have no lead, and join with LeRobot's h264 in one order only."""
 
 
-def _container_options(lead: int) -> dict[str, str]:
+def container_options(lead: int) -> dict[str, str]:
+    """Options of the mp4 muxer for a live file. lead: rows by which decode stamps run ahead."""
     # With a lead the first decode stamp is negative; the head must wait for it to have the edit
     # list that puts row 0 at time 0. Without one it is written at once.
     head = "delay_moov" if lead else "empty_moov"
@@ -63,12 +64,12 @@ class Mp4Sink:
         self._size = size
         self._rate = rate
         self._tick = 1 / rate
-        self._lead = settings.decode_lead if _LEADS else 0
+        self._lead = settings.decode_lead if LEADS else 0
         self._rows = self._packets = 0
         self._file = StreamFile(sync=sync)
         try:
             self._container = av.open(
-                self._file, "w", format="mp4", options=_container_options(self._lead)
+                self._file, "w", format="mp4", options=container_options(self._lead)
             )
             self._stream = self._add_stream()
             self._container.start_encoding()

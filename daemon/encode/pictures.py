@@ -1,10 +1,10 @@
 """Ring slots to dataset pictures: decoded when a row wants them, once, and validated afterwards."""
 
 from enum import Enum
-from typing import Any
+from typing import Any, Protocol
 
 from recd.config.streams import FrameFlag
-from recd.daemon.encode.colour import Converter, PictureError
+from recd.daemon.encode.colour import Converter, PictureError, is_black
 from recd.daemon.spill import SpilledSlot, SpillReader
 from recd.shm import Slot
 
@@ -20,12 +20,53 @@ class Fate(Enum):
     LOST = "lost"  # the writer came round while it was being read
 
 
+class PictureSource(Protocol):
+    """What a take asks for pictures. size: (width, height) in the dataset; lenient: damage in what
+    the camera sends can no longer be told."""
+
+    @property
+    def size(self) -> tuple[int, int]: ...
+
+    @property
+    def lenient(self) -> bool: ...
+
+    def of(self, slot: Slot | SpilledSlot, spill: SpillReader) -> tuple[Any, Fate]:
+        """(what the sink takes for this slot, or None; fate)."""
+        ...
+
+    def seen(self, shown: Any) -> Any:
+        """What `of` gave as a yuv420p VideoFrame of limited range, or None: not looked at."""
+        ...
+
+    def black(self, shown: Any) -> bool:
+        """True when it is nearly black all over."""
+        ...
+
+
 class Pictures:
     """Pictures of one frame ring."""
 
     def __init__(self, converter: Converter) -> None:
-        self.converter = converter
+        self._converter = converter
         self._seen: dict[int, tuple[Any, Fate]] = {}
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in the dataset."""
+        return self._converter.picture.size
+
+    @property
+    def lenient(self) -> bool:
+        """True once most JPEGs of this camera end early."""
+        return self._converter.lenient
+
+    def seen(self, shown: Any) -> Any:
+        """Every picture is decoded: itself."""
+        return shown
+
+    def black(self, shown: Any) -> bool:
+        """True when it is nearly black all over."""
+        return is_black(shown)
 
     def of(self, slot: Slot | SpilledSlot, spill: SpillReader) -> tuple[Any, Fate]:
         """(VideoFrame or None, fate) of a slot. Asked again, it answers the same.
@@ -43,7 +84,7 @@ class Pictures:
         if slot.flags & FrameFlag.CORRUPT:
             return None, Fate.CORRUPT
         try:
-            frame = self.converter.convert(slot.payload)
+            frame = self._converter.convert(slot.payload)
         except PictureError:
             frame = None
         if slot.overtaken() and (kept := spill.take(slot.index)) is not None:

@@ -15,8 +15,8 @@ import numpy as np
 from recd.config.streams import TICK_DTYPE, FrameFlag, TickFlag, take_number
 from recd.daemon.align.cameras import CameraAligner, CameraRule, Decision, FrameRule, StepAligner
 from recd.daemon.align.grid import Grid
-from recd.daemon.encode.colour import black_picture, is_black
-from recd.daemon.encode.pictures import Fate, Pictures
+from recd.daemon.encode.colour import black_picture
+from recd.daemon.encode.pictures import Fate, PictureSource
 from recd.daemon.encode.sinks import PictureSink
 from recd.daemon.encode.statistics import CameraStatistics
 from recd.daemon.encode.thumbnails import Thumbnails
@@ -135,11 +135,13 @@ class Take:
         *,
         aligner: CameraAligner | StepAligner,
         sink: PictureSink,
-        pictures: Pictures,
+        pictures: PictureSource,
         ticks: RingWriter,
         spill: SpillReader,
+        since: int = -1,
     ) -> None:
-        size = pictures.converter.picture.size
+        """since: ring index of the first frame that may be a row's; older ones pass by."""
+        size = pictures.size
         self.spec = spec
         self.sink = sink
         self.spill = spill
@@ -156,6 +158,7 @@ class Take:
         self._captures: list[int] = []
         self._indices: list[int] = []
         self._ended_ns = self._heard_ns = 0
+        self._since = since
         self._aligner = aligner
         self._pictures = pictures
         self._ticks = ticks
@@ -170,6 +173,8 @@ class Take:
 
     def push(self, slot: Slot | SpilledSlot) -> None:
         """A frame came. Its payload stays in the ring until a row wants it."""
+        if slot.index < self._since:
+            return
         self._count_gap(slot)
         self._heard_ns = slot.t_publish_ns
         if self._aligner.push(slot.index, slot.t_capture_ns, slot.t_publish_ns):
@@ -251,8 +256,9 @@ class Take:
         nbytes = self.sink.encode(frame, self.row - self.spec.first_row)
         self._publish(tick_ns, flags, nbytes)
         self._flags.append(flags)
-        self.statistics.add(frame, self.row)
-        self.thumbnails.add(frame, self.row)
+        if (seen := self._pictures.seen(frame)) is not None:
+            self.statistics.add(seen, self.row)
+            self.thumbnails.add(seen, self.row)
         self.row += 1
         self._let_go()
 
@@ -267,7 +273,7 @@ class Take:
             assert slot is not None
             if self._passed_over:
                 flags |= TickFlag.SKIP_BEFORE
-            looks = _frozen(slot) | (TickFlag.BLACK if is_black(frame) else TickFlag(0))
+            looks = _frozen(slot) | (TickFlag.BLACK if self._pictures.black(frame) else TickFlag(0))
             self._shown, self._passed_over = _Shown(frame, slot, looks), False
             return frame, flags | looks
         self._passed_over = slot is not None

@@ -1,6 +1,5 @@
 """What the operator is told about the ring of an encoder: lag, losses, flawed JPEGs. Once each."""
 
-from recd.daemon.encode.colour import Converter
 from recd.daemon.worker import WorkerContext
 from recd.shm import RingReader
 
@@ -47,9 +46,9 @@ class RingWatch:
         self._lost = lost
         return lost
 
-    def jpegs(self, converter: Converter) -> None:
+    def jpegs(self, *, lenient: bool) -> None:
         """Tell when damage in this camera's JPEGs can no longer be seen."""
-        if converter.lenient and not self._told_flawed:
+        if lenient and not self._told_flawed:
             self._told_flawed = True
             self._ctx.event(
                 "encoder.flawed_jpegs", level="warning", camera=self._camera,

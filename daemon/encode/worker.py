@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,12 @@ from recd.daemon.encode.choice import CodecPolicy
 from recd.daemon.encode.closing import Closed, Closing, failure
 from recd.daemon.encode.codecs import CodecSettings, set_aside
 from recd.daemon.encode.colour import Converter, PictureFormat
+from recd.daemon.encode.gops import GopPictures, Gops
 from recd.daemon.encode.images import ImageSink
 from recd.daemon.encode.mp4 import Mp4Sink
 from recd.daemon.encode.parts import Part, earlier_parts, next_part
-from recd.daemon.encode.pictures import Pictures
+from recd.daemon.encode.pass_sink import PassSink
+from recd.daemon.encode.pictures import Pictures, PictureSource
 from recd.daemon.encode.sinks import PictureSink, SinkError
 from recd.daemon.encode.take import Counts, Take, TakeSpec, make_aligner
 from recd.daemon.encode.watch import RingWatch
@@ -39,6 +42,7 @@ from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns
 BEAT_NS = 100 * NS_PER_MS
 """Longest time between two heartbeats while nothing else happens."""
 
+MARGIN_FRAMES = 4
 RECENT = 16
 """Frames from before `begin` that are looked at again: its row 0 may lie a little back."""
 
@@ -77,8 +81,9 @@ class EncoderWorker:
         self._ticks = ctx.ring_writer(f"ticks.{self._camera}")
         self._format = PictureFormat.from_ring(self._reader.spec.meta)
         self._holds_steps = bool(self._reader.spec.meta.get("step"))
-        self._policy = CodecPolicy(ctx.robot, self._key, self._format.size)
-        self._pictures = self._new_pictures({})
+        self._policy = CodecPolicy(ctx.robot, self._key, self._format.size, self._format.payload)
+        self._gops = Gops() if self._policy.passes_through else None
+        self._pictures: PictureSource | None = None
         self._settings = CodecSettings.from_plain(ctx.config.get("encoder", {}))
         self._sync = ctx.robot["dataset"].get("durability", "resilient") == "resilient"
         self._open: dict[str, _Open] = {}
@@ -150,6 +155,8 @@ class EncoderWorker:
             if slot is not None:
                 horizon_ns = slot.t_publish_ns
                 self._recent.append(slot)
+                if self._gops is not None:
+                    self._gops.follow(slot)
                 for opened in self._open.values():
                     opened.take.push(slot)
             for opened in list(self._open.values()):
@@ -268,7 +275,7 @@ class EncoderWorker:
         except OSError:
             sink.discard()
             raise
-        self._pictures = self._new_pictures(spec.source)
+        self._pictures = self._new_pictures(spec.source, sink)
         shown = self._shown_last(spec) if spec.first_row else -1
         aligner = make_aligner(
             spec,
@@ -279,11 +286,13 @@ class EncoderWorker:
         spill = SpillReader(spill_path(spec.staging, self._camera))
         take = Take(
             spec, aligner=aligner, sink=sink, pictures=self._pictures, ticks=self._ticks,
-            spill=spill,
+            spill=spill, since=shown,
         )  # fmt: skip
         self._open[spec.uid] = _Open(take, final, earlier, self._reader.lost)
         if spec.first_row:
             self._go_back(spec, spill, shown)
+        elif message.get("back"):
+            self._go_into_past(spec)
         elif not spec.step:
             for slot in self._recent:
                 take.push(slot)
@@ -306,8 +315,10 @@ class EncoderWorker:
 
     # ------------------------------------------------------------------ preparing takes
 
-    def _new_pictures(self, source: Mapping[str, Any]) -> Pictures:
+    def _new_pictures(self, source: Mapping[str, Any], sink: PictureSink) -> PictureSource:
         """source: what the camera found out about its device since the ring was made."""
+        if self._gops is not None and isinstance(sink, PassSink):
+            return GopPictures(self._gops, sink.stores, size=self._format.size)
         full_range = source.get("range", "full" if self._format.full_range else "limited") == "full"
         picture = replace(self._format, full_range=full_range)
         scale = bool(self._ctx.config.get("accept_mismatch"))
@@ -344,6 +355,9 @@ class EncoderWorker:
         size = self._format.size
         if not self._policy.makes_video:
             return ImageSink(size=size, rate=rate, sync=self._sync)
+        if self._gops is not None:
+            decode = partial(self._gops.decode, exact=False)
+            return PassSink(self._settings, size=size, rate=rate, decode=decode, sync=self._sync)
         return Mp4Sink(self._settings, size=size, rate=rate, sync=self._sync)
 
     def _open_spare(self) -> None:
@@ -358,7 +372,18 @@ class EncoderWorker:
         # A few frames further on the ring is sure to hold them when they are asked for.
         held = oldest + self._reader.spec.slots // 8
         oldest = min(oldest, spill.reaching_back(held))
+        if self._gops is not None:  # the group of the frame shown last began before it
+            self._reader.seek(oldest)
+            return
         self._reader.seek(max(oldest, shown + 1 if spec.step else shown))
+
+    def _go_into_past(self, spec: TakeSpec) -> None:
+        """An episode that began before it was asked for: its first frames are still in the ring."""
+        meta = self._reader.spec.meta
+        past_ns = max(0, now_ns() - spec.grid.t0_ns)
+        frames = past_ns * int(meta["fps_num"]) // (int(meta["fps_den"]) * NS_PER_S)
+        wanted = self._reader.peek_head() - frames - MARGIN_FRAMES
+        self._reader.seek(max(self._oldest_held(), wanted))
 
     def _oldest_held(self) -> int:
         """Index of the oldest frame that the ring has for sure."""
@@ -399,7 +424,7 @@ class EncoderWorker:
 
     def _report(self) -> None:
         if now_ns() >= self._next_beat_ns:
-            self._watch.jpegs(self._pictures.converter)
+            self._watch.jpegs(lenient=self._pictures is not None and self._pictures.lenient)
             self._beat()
 
     def _beat(self) -> None:

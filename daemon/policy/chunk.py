@@ -13,7 +13,15 @@ import numpy.typing as npt
 
 from recd.config.errors import RecdError
 from recd.config.policy_streams import MODES
-from recd.config.policy_wire import MOST_STEPS, Buffer, Mode, Representation, Status
+from recd.config.policy_wire import (
+    MOST_STEPS,
+    TASK_BYTES,
+    Buffer,
+    Mode,
+    Representation,
+    Status,
+    is_task,
+)
 from recd.daemon.policy.layout import ActionLayout
 from recd.shm.clock import NS_PER_S
 
@@ -40,7 +48,7 @@ class ChunkError(RecdError):
 class Chunk:
     """A chunk whose form is sound. values: float64 [T, D] as received; offsets_ns: int64 [T] from
     the observation's time; mask: bool [D], False where the policy leaves a dimension alone;
-    valid_ns: after the observation, None: as long as its targets; facts: what is only recorded.
+    valid_ns: after the observation, None: as long as its targets; task: what the policy was at.
     """
 
     number: int
@@ -57,7 +65,7 @@ class Chunk:
     offsets_ns: npt.NDArray[np.int64]
     values: Floats
     mask: npt.NDArray[np.bool_]
-    facts: Mapping[str, Any]
+    task: str
 
     @property
     def steps(self) -> int:
@@ -112,7 +120,7 @@ def read_chunk(
         offsets_ns=offsets_ns,
         values=values,
         mask=mask,
-        facts={key: header[key] for key in ("task", "policy", "infer") if key in header},
+        task=_task(header.get("task", "")),
     )
 
 
@@ -222,6 +230,12 @@ def _whole(
             Status.MALFORMED, f"{name}: expected a whole number of {least}..{most}, found "
             f"{_said(value)}",
         )  # fmt: skip
+    return value
+
+
+def _task(value: Any) -> str:
+    if not is_task(value):
+        raise ChunkError(Status.MALFORMED, f"task: expected one line of at most {TASK_BYTES} bytes")
     return value
 
 

@@ -39,7 +39,7 @@ from recd.config.policy_wire import (
 from recd.daemon.policy.desk import Answer, Desk
 from recd.daemon.policy.journal import Journal
 from recd.daemon.policy.layout import ActionLayout, layout_of
-from recd.daemon.policy.leases import Leases
+from recd.daemon.policy.leases import Lease, Leases
 from recd.daemon.policy.lookout import Lookout, ident_of
 from recd.daemon.policy.observe import Observer
 from recd.daemon.policy.seats import Seats
@@ -102,6 +102,7 @@ class Gateway:
         self._layout: ActionLayout | None = None
         self._statuses: Counter[str] = Counter()
         self._latency_ms: deque[float] = deque(maxlen=LATENCIES)
+        self._task = robot.dataset.task
         self._seq = 0
         self._beat_at_ns = self._stats_at_ns = 0
 
@@ -112,6 +113,8 @@ class Gateway:
         self._poll()
         now = now_ns()
         for message in self._ctx.messages():
+            if message["ty"] == "task":
+                self._task = self._lookout.task = str(message["text"])
             if message["ty"] == "revoke":
                 pair = message.get("pair")
                 pairs = [pair] if pair in self._leases.by_pair else self._leases.by_pair
@@ -219,8 +222,8 @@ class Gateway:
         obs, lease = answer.header.get("obs"), answer.header.get("lease")
         seen = self._observer.seen(obs) if type(obs) is int else None
         held = self._leases.held_by(str(lease.get("id"))) if isinstance(lease, Mapping) else ()
-        holder = self._leases.of(held[0]).holder if held else ""
-        self._journal.answered(answer, seen, holder, now_ns())
+        by = self._leases.of(held[0]) if held else Lease(0)
+        self._journal.answered(answer, seen, by.holder, now_ns(), adapter=by.adapter)
 
     def _ack(self, peer: Peer, header: Mapping[str, Any] | None, told: Mapping[str, Any]) -> None:
         re = "" if header is None else ident_of(header)
@@ -284,7 +287,13 @@ class Gateway:
         pairs = [args["pair"]] if args.get("pair") else list(self._leases.by_pair)
         before = {pair: self._leases.of(pair) for pair in pairs}
         self._leases.acquire(
-            pairs, kind, now, ident=args["lease"], holder=args["name"], key=caller.fingerprint
+            pairs,
+            kind,
+            now,
+            ident=args["lease"],
+            holder=args["name"],
+            key=caller.fingerprint,
+            adapter=args.get("adapter", ""),
         )
         self._seats.tell_leases(self._leases)
         self._stats_at_ns = 0
@@ -315,7 +324,7 @@ class Gateway:
             "sid": self.session_id,
             "robot": self._robot.name,
             "robot_type": self._robot.robot_type,
-            "task": self._robot.dataset.task,
+            "task": self._task,
             "action": self._known_layout().describe(),
             "cameras": self._observer.describe(),
             "wishes": self._lookout.describe(),

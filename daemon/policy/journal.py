@@ -65,8 +65,12 @@ class Journal:
         while len(self._under_way) > UNDER_WAY_MOST:
             self._under_way.popitem(last=False)
 
-    def answered(self, answer: Answer, seen: Seen | None, holder: str, now: int) -> None:
-        """What became of one. seen: the observation that it names, if there is one."""
+    def answered(
+        self, answer: Answer, seen: Seen | None, holder: str, now: int, *, adapter: str = ""
+    ) -> None:
+        """What became of one. seen: the observation that it names, if there is one; adapter: what
+        translates for its holder, the `policy` of a chunk that names none.
+        """
         header = answer.header
         buffer, received_ns = self._under_way.pop((answer.peer, _key(header)), (None, now))
         self.newest += 1
@@ -78,6 +82,7 @@ class Journal:
             **{name: _plain(header.get(name)) for name in _OF_HEADER},
             **{name: _plain(answer.told.get(name)) for name in _OF_ACK},
         }  # fmt: skip
+        told["policy"] = told["policy"] or adapter[:TEXT_MOST] or None
         state = np.zeros(0, np.float32) if seen is None else seen.state.astype(np.float32)
         entry = Entry(self.newest, told, values, _offsets(header, len(values)), state)
         self._kept.append(entry)

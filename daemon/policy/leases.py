@@ -23,6 +23,7 @@ class Lease:
     ident: str = ""
     holder: str = ""
     key: str = ""
+    adapter: str = ""
     since_ns: int = 0
     beat_ns: int = 0
     progress: int = -1
@@ -37,6 +38,7 @@ class Lease:
             "kind": self.kind.name.lower(),
             "holder": self.holder,
             "key": self.key,
+            "adapter": self.adapter,
             "held_s": (now - self.since_ns) / 1e9,
             "silent_ms": (now - self.beat_ns) / 1e6,
             "progress": self.progress,
@@ -60,7 +62,15 @@ class Leases:
         return cls(keep_ns, stuck_ns, fresh)
 
     def acquire(
-        self, pairs: Iterable[str], kind: Held, now: int, *, ident: str, holder: str, key: str = ""
+        self,
+        pairs: Iterable[str],
+        kind: Held,
+        now: int,
+        *,
+        ident: str,
+        holder: str,
+        key: str = "",
+        adapter: str = "",
     ) -> None:
         """Give all of `pairs` to a holder, or none. RecdError (code `held`) names who is in the
         way: somebody of the same kind or a larger one.
@@ -78,7 +88,7 @@ class Leases:
         for pair in wanted:
             if self.by_pair[pair].ident != ident:
                 self.by_pair[pair] = Lease(
-                    epoch, kind, ident, holder, key, now, now, progress_ns=now
+                    epoch, kind, ident, holder, key, adapter, now, now, progress_ns=now
                 )
 
     def _next_epoch(self) -> int:

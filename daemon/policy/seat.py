@@ -13,7 +13,7 @@ from recd.config.policy_streams import MODES, STATUSES, VERDICT_DTYPE, Held, pla
 from recd.config.policy_wire import MOST_STEPS, Status
 from recd.config.streams import GoalSource
 from recd.daemon.arms.goalpath import GoalPath
-from recd.daemon.arms.motion import Event, MotionState, Phase, legal_commands
+from recd.daemon.arms.motion import PLAYING, SEATED, Event, MotionState, Phase, legal_commands
 from recd.daemon.arms.side import ArmSide, period_ns
 from recd.daemon.policy.playback import Plan, Playback, Rules, Verdict
 from recd.daemon.worker import WorkerContext
@@ -22,8 +22,6 @@ from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns
 
 CHUNKS_A_TICK = 4
 """Chunks looked at in one period; what comes faster waits, and is late then."""
-
-SEATED = (Phase.SEATED, Phase.POLICY)
 
 SOURCES = {Held.TELEOP: GoalSource.LEADER, Held.POLICY: GoalSource.POLICY,
            Held.REPLAY: GoalSource.REPLAY}  # fmt: skip
@@ -142,7 +140,7 @@ class PolicySeat:
         """Once per tick, before the goal: the lease, then what came. Returns the fact that the
         motion machine has to hear, if there is one.
         """
-        if state.phase is not Phase.POLICY and self._playback.queued_until_ns:
+        if state.phase not in PLAYING and self._playback.queued_until_ns:
             self._playback.flush()
         if self._take_lease() or (state.phase in SEATED and self._granted != self._epoch):
             return Event.LEASE_LOST
@@ -154,7 +152,7 @@ class PolicySeat:
             if slot is None:
                 break
             event = self._judge(slot, state, at_ns) or event
-        if event is None and state.phase is Phase.POLICY:
+        if event is None and state.phase in PLAYING:
             silent_ns = at_ns - int(self._lease.record["beat_ns"][0])
             event = Event.HEARTBEAT_MISSED if silent_ns > self._beat_ns else None
         return event
@@ -182,15 +180,15 @@ class PolicySeat:
         else:
             verdict = self._playback.offer(
                 plan, at_ns, self._path.goal, held_ns=self._held_ns if seated else 0,
-                after_hold=state.phase is not Phase.POLICY, dry=not seated,
+                after_hold=state.phase not in PLAYING, dry=not seated,
             )  # fmt: skip
             self._newest, self._gap = verdict.status, verdict.splice_gap
             self._sound += verdict.status in (Status.SHADOW, Status.APPLIED)
         self._tell(plan, verdict, at_ns)
         match verdict.status:
             case Status.APPLIED if state.phase is Phase.SEATED:
-                return Event.CHUNK_CAME
-            case Status.STOPPED if state.phase is Phase.POLICY:
+                return Event.REPLAY_CAME if self._held is Held.REPLAY else Event.CHUNK_CAME
+            case Status.STOPPED if state.phase in PLAYING:
                 return Event.CHUNK_STOPPED
         return None
 

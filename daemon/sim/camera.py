@@ -19,7 +19,7 @@ from recd.daemon.sim.camera_server import CameraServer
 from recd.daemon.sim.figure import IdlePose, PoseSource
 from recd.daemon.sim.jpeg import PATTERNS
 from recd.daemon.sim.pose import ArmPose, PoseHistory
-from recd.daemon.sim.sensor import SimCameraSpec
+from recd.daemon.sim.sensor import CODECS, SimCameraSpec
 
 _CAMERA = re.compile(r"(?P<name>[\w.-]+)(:(?P<w>\d+)x(?P<h>\d+))?(@(?P<fps>\d+(\.\d+|/\d+)?))?")
 
@@ -80,6 +80,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--shutter-jitter-ms", type=float, default=0.0)
     add("--latency-ms", type=float, default=5.0)
     add("--delivery-jitter-ms", type=float, default=1.0)
+    add("--codec", choices=CODECS, default="mjpeg", help="h264: in a transport stream")
+    add("--gop", type=int, default=0, help="pictures from key frame to key frame; 0: a second")
     add("--pattern", choices=sorted(PATTERNS), default="420", help="chroma of the JPEGs")
     add("--quality", type=int, default=4, help="quantiser scale, 2 (best) to 31")
     add("--seed", type=int, default=0)
@@ -114,6 +116,8 @@ def _spec(text: str, number: int, arguments: argparse.Namespace) -> SimCameraSpe
         shutter_jitter_ms=arguments.shutter_jitter_ms,
         latency_ms=arguments.latency_ms,
         delivery_jitter_ms=arguments.delivery_jitter_ms,
+        codec=arguments.codec,
+        gop=arguments.gop,
         pattern=arguments.pattern,
         quality=arguments.quality,
         seed=arguments.seed,

@@ -1,4 +1,5 @@
-"""Simulated cameras on the wire: MJPEG over HTTP on 127.0.0.1, all cameras in one thread.
+"""Simulated cameras on the wire: MJPEG, or H.264 in a transport stream, over HTTP on 127.0.0.1.
+All cameras are in one thread.
 
 Pictures are drawn only while a client watches. A client that does not take its bytes loses whole
 frames here, at the sender, as with a real camera; it never delays another client or camera.
@@ -17,22 +18,23 @@ from recd.config.errors import DeviceError, RecdError
 from recd.daemon.sim.camera_control import PACKET_BYTES, answer, listen
 from recd.daemon.sim.camera_faults import CameraFault
 from recd.daemon.sim.figure import PoseSource
+from recd.daemon.sim.h264 import TransportStream
 from recd.daemon.sim.sensor import Exposure, Sensor, SimCameraSpec
 from recd.shm.clock import NS_PER_S, now_ns
 
 HOST = "127.0.0.1"
 BOUNDARY = "recdframe"
-PATHS = ("/", "/stream.mjpg")
+PATHS = {"mjpeg": ("/", "/stream.mjpg"), "h264": ("/", "/stream.ts")}
+"""Codec of a camera -> paths at which it answers; the last one is in its URL."""
 _REQUEST_BYTES = 8192
 _SEND_BUFFER_BYTES = 192 * 1024  # a few pictures: what a slow client may fall behind
 _BEHIND_NS = NS_PER_S  # a sender this far behind gives up the pictures in between
 _IDLE_S = 3600.0
 
+_CONTENT = {"mjpeg": f"multipart/x-mixed-replace; boundary={BOUNDARY}", "h264": "video/MP2T"}
 _STREAM_HEAD = (
-    "HTTP/1.1 200 OK\r\n"
-    f"Content-Type: multipart/x-mixed-replace; boundary={BOUNDARY}\r\n"
-    "Cache-Control: no-store\r\nConnection: close\r\n\r\n"
-).encode()
+    "HTTP/1.1 200 OK\r\nContent-Type: {}\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n"
+)
 
 
 @dataclass(slots=True, eq=False)
@@ -64,10 +66,18 @@ class _Camera:
     sent: int = 0
     dropped: int = 0
     overrun: int = 0
+    transport: TransportStream = field(default_factory=TransportStream)
 
     @property
     def url(self) -> str:
-        return f"http://{HOST}:{self.listener.getsockname()[1]}/stream.mjpg"
+        path = PATHS[self.sensor.spec.codec][-1]
+        return f"http://{HOST}:{self.listener.getsockname()[1]}{path}"
+
+    def part(self, exposure: Exposure) -> bytes:
+        """What its clients are sent of one picture."""
+        if self.sensor.spec.codec == "h264":
+            return self.transport.pack(exposure.data, exposure.stamp_ns)
+        return _part(exposure)
 
     @property
     def watched(self) -> bool:
@@ -211,7 +221,7 @@ class CameraServer:
             camera.slot += 1
             if exposure is not None:
                 camera.pictures += 1
-                camera.drawn.append((leaves_ns, _part(exposure)))
+                camera.drawn.append((leaves_ns, camera.part(exposure)))
 
     def _send_all(self, camera: _Camera, part: bytes) -> None:
         for client in list(camera.clients):
@@ -282,12 +292,13 @@ class CameraServer:
             self._refuse(camera, client, "400 Bad Request")
         elif words[0] != "GET":
             self._refuse(camera, client, "405 Method Not Allowed")
-        elif words[1].split("?")[0] not in PATHS:
+        elif words[1].split("?")[0] not in PATHS[camera.sensor.spec.codec]:
             self._refuse(camera, client, "404 Not Found")
         else:
             self._current_slot(camera)
             client.streaming = True
-            self._send(camera, client, memoryview(_STREAM_HEAD))
+            head = _STREAM_HEAD.format(_CONTENT[camera.sensor.spec.codec])
+            self._send(camera, client, memoryview(head.encode()))
 
     def _refuse(self, camera: _Camera, client: _Client, status: str) -> None:
         client.closing = True
@@ -335,7 +346,7 @@ def _listener(spec: SimCameraSpec) -> socket.socket:
 
 def _part(exposure: Exposure) -> bytes:
     head = (
-        f"--{BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(exposure.jpeg)}\r\n"
+        f"--{BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(exposure.data)}\r\n"
         f"X-Frame-Number: {exposure.number}\r\nX-Timestamp-Ns: {exposure.stamp_ns}\r\n\r\n"
     )
-    return b"".join((head.encode(), exposure.jpeg, b"\r\n"))
+    return b"".join((head.encode(), exposure.data, b"\r\n"))

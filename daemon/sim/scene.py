@@ -98,6 +98,7 @@ def _simulated_cameras(
             "width": camera["width"],
             "height": camera["height"],
             "fps": camera["fps"],
+            "codec": "h264" if camera.get("fourcc") == "h264" else "mjpeg",
             "pattern": camera.get("pattern", "420"),
             "drift_ppm": config.get("camera_drift_ppm", 20.0),
             "delivery_jitter_ms": config.get("camera_jitter_ms", 1.0),

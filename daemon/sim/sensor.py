@@ -12,9 +12,13 @@ from fractions import Fraction
 from recd.config.simulated import SIM_LEAST_PX
 from recd.daemon.sim.camera_faults import CameraFault, FaultPlan
 from recd.daemon.sim.figure import PoseSource
+from recd.daemon.sim.h264 import H264Encoder
 from recd.daemon.sim.jpeg import PATTERNS, JpegEncoder
 from recd.daemon.sim.render import Renderer
 from recd.shm.clock import NS_PER_MS, NS_PER_S
+
+CODECS = ("mjpeg", "h264")
+"""Forms in which a simulated camera sends its pictures."""
 
 _MILLION = 1_000_000
 _EPOCH_SPAN_NS = 10**18  # foreign clocks start anywhere in 31 years
@@ -30,7 +34,9 @@ class SimCameraSpec:
     early). shutter_jitter_ms: exposures are off the regular time by up to this, uniformly.
     latency_ms: exposure to first byte sent; delivery_jitter_ms: standard deviation of what is added
     to it (never negative). epoch_ns: what its clock shows at its first slot; None: random.
-    pattern: chroma of its JPEGs, `420`, `422` or `444`. quality: libav's quantiser scale.
+    codec: `mjpeg`, or `h264` in a transport stream; gop: of the latter, pictures from key frame to
+    key frame, 0: a second. pattern: chroma of its JPEGs, `420`, `422` or `444`. quality: libav's
+    quantiser scale.
     """
 
     name: str
@@ -46,6 +52,8 @@ class SimCameraSpec:
     latency_ms: float = 5.0
     delivery_jitter_ms: float = 0.0
     epoch_ns: int | None = None
+    codec: str = "mjpeg"
+    gop: int = 0
     pattern: str = "420"
     quality: int = 4
     seed: int = 0
@@ -61,6 +69,8 @@ class SimCameraSpec:
             return f"camera {self.name}: rate over 0 up to 1000, found {float(self.fps):g}"
         if self.pattern not in PATTERNS:
             return f"camera {self.name}: pattern one of {', '.join(PATTERNS)}, found {self.pattern}"
+        if self.codec not in CODECS:
+            return f"camera {self.name}: codec one of {', '.join(CODECS)}, found {self.codec}"
         if not 0 <= self.number <= 255:
             return f"camera {self.name}: number 0..255, found {self.number}"
         return None
@@ -71,13 +81,14 @@ class Exposure:
     """One picture as it leaves the camera.
 
     number: the camera's frame count; t_capture_ns: true time of exposure (CLOCK_MONOTONIC, ns);
-    stamp_ns: the same moment on the camera's own clock, which is what it tells its clients.
+    stamp_ns: the same moment on the camera's own clock, which is what it tells its clients; data: a
+    JPEG, or an H.264 access unit.
     """
 
     number: int
     t_capture_ns: int
     stamp_ns: int
-    jpeg: bytes
+    data: bytes
 
 
 class Sensor:
@@ -94,9 +105,9 @@ class Sensor:
         random_epoch = random.SystemRandom().randrange(_EPOCH_SPAN_NS)
         self._epoch_ns = random_epoch if spec.epoch_ns is None else spec.epoch_ns
         self._not_taken = 0
-        self._jpeg = b""
+        self._data = b""
         self._easel = self._new_easel(spec.width, spec.height)
-        self._small_easel: tuple[Renderer, JpegEncoder] | None = None
+        self._small_easel: tuple[Renderer, JpegEncoder | H264Encoder] | None = None
 
     def opens_ns(self, slot: int) -> int:
         """True time of exposure of `slot`, CLOCK_MONOTONIC ns. Increases strictly with `slot`."""
@@ -143,11 +154,13 @@ class Sensor:
             return None
         number = slot - self._not_taken
         t_ns = self.opens_ns(slot)
-        frozen = self.faults.acts(CameraFault.FREEZE, slot) and self._jpeg
+        frozen = self.faults.acts(CameraFault.FREEZE, slot) and self._data
         if not frozen:
-            self._jpeg = self._take(slot, number, t_ns)
-        jpeg = self._damaged(self._jpeg, slot)
-        return Exposure(number, t_ns, self._foreign_ns(t_ns), jpeg)
+            self._data = self._take(slot, number, t_ns)
+        elif self.spec.codec == "h264":  # the same picture is another access unit
+            self._data = self._easel[1].encode()
+        data = self._damaged(self._data, slot)
+        return Exposure(number, t_ns, self._foreign_ns(t_ns), data)
 
     def _take(self, slot: int, number: int, t_ns: int) -> bytes:
         renderer, encoder = self._easel
@@ -162,13 +175,13 @@ class Sensor:
             renderer.draw(encoder.planes, self._pose, frame=number, t_capture_ns=t_ns)
         return encoder.encode()
 
-    def _damaged(self, jpeg: bytes, slot: int) -> bytes:
+    def _damaged(self, data: bytes, slot: int) -> bytes:
         if self.faults.acts(CameraFault.CORRUPT, slot):
-            return jpeg[: len(jpeg) * 2 // 3]
+            return data[: len(data) * 2 // 3]
         if self.faults.acts(CameraFault.GARBLE, slot):
-            middle = len(jpeg) // 2
-            return jpeg[:middle] + b"\xff\xd4" * 16 + jpeg[middle + 32 :]
-        return jpeg
+            middle = len(data) // 2
+            return data[:middle] + b"\xff\xd4" * 16 + data[middle + 32 :]
+        return data
 
     def _foreign_ns(self, t_ns: int) -> int:
         return self._epoch_ns + (t_ns - self.start_ns) * self._rate_ppm // _MILLION
@@ -178,9 +191,13 @@ class Sensor:
         name = zlib.crc32(self.spec.name.encode())
         return random.Random((self.spec.seed << 32 ^ name) * 2_000_003 + slot)
 
-    def _new_easel(self, width: int, height: int) -> tuple[Renderer, JpegEncoder]:
+    def _new_easel(self, width: int, height: int) -> tuple[Renderer, JpegEncoder | H264Encoder]:
         spec = self.spec
-        encoder = JpegEncoder(width, height, pattern=spec.pattern, quality=spec.quality)
+        encoder: JpegEncoder | H264Encoder
+        if spec.codec == "h264":
+            encoder = H264Encoder(width, height, gop=spec.gop or max(1, round(spec.fps)))
+        else:
+            encoder = JpegEncoder(width, height, pattern=spec.pattern, quality=spec.quality)
         renderer = Renderer(
             width,
             height,

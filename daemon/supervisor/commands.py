@@ -125,6 +125,7 @@ class Commands:
             "disk": s.disk.describe(),
             "cameras": status.describe_cameras(s.robot, s.fleet, s.meters, s.looks.ages_ms(now)),
             "policy": self._policy_brief(),
+            "rollout": s.rollout.describe(),
             "arms": status.describe_arms(s.robot, s.fleet, s.meters, s.motion.describe()),
         }
 
@@ -383,10 +384,33 @@ class Commands:
         if (why := self._s.fleet.unready("gateway", now)) is not None:
             raise RecdError(f"{command}: {why.message}", mend=why.mend, code=why.code)
 
+    # --- rollouts --------------------------------------------------------------------------
+
+    def _rollout_start(self, args: Args, now: int) -> Outcome:
+        if self._s.planner.active:
+            raise self._plan_runs("rollout.start", "recctl attach joins it; key q ends it")
+        return self._s.rollout.start(args, now)
+
+    def _rollout_stop(self, args: Args, now: int) -> Outcome:
+        del args
+        return self._s.rollout.stop(now)
+
+    def _highlight(self, args: Args, now: int) -> Outcome:
+        go_on = bool(args.get("go_on"))
+        take = self._s.rollout.highlight(now, go_on=go_on)
+        waits = args.get("wait", True) and not go_on
+        return Later(f"saved:{take.uid}") if waits else take.describe()
+
     # --- the plan --------------------------------------------------------------------------
 
     def _plan_start(self, args: Args, now: int) -> Outcome:
         self._recording(args)
+        if self._s.rollout.records:
+            session = self._s.recording.session
+            raise StateError(
+                "plan.start: a rollout records by itself", state=session.state.value,
+                legal=session.legal, mend="End it first: recctl rollout --stop",
+            )  # fmt: skip
         return self._s.planner.start(now, args, had_episodes=self._s.had_episodes)
 
     def _plan_key(self, args: Args, now: int) -> Outcome:

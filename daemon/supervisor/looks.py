@@ -9,11 +9,16 @@ from typing import Any
 
 from recd.config.errors import RecdError
 from recd.config.paths import make_below
+from recd.config.streams import FrameFlag
 from recd.shm import RingReader, Slot
 from recd.shm.clock import NS_PER_MS
 
 SNAPSHOTS_KEPT = 4
 """Files kept per camera; older ones are removed."""
+
+
+_SUFFIXES = {"mjpeg": "jpg", "h264": "h264"}
+"""Payload kind -> ending of a snapshot's file; others are raw pixels."""
 
 
 class Looks:
@@ -44,7 +49,8 @@ class Looks:
     def snapshot(self, camera: str, now: int) -> dict[str, Any]:
         """Write the newest frame to a file; RecdError for an unknown camera or one without frames.
 
-        The payload is written as it came (meta says what it is): a JPEG needs nothing more.
+        The payload is written as it came (meta says what it is): a JPEG needs nothing more; of an
+        H.264 camera it is the newest group of pictures.
         """
         if camera not in self._readers:
             raise RecdError(
@@ -52,11 +58,12 @@ class Looks:
                 mend=f"cameras of this robot: {', '.join(self._readers)}",
                 code="argument",
             )
+        undecoded = self._readers[camera].spec.meta.get("payload") == "h264"
         for _ in range(3):
             slot = self.newest(camera)
             if slot is None:
                 break
-            payload = slot.payload.tobytes()
+            payload = self._group(camera) if undecoded else slot.payload.tobytes()
             if slot.intact():
                 return self._store(camera, slot, payload, now)
         raise RecdError(
@@ -65,9 +72,23 @@ class Looks:
             code="device",
         )
 
+    def _group(self, camera: str) -> bytes:
+        """Access units of an H.264 camera from its newest key frame on: its newest picture is the
+        last of them. Empty when the ring holds no key frame."""
+        reader = self._readers[camera]
+        head = reader.peek_head()
+        reader.seek(max(0, head - reader.spec.slots + 2))
+        units: list[bytes] = []
+        while reader.cursor < head and (slot := reader.take()) is not None:
+            data = slot.payload.tobytes()
+            if not slot.intact() or slot.flags & FrameFlag.CORRUPT:
+                continue
+            units = [data] if slot.flags & FrameFlag.KEY else [*units, data] if units else []
+        return b"".join(units)
+
     def _store(self, camera: str, slot: Slot, payload: bytes, now: int) -> dict[str, Any]:
         meta = self._readers[camera].spec.meta
-        suffix = "jpg" if meta.get("payload") == "mjpeg" else "raw"
+        suffix = _SUFFIXES.get(str(meta.get("payload")), "raw")
         make_below(self._directory)
         self._written += 1
         path = self._directory / f"{camera}-{self._written}.{suffix}"

@@ -178,15 +178,16 @@ def _arms(robot: RobotConfig) -> list[Process]:
 
 def _arm_wants(robot: RobotConfig, pair: str, side: str) -> Wants:
     rings: tuple[str, ...] = (f"arm.{pair}.{side}", f"telemetry.{pair}.{side}")
+    meeting = (f"meeting.{pair}",) if robot.meets(pair) else ()
     if side == "leader":
-        return Wants(rings_write=rings, cells_write=(f"leader.{pair}",))
+        return Wants(rings_write=rings, cells_write=(f"leader.{pair}",), cells_read=meeting)
     cells = () if robot.arms[pair].leader is None else (f"leader.{pair}",)
     if robot.policy is None:
         return Wants(rings_write=rings, cells_read=cells)
     return Wants(
         rings_write=(*rings, f"verdicts.{pair}"),
         rings_read={f"plans.{pair}": "LATEST"},
-        cells_write=(f"seat.{pair}",),
+        cells_write=(f"seat.{pair}", *meeting),
         cells_read=(*cells, f"lease.{pair}"),
     )
 

@@ -39,7 +39,7 @@ from recd.daemon.supervisor.takes import (
     make_staging,
     rows_at_stop,
 )
-from recd.shm.clock import NS_PER_MS, NS_PER_S
+from recd.shm.clock import NS_PER_MS, NS_PER_S, tick_at_or_before
 
 CLOSE_PATIENCE_NS = 30 * NS_PER_S
 """Encoders that have neither decided a row nor closed their file for so long are given up for this
@@ -93,11 +93,16 @@ class Recording:
 
     # --- commands --------------------------------------------------------------------------
 
-    def start(self, now: int, *, task: str | None = None, operator: str | None = None) -> Take:
-        """Begin an episode. Raises StateError; never waits and syncs nothing."""
+    def start(
+        self, now: int, *, task: str | None = None, operator: str | None = None, back_ns: int = 0
+    ) -> Take:
+        """Begin an episode. Raises StateError; never waits and syncs nothing.
+
+        back_ns: so long ago; rings and histories have to reach back as far.
+        """
         check_calibrations(self.arms, self.calibrations)
         uid = secrets.token_hex(16)
-        t0_ns = first_tick_ns(now, self.spec.grid)
+        t0_ns = first_tick_ns(now, self.spec.grid) - back_ns
         facts = machine.Take(uid, t0_ns, task=task or self.task, operator=operator or self.operator)
         session = machine.start(self.session, facts)
         staging = self.spec.root / ".recd" / "staging" / uid
@@ -114,6 +119,7 @@ class Recording:
             "codec": dict(self.spec.codec),
             "task": facts.task,
             "operator": facts.operator,
+            **({"back": True} if back_ns else {}),
             "episode_hint": self.totals.get("episodes", 0) + len(self.session.committing),
         }
         take = Take(uid, staging, t0_ns, begin, tuple(self.spec.encoders))
@@ -133,6 +139,18 @@ class Recording:
         possible; steps cannot be planned."""
         self.session = machine.stop(self.session, reason)
         return self._end(now, Fate.CLOSING, rows=0 if self.steps else rows)
+
+    def cut(self, now: int, upto_ns: int, reason: str) -> None:
+        """End the running episode with its last row not later than `upto_ns`, although later ones
+        may be in its files already; without any row it goes to the trash."""
+        take, grid = self.current, self.spec.grid
+        assert take is not None, "only a running episode is cut"
+        rows = tick_at_or_before(take.t0_ns, upto_ns, grid.num, grid.den) + 1
+        if rows < 1:
+            self.discard(now)
+            return
+        self.session = machine.stop(self.session, reason)
+        self._end(now, Fate.CLOSING, exactly=rows)
 
     @property
     def steps(self) -> bool:
@@ -320,6 +338,7 @@ class Recording:
             "restarts": dict(take.restarts),
             "ticks": take.ticks,
             "commanded": list(take.commanded),
+            "notes": dict(take.notes),
         }
 
     def _durable(self, take: Take, fields: Mapping[str, Any], now: int) -> None:

@@ -26,6 +26,7 @@ from recd.config.streams import (
     arm_sample_dtype,
     frame_payload,
     leader_cell_dtype,
+    meeting_dtype,
     telemetry_dtype,
 )
 from recd.daemon.supervisor.processes import Process
@@ -93,7 +94,8 @@ def _frame_rings(robot: RobotConfig) -> Iterable[RingPlan]:
             "step": camera.step,
             "rotation": camera.rotation,
         }
-        yield RingPlan(f"cam.{name}", "frame", ring_slots(camera), frame_slot_bytes(camera), meta)
+        slots = ring_slots(camera, robot.highlight_s)
+        yield RingPlan(f"cam.{name}", "frame", slots, frame_slot_bytes(camera), meta)
         ticks = max(64, robot.dataset.fps * RECORD_SECONDS)
         yield _record_ring(f"ticks.{name}", TICK_DTYPE, ticks, camera=name)
 
@@ -127,6 +129,8 @@ def policy_cells(robot: RobotConfig) -> Iterable[tuple[str, np.dtype[np.void]]]:
     for pair in robot.arms:
         yield f"lease.{pair}", LEASE_DTYPE
         yield f"seat.{pair}", seat_dtype(len(robot.joints(pair)))
+        if robot.meets(pair):
+            yield f"meeting.{pair}", meeting_dtype(len(robot.joints(pair)))
 
 
 def _record_ring(name: str, dtype: np.dtype[Any], slots: int, **facts: Any) -> RingPlan:

@@ -37,6 +37,7 @@ from recd.daemon.supervisor.planner import Planner
 from recd.daemon.supervisor.processes import Process, process_table
 from recd.daemon.supervisor.recording import Recording
 from recd.daemon.supervisor.resources import Resources
+from recd.daemon.supervisor.rollout import Rollout
 from recd.daemon.supervisor.serial_delivery import SerialDelivery
 from recd.daemon.supervisor.signals import Signals
 from recd.daemon.supervisor.spawn import Surroundings
@@ -49,6 +50,7 @@ from recd.shm import RingReader
 from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns
 
 DISK_EVERY_NS = NS_PER_S
+POLICY_FACTS = ("holder", "kind", "key", "adapter", "epoch")
 STATE_EVERY_NS = NS_PER_S // 2
 
 
@@ -94,6 +96,10 @@ class Supervisor:
         self.motion = Motion(
             self.fleet.of_kind("arm"), self.fleet, self.fleet.unready, self.news.resolve
         )
+        self.rollout = Rollout(
+            robot, self.recording, arms=self.motion.describe, pause=self._pause,
+            announce=self.news.announce,
+        )  # fmt: skip
         self.disk = disk.Disk(reserve_bytes=robot.dataset.reserve_mb * 1_000_000)
         wanted = robot.realtime
         self.serial = SerialDelivery(wanted.serial_priority if wanted.enabled else 0)
@@ -102,6 +108,7 @@ class Supervisor:
         self.had_episodes = False
         self.policy_said: Mapping[str, Any] = {}
         self.adapter_said: Mapping[str, Any] = {}
+        self._task_told = ""
         self._commands = Commands(self)
         self._signals = Signals()
         self._disk_at_ns = 0
@@ -179,6 +186,7 @@ class Supervisor:
             self.fleet.next_deadline_ns(now),
             self.planner.next_deadline_ns(now),
             self.motion.next_deadline_ns(),
+            self.rollout.next_deadline_ns(now),
             self.control.next_deadline_ns() if self.control is not None else None,
         ]
         return min(at for at in times if at is not None)
@@ -188,10 +196,12 @@ class Supervisor:
             recording.watch(now)
         if self.ending.running:
             self.planner.watch(now)
+            self.rollout.watch(now)
         self.motion.watch(now)
         self.hooks.watch(now)
         self.meters.watch(now)
         self.serial.watch(now)
+        self._tell_task()
         self._watch_disk(now)
         self._feed_watchdog(now)
         if self.control is not None:
@@ -221,6 +231,7 @@ class Supervisor:
                 self._worker_event(process, fields)
             case "policy" if kind == "gateway":
                 self.policy_said = fields
+                self._note_policies()
             case "adapter" if kind == "adapter":
                 self.adapter_said = fields
             case _ if kind == "arm":
@@ -234,6 +245,8 @@ class Supervisor:
     def _worker_ready(self, process: str, kind: str, facts: Mapping[str, Any]) -> None:
         self.news.announce("event", "worker_ready", process=process)
         match kind:
+            case "gateway":
+                self._task_told = ""
             case "sim":
                 self._resolve_simulation(facts)
             case "camera":
@@ -370,6 +383,8 @@ class Supervisor:
     # --- told to people --------------------------------------------------------------------
 
     def _on_take(self, what: str, uid: str) -> None:
+        if what == "started":
+            self._note_policies()
         self.planner.on_take(what, uid, now_ns())
 
     def _hold(self, held: bool) -> None:
@@ -377,6 +392,32 @@ class Supervisor:
             self.motion.command("hold" if held else "resume", now_ns())
         except RecdError as error:
             self.news.announce("fault", "hold_failed", reason=error.message)
+
+    def _note_policies(self) -> None:
+        """Who held a lease while an episode ran, for its manifest."""
+        take = self.recording.current
+        if take is None:
+            return
+        noted = take.notes.get("policies", [])
+        for pair, lease in self.policy_said.get("leases", {}).items():
+            told = {"pair": pair, **{key: lease.get(key) for key in POLICY_FACTS}}
+            if lease["kind"] != "nobody" and told not in noted:
+                take.notes["policies"] = noted = [*noted, told]
+
+    def _tell_task(self) -> None:
+        """The gateway hands the task of the running episode, or of the next one, to policies."""
+        if "gateway" not in self.fleet.seats:
+            return
+        take = self.recording.current
+        task = self.recording.task if take is None else str(take.begin["task"])
+        if task != self._task_told and self.fleet.send("gateway", "task", text=task):
+            self._task_told = task
+
+    def _pause(self) -> None:
+        try:
+            self.motion.command("policy pause", now_ns())
+        except RecdError as error:
+            self.news.announce("fault", "pause_failed", reason=error.message)
 
     def _publish_state(self, now: int) -> None:
         session = self.recording.session

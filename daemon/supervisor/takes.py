@@ -20,7 +20,8 @@ LONGEST_WARN_NS = 60 * NS_PER_S
 
 LIMIT_REASON = "longest episode"
 
-ON_PURPOSE = frozenset({"", "stop", "plan", "shutdown", SOURCE_ENDED, LIMIT_REASON})
+ON_PURPOSE = frozenset({"", "stop", "plan", "shutdown", SOURCE_ENDED, LIMIT_REASON, "rollout",
+                        "correction", "highlight"})  # fmt: skip
 """Reasons for the end of an episode that are no fault: somebody or the plan wanted it, or nothing
 more could come."""
 
@@ -64,7 +65,8 @@ class Take:
     that all encoders together had decided when it closed, decided_ns: when that last changed.
     decode: what the decoding after its save found, empty before; warned: its end at the limit was
     announced; lost: what the writer said when it gave the take up while it was still running.
-    commanded: what callers with a key commanded while it ran {cmd, name, role, key, at_s}.
+    commanded: what callers with a key commanded while it ran {cmd, name, role, key, at_s}; notes:
+    for the manifest (rollout, policies).
     """
 
     uid: str
@@ -88,6 +90,7 @@ class Take:
     decode: Mapping[str, Any] = field(default_factory=dict)
     warned: bool = False
     lost: Mapping[str, Any] = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict)
 
     @property
     def open(self) -> bool:

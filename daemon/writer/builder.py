@@ -11,11 +11,12 @@ import numpy.typing as npt
 
 from recd.config.models import RobotConfig
 from recd.daemon.dataset.schema import DatasetSchema
-from recd.daemon.dataset.sides import RowBlock, RowLog
+from recd.daemon.dataset.sides import ROWS_FILE, RowBlock, RowLog
 from recd.daemon.writer.episode import Episode
 from recd.daemon.writer.rows import Bus, PairRows, align_pair, bus_of
 from recd.shm.clock import NS_PER_S
 
+CUT = "cut"
 LOOK_BACK_NS = NS_PER_S
 """How far before a row its samples may lie; older ones are STALE by far."""
 
@@ -32,6 +33,7 @@ class RowBuilder:
         self._episode = episode
         self._task = str(episode.facts.get("task") or robot.dataset.task)
         self._from = dict.fromkeys(robot.arms, 0)
+        self._schema = schema
         self._log = RowLog(episode.logs, schema, uid=episode.uid)
 
     @property
@@ -68,7 +70,7 @@ class RowBuilder:
             tick_ns=self._episode.row_times(first, upto),
             state=np.hstack([pair.state_values for pair in pairs]),
             action=np.hstack([pair.action_values for pair in pairs]),
-            task=[self._task] * (upto - first),
+            task=self._episode.chunks.tasks(pairs[0].chunk_id, at_ns, self._task),
             extra=self._own_columns(first, upto, pairs),
         )
         self._log.append(block)
@@ -103,6 +105,26 @@ class RowBuilder:
             for name, field in CAMERA_COLUMNS.items():
                 columns[name] = np.stack([t[field] for t in ticks], axis=1).astype(np.int64)
         return columns
+
+    def cut(self, rows: int) -> None:
+        """The episode ends earlier than what was built: forget the rows from `rows` on."""
+        if self.rows <= rows:
+            return
+        kept = [block for block in self.blocks if block.first < rows]
+        kept[-1] = kept[-1].upto(rows)
+        self.state_valid = self.state_valid[: len(kept)]
+        self.state_valid[-1] = self.state_valid[-1][: rows - kept[-1].first]
+        self.blocks = kept
+        self._log.close()
+        # Written beside and put in place whole: a kill in between costs nothing.
+        beside = self._episode.logs / CUT
+        beside.mkdir(exist_ok=True)
+        log = RowLog(beside, self._schema, uid=self.uid)
+        for block in kept:
+            log.append(block)
+        log.path = log.path.replace(self._episode.logs / ROWS_FILE)
+        beside.rmdir()
+        self._log = log
 
     def sync(self) -> None:
         """Make the rows so far durable."""

@@ -5,7 +5,7 @@ each arm bus.
 """
 
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import numpy.typing as npt
 from recd.daemon.dataset.draft import OWN_FOLDER
 from recd.daemon.dataset.durable import remove_tree, sync_all
 from recd.daemon.dataset.sides import read_stream
+from recd.daemon.writer.chunknotes import ChunkNotes
 from recd.daemon.writer.history import Recorded
 from recd.daemon.writer.sidelog import SideLog, records_of
 from recd.daemon.writer.streams import RecordStream
@@ -110,8 +111,11 @@ class Episode:
             remove_tree(self.logs)
             self.logs.mkdir()
         self._owner = int(self.uid[:OWNER_HEX_DIGITS], 16)
+        self.chunks = ChunkNotes()
         self.tracks = {stream.name: self._track(stream) for stream in (*arms, *logged, *cameras)}
         self.cameras = [stream.name for stream in cameras]
+        self.back = bool(begin.get("back"))
+        """True when it began in the past."""
         self.steps = begin.get("grid") == "step" and bool(cameras)
         """True when rows follow a source's own steps, not the grid."""
         self._came_ns: list[int] = []
@@ -127,7 +131,9 @@ class Episode:
         if self.logs != self.own and (self.own / name).exists():
             table, _ = read_stream(self.own / name)
             if table.num_rows:
-                track.take_up(records_of(table, stream.dtype))
+                earlier = records_of(table, stream.dtype)
+                track.take_up(earlier)
+                self._note(stream, earlier)
         return track
 
     def settle(self) -> None:
@@ -149,8 +155,16 @@ class Episode:
         for record in stream.since(self.t0_ns):
             if record[stream.time_field] > track.after_ns:
                 track.add(record)
+        if stream.bulky:  # what acts in row 0 may have come long before
+            known = stream.since(0)
+            self._note(stream, known[known[stream.time_field] > track.after_ns])
         if not track.log.rows:
             track.after_ns = self.t0_ns - BRACKET_NS
+
+    def _note(self, stream: RecordStream, records: Iterable[Any]) -> None:
+        if stream.bulky:
+            for record in records:
+                self.chunks.add(record)
 
     def consume(self, stream: str, record: Any, owner: int = 0) -> None:
         """One record of a stream; owner: `aux` of its slot, which tells whose row it is."""
@@ -159,6 +173,7 @@ class Episode:
             at_ns = int(record[track.stream.time_field])
             if not self._is_beyond(at_ns) and at_ns > track.after_ns:
                 track.add(record)
+                self._note(track.stream, [record])
         elif self._is_next_row(track, record, owner):
             track.add(record)
 

@@ -1,6 +1,6 @@
 """From a sealed episode to a dataset episode: rows, videos, manifest, verdict, commit."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -250,7 +250,12 @@ class Publisher:
             "codec": {n: c.get("pins", {}) for n, c in seal.get("cameras", {}).items()},
             "end_reason": seal.get("end_reason", ""),
             "marks": seal.get("marks", []),
+            "outcome": outcome(seal.get("marks", [])) or None,
+            "policy": episode.chunks.describe(
+                episode.t0_ns, episode.t0_ns + round(summary.duration_s * NS_PER_S)
+            ),
             "commanded": seal.get("commanded") or None,
+            **dict(seal.get("notes") or {}),
             "verdict": judged.to_dict(),
             "t0_ns": episode.t0_ns,
             "clock": {
@@ -286,6 +291,12 @@ class Publisher:
         """Bring a take back from the trash as the newest episode."""
         result = self._store.undelete(uid)
         return {"totals": self._totals(), "episode_index": result.episode_index}
+
+
+def outcome(marks: Sequence[Mapping[str, Any]]) -> str:
+    """What a person said last of the attempt: success, fail, or nothing."""
+    said = [mark["label"] for mark in marks if mark["label"] in ("success", "fail")]
+    return str(said[-1]) if said else ""
 
 
 def _histogram(closed: Mapping[str, Any]) -> CameraHistogram:

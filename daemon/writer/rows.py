@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from recd.config.streams import Motion
+from recd.config.streams import GoalSource, Motion
 from recd.daemon.align.joints import JointAlignment, JointRule, Wrap, align_joints, hold_actions
 from recd.shm.clock import NS_PER_S
 
@@ -47,8 +47,8 @@ class PairRows:
 
     control_source: int64 [R], GoalSource of the tick in force, HOLD while nothing is commanded;
     chunk_id, chunk_index: int64 [R], the policy's chunk and the row in it, -1 none; intervention:
-    bool [R], a person corrected; state_tick, action_tick: int64 [R], `tick` of the bus sample
-    used, -1 none.
+    bool [R], a person corrected, and the arm was at the leader; state_tick, action_tick: int64 [R],
+    `tick` of the bus sample used, -1 none.
     """
 
     state: JointAlignment
@@ -110,15 +110,17 @@ def align_pair(samples: Records, grid_ns: Int64s, bus: Bus) -> PairRows:
     tick = np.searchsorted(commanded_ns, grid_ns, side="right") - 1
     state_values = np.nan_to_num(state.values, nan=0.0)
     action_values = np.where(np.isnan(action.values), state_values, action.values)
+    source = _of_sample(samples["source"], tick, none=0)
+    corrected = _of_sample(samples["motion"], tick, none=0) == Motion.CORRECTING
     return PairRows(
         state=state,
         action=action,
         state_values=state_values,
         action_values=action_values.astype(np.float32),
-        control_source=_of_sample(samples["source"], tick, none=0),
+        control_source=source,
         chunk_id=_of_sample(samples["chunk"], tick, none=-1),
         chunk_index=_of_sample(samples["chunk_index"], tick, none=-1),
-        intervention=_of_sample(samples["motion"], tick, none=0) == Motion.CORRECTING,
+        intervention=corrected & (source == GoalSource.LEADER),
         state_tick=_of_sample(read["tick"], state.source[:, 0], none=-1),
         action_tick=_of_sample(goals["tick"], action.source[:, 0], none=-1),
     )

@@ -11,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from recd.config.streams import STREAMS_VERSION
+from recd.config.errors import DatasetError
+from recd.config.streams import JOINED, STREAMS_VERSION
+from recd.daemon.dataset.sides import NEWER
 
 
 def arrow_schema(dtype: np.dtype[np.void], metadata: dict[str, str] | None = None) -> pa.Schema:
@@ -39,10 +41,27 @@ def record_batch(records: npt.NDArray[np.void], schema: pa.Schema) -> pa.RecordB
 
 
 def records_of(table: pa.Table, dtype: np.dtype[np.void]) -> npt.NDArray[np.void]:
-    """An Arrow table as structured records (copies); vectors from fixed-size lists."""
+    """An Arrow table as structured records (copies); vectors from fixed-size lists.
+
+    Fields that the file's version did not have get their unused value. DatasetError when it is of a
+    newer version, or lacks a field that its version has.
+    """
+    version = int((table.schema.metadata or {}).get(b"recd.streams_version", b"0"))
+    if version > STREAMS_VERSION:
+        raise DatasetError(
+            f"side file of streams version {version}: this recd knows 1 to {STREAMS_VERSION}; "
+            "nothing was touched",
+            mend="Update recd.", code=NEWER,
+        )  # fmt: skip
     records = np.zeros(table.num_rows, dtype)
     assert dtype.names is not None
     for name in dtype.names:
+        if name not in table.column_names:
+            joined, unused = JOINED.get(name, (0, 0))
+            if version >= joined:
+                raise DatasetError(f"side file of streams version {version}: has no `{name}`")
+            records[name] = unused
+            continue
         column = table[name].combine_chunks()
         shape = dtype[name].shape
         values = column.flatten() if shape else column

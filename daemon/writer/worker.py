@@ -39,6 +39,7 @@ PATIENCE_NS = NS_PER_S // 2
 """A silent bus holds up the end of an episode for this long; its rows are then invalid."""
 
 KEEP_SECONDS = 4
+CHUNKS_PER_S = 30
 DAY_NS = 86_400 * NS_PER_S
 MB = 1_000_000
 
@@ -94,6 +95,7 @@ class Writer:
         self.decoding = BackgroundDecode(store.root, self._decoded)
         self.episodes: dict[str, Episode] = {}
         self.builders: dict[str, RowBuilder] = {}
+        self.keep_s = KEEP_SECONDS + round(robot.highlight_s)
         self.arms = [self._arm_stream(bus) for bus in robot.buses()]
         telemetry = [self._telemetry_stream(bus) for bus in robot.buses()]
         self.logged = [*telemetry, *self._chunk_streams()]
@@ -116,7 +118,7 @@ class Writer:
             self.ctx.ring_reader(f"arm.{bus}"),
             dtype=arm_sample_dtype(len(self.robot.joints(pair))),
             time_field="request_ns",
-            keep=self.robot.arms[pair].rate_hz * KEEP_SECONDS,
+            keep=self.robot.arms[pair].rate_hz * self.keep_s,
         )
 
     def _telemetry_stream(self, bus: str) -> RecordStream:
@@ -139,7 +141,7 @@ class Writer:
                 self.ctx.ring_reader("chunks"),
                 dtype=chunk_dtype(len(self.robot.feature_joints())),
                 time_field="acked_ns",
-                keep=64,
+                keep=64 + round(CHUNKS_PER_S * self.robot.highlight_s),
                 bulky=True,
             )
         ]
@@ -150,7 +152,7 @@ class Writer:
             self.ctx.ring_reader(f"ticks.{camera}"),
             dtype=TICK_DTYPE,
             time_field="encoded_ns",
-            keep=self.robot.dataset.fps * KEEP_SECONDS,
+            keep=self.robot.dataset.fps * self.keep_s,
         )
 
     def _spill(self, camera: str) -> SpillWriter:
@@ -213,7 +215,8 @@ class Writer:
 
     def _keep_frames(self) -> None:
         """Frames that an encoder does not come after, before their ring overwrites them."""
-        running = next((e for e in self.episodes.values() if e.seal is None), None)
+        # An encoder that begins in the past is behind on purpose, and comes after.
+        running = next((e for e in self.episodes.values() if e.seal is None and not e.back), None)
         if running is None:
             return
         for spill in self.spills:
@@ -302,6 +305,7 @@ class Writer:
     def _end(self, message: dict[str, Any]) -> None:
         if (episode := self.episodes.get(message["uid"])) is not None:
             episode.end(int(message["ticks"]))
+            self.builders[episode.uid].cut(int(message["ticks"]))
 
     def _seal(self, message: dict[str, Any]) -> None:
         if (episode := self.episodes.get(message["uid"])) is not None:

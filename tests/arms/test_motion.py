@@ -6,6 +6,8 @@ from recd.config.errors import StateError
 from recd.config.streams import Motion
 from recd.daemon.arms.motion import (
     COMMANDS,
+    PLAYING,
+    SEATED,
     TRAITS,
     TRANSITIONS,
     Cause,
@@ -138,16 +140,20 @@ def test_every_command_has_an_answer_in_every_phase() -> None:
         assert str(Event.ESTOP) in legal_commands(phase)
 
 
-ATTEMPT = (Phase.SEATED, Phase.POLICY, Phase.PAUSED, Phase.TAKING, Phase.CORRECTING)
+ATTEMPT = (
+    Phase.SEATED, Phase.POLICY, Phase.REPLAY, Phase.PAUSED, Phase.TAKING, Phase.CORRECTING
+)  # fmt: skip
 
 
 def test_a_policy_is_seated_by_a_person_and_comes_back_by_itself_only_after_starving() -> None:
     for (phase, event), row in TRANSITIONS.items():
         if row.to is Phase.SEATED and event not in COMMANDS:
-            assert phase is Phase.POLICY
+            assert phase in PLAYING
             assert row.effect is Effect.COAST
         if row.to is Phase.POLICY and phase is not Phase.POLICY:
             assert (phase, event) == (Phase.SEATED, Event.CHUNK_CAME)
+        if row.to is Phase.REPLAY and phase is not Phase.REPLAY:
+            assert (phase, event) == (Phase.SEATED, Event.REPLAY_CAME)
 
 
 def test_a_policy_is_seated_only_on_an_arm_that_a_person_armed() -> None:
@@ -199,6 +205,19 @@ def test_a_correction_is_paused_taken_and_given_back() -> None:
     assert state.phase is Phase.POLICY
     assert effects == [Effect.COAST, Effect.FOLLOW, Effect.STOP, Effect.FOLLOW]
     assert walk(Phase.CORRECTING, Event.LEADER_LOST)[0].trait.motion is Motion.PAUSED
+
+
+@pytest.mark.parametrize("phase", SEATED)
+def test_a_moved_leader_interrupts_at_once_and_follows_once_the_arms_agree(phase: Phase) -> None:
+    state, effects = walk(phase, Event.LEADER_MOVED)
+    assert (state.trait.motion, state.cause) == (Motion.PAUSED, Cause.LEADER_MOVED)
+    assert effects == [Effect.COAST]
+    assert advance(state, Event.LEADER_AGREES, 2)[0].phase is Phase.CORRECTING
+
+
+def test_a_moved_leader_takes_over_from_nobody_but_a_policy_or_a_replay() -> None:
+    heard = {phase for phase, event in TRANSITIONS if event is Event.LEADER_MOVED}
+    assert heard == set(SEATED)
 
 
 def test_policies_switch_no_torque() -> None:

@@ -205,13 +205,13 @@ def test_a_command_the_state_does_not_allow_is_refused_in_words(rig) -> None:
     assert "not a motion command" in follower.answer("refused_op", since=since)["reason"]
 
 
-def test_a_leader_is_never_driven_and_says_when_it_holds_torque(rig) -> None:
+def test_a_leader_takes_no_commands_and_says_when_it_holds_torque(rig) -> None:
     rig.control.register(bus="main.leader", ident=2, name="Torque_Enable", value=1)
     mark = rig.control.mark()
     leader = rig.start("leader")
     held = leader.event("leader holds torque")
     assert held["joints"] == ["shoulder_lift"]
     since = leader.command("arm")
-    assert "never driven" in leader.answer("refused_op", since=since)["reason"]
+    assert "takes no commands" in leader.answer("refused_op", since=since)["reason"]
     assert rig.control.writes(since=mark, bus="main.leader", name="Torque_Enable") == []
     rig.end("leader")

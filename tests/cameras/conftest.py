@@ -282,11 +282,11 @@ def rig() -> Iterator[Callable[..., Rig]]:
 class SimCamera:
     """The simulated camera that recd ships, in its own process, with its control socket."""
 
-    def __init__(self, spec: str, folder: Path) -> None:
+    def __init__(self, spec: str, folder: Path, *options: str) -> None:
         self._control = folder / f"sim-{spec.partition(':')[0]}.sock"
         self.process = subprocess.Popen(
             [sys.executable, "-m", "recd.daemon.sim.camera", "--camera", spec,
-             "--control", str(self._control)],
+             "--control", str(self._control), *options],
             stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         assert self.process.stdout is not None
@@ -306,11 +306,11 @@ class SimCamera:
 
 
 @pytest.fixture
-def sim_camera(tmp_path: Path) -> Iterator[Callable[[str], SimCamera]]:
+def sim_camera(tmp_path: Path) -> Iterator[Callable[..., SimCamera]]:
     with ExitStack() as stack:
 
-        def make(spec: str) -> SimCamera:
-            camera = SimCamera(spec, tmp_path)
+        def make(spec: str, *options: str) -> SimCamera:
+            camera = SimCamera(spec, tmp_path, *options)
             stack.callback(camera.close)
             return camera
 

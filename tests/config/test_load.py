@@ -134,6 +134,22 @@ def test_only_a_file_may_have_a_step_clock_and_then_all_cameras_must():
     ]
 
 
+def test_h264_as_it_comes_leaves_no_room_for_other_rates_turned_pictures_or_pixels():
+    camera = "fourcc: h264\n    fps: 15\n    rotation: 90\n    accept_mismatch: true\n    device:"
+    dataset = "  video: false\n  encoder: {vcodec: hevc}\npolicy: {}\n"
+    found = problems_of(MINIMAL.replace("device:", camera, 1) + dataset)
+    keys = [problem.partition(": expected")[0] for problem in found]
+    assert sorted(keys) == [
+        "cameras.front.accept_mismatch", "cameras.front.fourcc", "cameras.front.fourcc",
+        "cameras.front.fps", "cameras.front.rotation", "dataset.encoder.vcodec",
+    ]  # fmt: skip
+    assert all("fourcc: auto" in problem for problem in found)
+    assert problems_of(MINIMAL.replace("source: v4l2", "source: pyav\n    fourcc: h264")) == [
+        "cameras.front.source: expected one of v4l2, http, rtsp, sim for fourcc h264, found pyav "
+        "(lab.yaml:4). Or let it be decoded: fourcc: auto."
+    ]
+
+
 def test_overrides_win_and_are_named_as_the_place_of_a_problem():
     robot = load_robot("demo", overrides=["dataset.fps=15", "cameras.wrist=null"])
     assert robot.dataset.fps == 15

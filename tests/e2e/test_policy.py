@@ -328,6 +328,10 @@ def test_an_episode_tells_who_drove_each_row_and_keeps_every_chunk(bench) -> Non
         socket.send_multipart(bench.raw_act(policy, actions=np.full((30, 6), np.nan)))
         assert bench.answer(socket)["status"] == Status.NOT_FINITE
         policy._chunk += 1
+        upto = rows() + 10
+        until(lambda: (bench.send(policy, facts={"task": "put it back"}), rows() >= upto)[1],
+              "rows of another task")  # fmt: skip
+        bench.client.mark("success")
         last = bench.send(policy, 2)
         assert last.status is Status.APPLIED
         bench.in_state("HOLD", "queue_empty")
@@ -345,9 +349,18 @@ def test_an_episode_tells_who_drove_each_row_and_keeps_every_chunk(bench) -> Non
     corrected = told["recd.intervention"].to_numpy(zero_copy_only=False).astype(bool)
     assert {GoalSource.POLICY, GoalSource.HOLD, GoalSource.LEADER} <= set(source.tolist())
     assert (chunk[source == GoalSource.POLICY] > 0).mean() > 0.9
-    assert (chunk[source != GoalSource.POLICY] == -1).all()
+    others = np.isin(source, (GoalSource.POLICY, GoalSource.HAND_OVER), invert=True)
+    assert (chunk[others] == -1).all()
     assert corrected.any()
     assert not corrected[source == GoalSource.POLICY].any()
+    tasks = told["task"].to_pylist()
+    assert set(tasks) == {saved["task"], "put it back"}
+    assert {chunk[k] > 0 for k, task in enumerate(tasks) if task == "put it back"} == {True}
+    manifest = json.loads((own / "manifest.json").read_text())
+    assert [(one["holder"], one["kind"]) for one in manifest["policies"]] == [("policy", "policy")]
+    assert manifest["outcome"] == "success"
+    assert manifest["policy"]["latency_ms"]["p99"] >= manifest["policy"]["latency_ms"]["p50"] > 0
+    assert manifest["policy"]["chunks"]["not_finite"] == 1
     chunks = arrows(own / "chunks.arrows")
     statuses = chunks["status"].to_numpy()
     numbers = chunks["chunk"].to_numpy()

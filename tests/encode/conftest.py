@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from recd.config.models import RobotConfig
-from recd.config.streams import STATUS_DTYPE, TICK_DTYPE
+from recd.config.streams import STATUS_DTYPE, TICK_DTYPE, frame_payload
 from recd.daemon.encode.colour import black_picture, plane_view
 from recd.daemon.worker import Link, RingGrant, WorkerSpec
 from recd.shm import (
@@ -109,20 +109,25 @@ def until(condition: Callable[[], Any], what: Callable[[], str]) -> Any:
 class Rig:
     """Ring of one camera, ring of its row records, and the encoder process between them."""
 
-    def __init__(self, root: Path, *, slots: int = 128, step: bool = False, **dataset: Any) -> None:
+    def __init__(
+        self, root: Path, *, slots: int = 128, step: bool = False, fourcc: str = "auto",
+        **dataset: Any,
+    ) -> None:  # fmt: skip
         self.root = root
         self.robot = RobotConfig.model_validate(
             {
                 "name": "rig",
-                "cameras": {"front": {"source": "sim", "width": WIDTH, "height": HEIGHT}},
+                "cameras": {
+                    "front": {"source": "sim", "width": WIDTH, "height": HEIGHT, "fourcc": fourcc}
+                },
                 "arms": {"main": {"follower": {"port": "sim"}}},
                 "dataset": {"root": str(root), "fps": FPS, "encoder": {"vcodec": "h264"}} | dataset,
             }
         ).model_dump(mode="json")
         meta = {
-            "camera": "front", "payload": "mjpeg", "width": WIDTH, "height": HEIGHT,
-            "fps_num": FPS, "fps_den": 1, "stamp": "kernel", "range": "full", "step": step,
-            "rotation": 0,
+            "camera": "front", "payload": frame_payload("sim", fourcc), "width": WIDTH,
+            "height": HEIGHT, "fps_num": FPS, "fps_den": 1, "stamp": "kernel", "range": "full",
+            "step": step, "rotation": 0,
         }  # fmt: skip
         self.frames = create_ring(RingSpec("cam.front", "frame", slots, 60_000, meta=meta))
         self.rows = create_ring(RingSpec("ticks.front", "record", 1024, TICK_DTYPE.itemsize))

@@ -45,7 +45,7 @@ def test_the_stamp_in_the_picture_is_the_true_time_and_the_header_the_foreign_on
     sensor = _sensor(number=9, drift_ppm=100, shutter_jitter_ms=2, epoch_ns=7_000)
     for slot in range(5):
         exposure = sensor.expose(slot)
-        stamp = read_stamp(_picture(exposure.jpeg))
+        stamp = read_stamp(_picture(exposure.data))
         assert (stamp.camera, stamp.frame) == (9, exposure.number) == (9, slot)
         assert stamp.t_capture_us == exposure.t_capture_ns // 1000
         elapsed = exposure.t_capture_ns - sensor.start_ns
@@ -78,9 +78,9 @@ def test_a_frozen_camera_repeats_its_bytes_while_number_and_stamp_go_on():
     sensor.faults.add(CameraFault.FREEZE, first=1, slots=2)
     frozen = [sensor.expose(1), sensor.expose(2)]
     after = sensor.expose(3)
-    assert [e.jpeg == before.jpeg for e in frozen] == [True, True]
+    assert [e.data == before.data for e in frozen] == [True, True]
     assert [e.number for e in (*frozen, after)] == [1, 2, 3]
-    assert after.jpeg != before.jpeg
+    assert after.data != before.data
 
 
 def test_damaged_wrong_and_black_pictures_are_what_they_say():
@@ -89,7 +89,7 @@ def test_damaged_wrong_and_black_pictures_are_what_they_say():
     sensor.faults.add(CameraFault.GARBLE, first=1, slots=1)
     sensor.faults.add(CameraFault.WRONG_SIZE, first=2, slots=1)
     sensor.faults.add(CameraFault.BLACK, first=3, slots=2)
-    corrupt, garbled, small, black, darker = (sensor.expose(slot).jpeg for slot in range(5))
+    corrupt, garbled, small, black, darker = (sensor.expose(slot).data for slot in range(5))
     assert corrupt.startswith(b"\xff\xd8")
     assert not corrupt.endswith(b"\xff\xd9")
     assert garbled.endswith(b"\xff\xd9")
@@ -102,7 +102,7 @@ def test_damaged_wrong_and_black_pictures_are_what_they_say():
 def test_pictures_show_the_arm_where_it_is():
     far, near = _sensor(width=320, height=240), _sensor(width=320, height=240)
     first, later = far.expose(0), near.expose(45)
-    moved = np.abs(_picture(first.jpeg).astype(int) - _picture(later.jpeg)).max(axis=2)
+    moved = np.abs(_picture(first.data).astype(int) - _picture(later.data)).max(axis=2)
     assert (moved[60:] > 40).mean() > 0.02
 
 

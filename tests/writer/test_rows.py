@@ -98,12 +98,14 @@ def test_a_row_tells_the_chunk_that_drove_it_and_a_hold_in_which_nothing_is_writ
     samples["chunk_index"] = np.arange(20) // 5
     samples["source"][10:], samples["chunk"][10:], samples["chunk_index"][10:] = 1, -1, -1
     samples["goal_written_ns"][10:] = 0
-    samples["motion"][15:] = Motion.CORRECTING
-    rows = align_pair(samples, grid(*(k * PERIOD_NS for k in (4, 9, 12, 16))), BUS)
+    samples["motion"][13:] = Motion.CORRECTING
+    samples["source"][13:15], samples["source"][15:] = GoalSource.HAND_OVER, GoalSource.LEADER
+    rows = align_pair(samples, grid(*(k * PERIOD_NS for k in (4, 9, 12, 14, 16))), BUS)
     assert rows.control_source.tolist() == [
-        GoalSource.POLICY, GoalSource.POLICY, GoalSource.HOLD, GoalSource.HOLD
+        GoalSource.POLICY, GoalSource.POLICY, GoalSource.HOLD, GoalSource.HAND_OVER,
+        GoalSource.LEADER,
     ]  # fmt: skip
-    assert rows.chunk_id.tolist() == [7, 7, -1, -1]
-    assert rows.chunk_index.tolist() == [0, 1, -1, -1]
-    assert rows.intervention.tolist() == [False, False, False, True]
+    assert rows.chunk_id.tolist() == [7, 7, -1, -1, -1]
+    assert rows.chunk_index.tolist() == [0, 1, -1, -1, -1]
+    assert rows.intervention.tolist() == [False, False, False, False, True]
     assert rows.action_values[2, 0] == rows.action_values[1, 0] + 1, "the goal stays in force"

@@ -9,6 +9,7 @@ from fractions import Fraction
 from recd.daemon.cameras import v4l2_abi as abi
 from recd.daemon.sim.v4l2shim.spec import (
     BYTES_PER_PIXEL,
+    COMPRESSED,
     VirtualCamera,
     VirtualFormat,
     VirtualSize,
@@ -47,19 +48,19 @@ class Formats:
     def padded(self, data: bytes) -> bytes:
         """A packed picture as this device lays it out, with its padding after every row."""
         padding = self._camera.row_padding
-        if not padding or self.chosen.pixelformat == "MJPG":
+        if not padding or self.chosen.pixelformat in COMPRESSED:
             return data
         row = len(data) // self.size.height
         return b"".join(data[at : at + row] + bytes(padding) for at in range(0, len(data), row))
 
     def _row_bytes(self, offered: VirtualFormat, size: VirtualSize) -> int:
         packed = int(size.width * BYTES_PER_PIXEL[offered.pixelformat])
-        return packed if offered.pixelformat == "MJPG" else packed + self._camera.row_padding
+        return packed if offered.pixelformat in COMPRESSED else packed + self._camera.row_padding
 
     def _line_bytes(self, offered: VirtualFormat, size: VirtualSize) -> int:
         """Of the first plane; compressed formats have none."""
         planar = offered.pixelformat in ("NV12", "YU12")
-        if planar or offered.pixelformat == "MJPG":
+        if planar or offered.pixelformat in COMPRESSED:
             return size.width if planar else 0
         return self._row_bytes(offered, size)
 
@@ -71,7 +72,7 @@ class Formats:
         if desc.type != abi.BUF_TYPE_VIDEO_CAPTURE or desc.index >= len(self._camera.formats):
             return errno.EINVAL
         name = self._camera.formats[desc.index].pixelformat
-        compressed = abi.FMT_FLAG_COMPRESSED if name == "MJPG" else 0
+        compressed = abi.FMT_FLAG_COMPRESSED if name in COMPRESSED else 0
         fill(desc, pixelformat=abi.fourcc(name), description=name.encode(), flags=compressed)
         return 0
 

@@ -119,9 +119,13 @@ STAMP_OFFSET_NS: Mapping[StampKind, int] = {
     StampKind.WRONG: -3_600_000_000_000,
 }
 
+COMPRESSED = ("MJPG", "H264")
+"""Pixel formats whose frames vary in length."""
+
 BYTES_PER_PIXEL: Mapping[str, Fraction] = {
-    "MJPG": Fraction(2), "YUYV": Fraction(2), "UYVY": Fraction(2), "NV12": Fraction(3, 2),
-    "YU12": Fraction(3, 2), "GREY": Fraction(1), "BGR3": Fraction(3), "RGB3": Fraction(3),
+    "H264": Fraction(2), "MJPG": Fraction(2), "YUYV": Fraction(2), "UYVY": Fraction(2),
+    "NV12": Fraction(3, 2), "YU12": Fraction(3, 2), "GREY": Fraction(1), "BGR3": Fraction(3),
+    "RGB3": Fraction(3),
 }  # fmt: skip
 
 

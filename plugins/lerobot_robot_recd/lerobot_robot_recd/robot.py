@@ -126,7 +126,7 @@ class RecdRobot(Robot):
             raise DeviceAlreadyConnectedError(f"{self} is connected already")
         with self._lock:
             client = self._reached()
-            client.acquire()
+            client.acquire(adapter="lerobot plugin")
             self._keeper = _Keeper(client, self.config.busy_s)
             try:
                 self._look()

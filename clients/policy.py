@@ -7,7 +7,7 @@ heartbeats that count the loop's progress: a loop that hangs is noticed although
 import secrets
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,82 +18,33 @@ import zmq
 
 from recd.clients.client import ReplyTimeoutError, find_instance
 from recd.clients.entry import check_reachable, find_key, parsed, use_key
+from recd.clients.observation import (
+    Ack,
+    Arm,
+    LoggedChunk,
+    NoObservationError,
+    Observation,
+    ack_of,
+    logged_of,
+    observation_of,
+)
 from recd.config.endpoints import policy_doors
 from recd.config.errors import RecdError
 from recd.config.keys import Pair
 from recd.config.messages import Request, decode, new_request_id
 from recd.config.paths import policy_endpoint
-from recd.config.policy_wire import Buffer, Status, is_task, pack, raw, unpack
+from recd.config.policy_wire import Buffer, is_task, pack, raw, unpack
+from recd.config.policy_wishes import Encoding, Fit, PictureWish
 from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns
 
 Floats = npt.NDArray[np.floating[Any]]
 
+__all__ = ["Ack", "Arm", "Encoding", "Fit", "LoggedChunk", "NoObservationError", "Observation",
+           "PictureWish", "PolicyClient", "ack_of", "connected"]  # fmt: skip
+
 REPLY_MS = 2_000
 ACK_MS = 1_000
 QUEUED = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Arm:
-    """What a pair's motion machine says. permitted: a person lets the lease's holder drive; grants:
-    how often so far, so a change means: begin anew; queued_until_ns: of the daemon's clock.
-    """
-
-    motion: str
-    cause: str
-    permitted: bool
-    grants: int
-    held_ns: int
-    queued_until_ns: int
-
-
-@dataclass(frozen=True, slots=True)
-class Observation:
-    """One observation. t_ref_ns: the time that a chunk is anchored to; state: float32 [D] at it,
-    NaN where a joint is not known; images: camera -> JPEG bytes (or raw bytes); facts: camera ->
-    {t, age_ns, fmt, w, h, flags}; arms: pair -> its state; sent_ns: of the daemon's clock.
-    """
-
-    number: int
-    t_ref_ns: int
-    state: npt.NDArray[np.float32]
-    images: Mapping[str, bytes]
-    facts: Mapping[str, Mapping[str, Any]]
-    arms: Mapping[str, Arm]
-    task: str
-    sent_ns: int
-    reset: bool = False
-    """The first one since a person let the policy drive, or since it began to hold: a policy
-    forgets what it had planned."""
-
-    @property
-    def permitted(self) -> bool:
-        """True when a chunk would be played, not only judged and logged."""
-        return bool(self.arms) and all(arm.permitted for arm in self.arms.values())
-
-
-@dataclass(frozen=True, slots=True)
-class Ack:
-    """What became of a chunk (`Status`), and why. first_applied: its first row that is played;
-    late: rows dropped for their time; clipped: rows beyond the range of a joint; margin_ns: how
-    long the plan before it would have lasted, negative when it had run out; facts: the rest.
-    """
-
-    status: Status
-    reason: str = ""
-    mend: str = ""
-    first_applied: int = -1
-    late: int = 0
-    clipped: int = 0
-    splice_gap: float = 0.0
-    margin_ns: int = 0
-    facts: Mapping[str, Any] = field(default_factory=dict)
-
-
-class NoObservationError(RecdError):
-    """There is no observation now; the message says which stream is in trouble."""
-
-    code = "observation"
 
 
 class PolicyClient:
@@ -117,7 +68,7 @@ class PolicyClient:
         self._ident = secrets.token_hex(16)
         self._epoch = 0
         self._chunk = 0
-        self._last_obs = 0
+        self._last_obs = self._seen_ns = 0
         self._began: dict[str, tuple[int, int]] = {}
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._heart: _Heart | None = None
@@ -209,12 +160,18 @@ class PolicyClient:
     def observe(
         self, *, cameras: Sequence[str] | None = None, max_wait_s: float = 0.5,
         newer_than_ns: int = 0, again: bool = False,
+        pictures: PictureWish | Mapping[str, PictureWish] | None = None,
+        history: Mapping[str, Sequence[int]] | None = None,
+        history_ns: Mapping[str, Sequence[int]] | None = None, telemetry: bool = False,
     ) -> Observation:  # fmt: skip
         """The newest observation that was not given yet. Waits up to half a second for it.
 
         cameras: only these; newer_than_ns: time of the daemon's clock that it has to be younger
-        than; again: the newest one, although it may have been given already. NoObservationError
-        with the reason when there is none.
+        than; again: the newest one, although it may have been given already; pictures: their form,
+        one for all cameras or one each; history: stream (a camera or `state`) -> rows of the
+        dataset before this one, below 0; history_ns: the same in nanoseconds; telemetry: readings
+        of the servos as well. NoObservationError with the reason when there is none; RecdError for
+        a wish that cannot be fulfilled.
         """
         ident = new_request_id()
         wanted: dict[str, Any] = {
@@ -224,40 +181,51 @@ class PolicyClient:
         }  # fmt: skip
         if cameras is not None:
             wanted["cameras"] = list(cameras)
+        wishes = self._wishes(cameras, pictures, history, history_ns, telemetry=telemetry)
+        wanted |= wishes
         self._observations.send_multipart(pack(wanted))
         header, buffers = self._answer(self._observations, ident, REPLY_MS)
         if header["ty"] != "obs":
             stream = header.get("stream", "")
+            if wishes and header.get("code"):
+                mend = header.get("mend") or "docs/policy_api.md tells what may be wished for."
+                raise RecdError(header["reason"], mend=mend, code=header["code"])
             raise NoObservationError(
                 f"no observation: {f'{stream}: ' if stream else ''}{header.get('reason', '')}",
                 mend="recctl status shows cameras and arms.",
             )
         self._last_obs = header["obs"]
         self.progress += 1
-        return self._observation(header, buffers)
-
-    def _observation(self, header: Mapping[str, Any], buffers: Mapping[str, Buffer]) -> Observation:
-        images = {n: bytes(b.data) for n, b in buffers.items() if n not in _STATES}
-        arms = {
-            pair: Arm(
-                said["motion"], said.get("cause", ""), said["permitted"], said.get("grants", 0),
-                said.get("held", 0), said.get("queued_until", 0),
-            )
-            for pair, said in header["arms"].items()
-        }  # fmt: skip
-        began = {pair: (arm.grants, arm.held_ns) for pair, arm in arms.items()}
+        seen = observation_of(header, buffers)
+        began = {pair: (arm.grants, arm.held_ns) for pair, arm in seen.arms.items()}
         reset, self._began = began != self._began, began
-        return Observation(
-            number=header["obs"],
-            t_ref_ns=header["t_ref"],
-            state=buffers["state"].array().copy(),
-            images=images,
-            facts={name: buffer.facts for name, buffer in buffers.items()},
-            arms=arms,
-            task=header.get("task", ""),
-            sent_ns=header["tx"],
-            reset=reset,
-        )
+        self._seen_ns = now_ns()
+        return replace(seen, reset=reset)
+
+    def _wishes(
+        self, cameras: Sequence[str] | None,
+        pictures: PictureWish | Mapping[str, PictureWish] | None,
+        history: Mapping[str, Sequence[int]] | None,
+        history_ns: Mapping[str, Sequence[int]] | None, *, telemetry: bool,
+    ) -> dict[str, Any]:  # fmt: skip
+        """What a message `get` says of them. RecdError at a daemon that would not hear it."""
+        if isinstance(pictures, PictureWish):
+            names = self.robot["cameras"] if cameras is None else cameras
+            pictures = dict.fromkeys(names, pictures)
+        told: dict[str, Any] = {}
+        if pictures:
+            told["pictures"] = {name: wish.told() for name, wish in pictures.items()}
+        for key, given in (("history", history), ("history_ns", history_ns)):
+            if given:
+                told[key] = {stream: [int(at) for at in back] for stream, back in given.items()}
+        if telemetry:
+            told["telemetry"] = True
+        if told and "wishes" not in self.robot:
+            raise RecdError(
+                f"expected a daemon that gives {', '.join(told)}, found version "
+                f"{self.robot['version']}", mend="Update recd on the robot.", code="version",
+            )  # fmt: skip
+        return told
 
     def act(
         self, seen: Observation, actions: Floats, *, dt_s: float,
@@ -278,7 +246,8 @@ class PolicyClient:
             "ty": "act", "id": ident, "lease": {"id": self._ident, "epoch": self._epoch},
             "chunk": self._chunk, "obs": seen.number, "t_ref": seen.t_ref_ns,
             "dt_ns": round(dt_s * NS_PER_S), "layout": self.layout, "rep": representation,
-            "mode": mode, "blend": blend, **task_of(seen.task), **(facts or {}),
+            "mode": mode, "blend": blend, **task_of(seen.task),
+            "infer": {"start": self._seen_ns, "end": now_ns()}, **(facts or {}),
         }  # fmt: skip
         if offsets_ns is not None:
             chunk["offsets_ns"] = [int(offset) for offset in offsets_ns]
@@ -289,6 +258,20 @@ class PolicyClient:
         ack = self.send_raw(pack(chunk, [raw("actions", actions)]), ident)
         self.progress += 1
         return ack
+
+    def chunks(self, after: int = 0) -> tuple[LoggedChunk, ...]:
+        """The newest chunks of whatever policy, with what became of them: those behind the one
+        numbered `after`, oldest first, a dozen at most. A gap in the numbers is a loss.
+        """
+        ident = new_request_id()
+        self._observations.send_multipart(pack({"ty": "chunks", "id": ident, "after": after}))
+        header, buffers = self._answer(self._observations, ident, REPLY_MS)
+        if header["ty"] != "chunks":
+            reason = str(header.get("reason", "no chunks"))
+            raise RecdError(reason, mend="Update recd on the robot.", code="version")
+        if header["newest"] < after:  # another gateway, which counts anew
+            return self.chunks()
+        return logged_of(header, buffers)
 
     def send_raw(self, parts: Sequence[Any], ident: str) -> Ack:
         """Send a message to `act` as it is, and wait for the ACK of `ident`: for tests of what a
@@ -320,22 +303,10 @@ class PolicyClient:
         return {"ty": "hb", "lease": {"id": self._ident}, "progress": self.progress}
 
 
-_STATES = ("state", "state_newest")
-
-
 def task_of(task: str) -> dict[str, str]:
     """`task` for a chunk's header; nothing where a chunk cannot say it: its rows then have the
     episode's."""
     return {"task": task} if is_task(task) else {}
-
-
-def ack_of(header: Mapping[str, Any]) -> Ack:
-    """The ACK in a message of the gateway."""
-    own = ("status", "reason", "mend", "first_applied", "late", "clipped", "splice_gap",
-           "margin_ns")  # fmt: skip
-    known = {name: header[name] for name in own if name in header}
-    facts = {name: value for name, value in header.items() if name not in own}
-    return Ack(**{**known, "status": Status(header["status"])}, facts=facts)
 
 
 def connected(

@@ -27,7 +27,8 @@ class Held(IntEnum):
 def plan_dtype(joints: int) -> np.dtype[np.void]:
     """One chunk for one pair: gateway -> follower (ring `plans.<pair>`).
 
-    Absolute positions and target times; NaN: the joint holds. steps: rows in use.
+    values: absolute positions, or velocities where `velocity`; NaN: the joint holds. steps: rows in
+    use.
     """
     return np.dtype(
         [
@@ -40,8 +41,9 @@ def plan_dtype(joints: int) -> np.dtype[np.void]:
             ("steps", "<u4"),
             ("blend", "<u4"),
             ("mode", "u1"),
+            ("velocity", "u1"),
             ("target_ns", "<i8", (MOST_STEPS,)),
-            ("position", "<f8", (MOST_STEPS, joints)),
+            ("values", "<f8", (MOST_STEPS, joints)),
         ],
         align=True,
     )

@@ -25,7 +25,7 @@ MOST_STEPS: Final = 256
 """Steps of one chunk."""
 TASK_BYTES: Final = 256
 """Longest task of a chunk, in UTF-8."""
-MOST_PARTS: Final = 33
+MOST_PARTS: Final = 65
 MOST_ELEMENTS: Final = 2**27
 
 HEADER_LIMITS: Final = Limits(HEADER_BYTES, 4096, 64, 6)
@@ -73,6 +73,7 @@ class Representation(StrEnum):
     ABSOLUTE = "abs"
     RELATIVE = "rel_obs"  # added to the state at the observation
     DELTA = "delta"  # each step's change; the first one's from the state at the observation
+    VELOCITY = "vel"  # units per second, until the row is due; from what the arm is told by then
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,6 @@ from recd.clients.adapters.gate import (
     check_reply,
     expected_of,
 )
-from recd.clients.adapters.pictures import fitted, rgb_of
 from recd.clients.adapters.profile import Binding, ProfileError, bind, load_profile
 from recd.clients.adapters.wire import (
     Described,
@@ -34,6 +33,7 @@ from recd.clients.policy import NoObservationError, Observation, PolicyClient
 from recd.config.errors import RecdError
 from recd.config.models import RobotConfig
 from recd.config.policy_wire import Status
+from recd.daemon.policy.pictures import fitted, rgb_of
 from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns
 
 AGAIN_S: Mapping[str, float] = {"refused": 5.0, "unreachable": 1.0, "waiting": 1.0}
@@ -228,7 +228,7 @@ class Drive:
         for key, camera in binding.cameras.items():
             rotation = self._robot.cameras[camera].rotation
             picture = rgb_of(seen.images[camera], seen.facts[camera], rotation=rotation)
-            picture = fitted(picture, size)
+            picture, _ = fitted(picture, size, size)
             if binding.profile.images[key].rotate:
                 picture = np.ascontiguousarray(picture[::-1, ::-1])
             pictures[key] = picture

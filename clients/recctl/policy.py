@@ -1,13 +1,35 @@
 """recctl policy ...: whether a policy drives, who it is, and what became of its chunks."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from recd.clients.recctl import show
 from recd.clients.recctl.arms import PAIR
 from recd.clients.recctl.output import Output
+
+if TYPE_CHECKING:
+    from recd.clients.inferencelog.follow import InferenceLog
+
+
+def log_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options of everything that writes an inference log."""
+    options = (
+        click.option("--log-dir", type=click.Path(path_type=Path, file_okay=False),
+                     default=Path("inference_logs"), show_default=True, help="Where logs go."),
+        click.option("--log-most", "most_mb", type=click.IntRange(1), default=1000, metavar="MB",
+                     show_default=True, help="Size at which a log ends."),
+        click.option("--for", "for_s", type=click.FloatRange(min=0.1), metavar="S",
+                     help="End the log by itself."),
+        click.option("--policy-endpoint", metavar="ADDRESS",
+                     help="The robot's policy address, when it is another computer."),
+    )  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 @click.group()
@@ -17,10 +39,74 @@ def policy() -> None:
 
 @policy.command()
 @PAIR
+@click.option("--log", is_flag=True, help="Stay, show each inference, and write it to CSV files.")
+@log_options
 @click.pass_obj
-def attach(output: Output, pair: str | None) -> None:
-    """Let the policy that holds the lease drive. It has to have sent sound chunks already."""
-    output.show(output.call("policy.attach", pair=pair), show.motion)
+def attach(
+    output: Output, pair: str | None, log: bool, log_dir: Path, most_mb: int, for_s: float | None,
+    policy_endpoint: str | None,
+) -> None:  # fmt: skip
+    """Let the policy that holds the lease drive. It has to have sent sound chunks already.
+
+    With --log this command stays until the policy is detached, or Ctrl-C, which ends only the log.
+    """
+    if not log:
+        output.show(output.call("policy.attach", pair=pair), show.motion)
+        return
+    with opened_log(output, log_dir, most_mb, policy_endpoint) as written:
+        told = output.call("policy.attach", pair=pair)
+        if not output.as_json:
+            output.show(told, show.motion)
+        keep_log(output, written, for_s)
+
+
+@policy.command()
+@log_options
+@click.pass_obj
+def log(
+    output: Output, log_dir: Path, most_mb: int, for_s: float | None, policy_endpoint: str | None
+) -> None:  # fmt: skip
+    """Show each inference and write it to CSV files; moves nothing."""
+    with opened_log(output, log_dir, most_mb, policy_endpoint) as written:
+        keep_log(output, written, for_s)
+
+
+@contextmanager
+def opened_log(
+    output: Output, log_dir: Path, most_mb: int, endpoint: str | None
+) -> Iterator["InferenceLog"]:
+    """A log whose files are there; they go again when nothing comes of it."""
+    from recd.clients.inferencelog.follow import InferenceLog
+    from recd.clients.policy import PolicyClient
+
+    with ExitStack() as ends:
+        client = ends.enter_context(output.client())
+        looks = ends.enter_context(
+            PolicyClient(output.instance, endpoint=endpoint, key=output.key, name="inference log")
+        )
+        written = InferenceLog(
+            client, looks, log_dir, most_bytes=most_mb * 10**6,
+            say=lambda line: click.echo(line, err=True),
+            show=None if output.as_json else click.echo,
+        )  # fmt: skip
+        ends.callback(written.files.close)
+        try:
+            yield written
+        finally:
+            if not any(written.files.rows.values()):
+                written.files.remove()
+
+
+def keep_log(output: Output, written: "InferenceLog", for_s: float | None) -> None:
+    """Follow the policy until the log ends, however it does, and tell what is in it."""
+    from recd.clients.inferencelog.follow import ended_lines
+
+    try:
+        written.follow(for_s=for_s)
+    except KeyboardInterrupt:
+        pass  # the end that an operator chose; the policy goes on
+    finally:
+        output.show(written.end(), ended_lines)
 
 
 @policy.command()

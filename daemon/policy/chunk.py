@@ -186,13 +186,14 @@ def _mask(given: Any, width: int) -> npt.NDArray[np.bool_]:
 
 
 def absolute(chunk: Chunk, state: Floats) -> Floats:
-    """Positions in dataset units, float64 [T, D], NaN where a dimension is left alone.
+    """Positions in dataset units, float64 [T, D], NaN where a dimension is left alone. Velocities
+    stay what they are: they go on from wherever the arm is told to be.
 
     state: float64 [D], the state at the chunk's observation, NaN where it was not known. ChunkError
     when a relative chunk needs what was not known.
     """
     values = chunk.values.copy()
-    if chunk.representation is not Representation.ABSOLUTE:
+    if chunk.representation in (Representation.RELATIVE, Representation.DELTA):
         if not np.isfinite(state[chunk.mask]).all():
             raise ChunkError(
                 Status.UNKNOWN_OBS, "a joint's position was not known at the observation",
@@ -215,7 +216,8 @@ def fill_plan(record: Any, chunk: Chunk, positions: Floats, part: slice) -> None
     record["steps"], record["blend"] = steps, chunk.blend
     record["mode"] = MODES.index(chunk.mode)
     record["target_ns"][:steps] = chunk.t_ref_ns + chunk.offsets_ns
-    record["position"][:steps] = positions[:, part]
+    record["velocity"] = chunk.representation is Representation.VELOCITY
+    record["values"][:steps] = positions[:, part]
 
 
 def _whole(

@@ -37,12 +37,13 @@ from recd.config.policy_wire import (
     unpack,
 )
 from recd.daemon.policy.desk import Answer, Desk
+from recd.daemon.policy.journal import Journal
 from recd.daemon.policy.layout import ActionLayout, layout_of
-from recd.daemon.policy.leases import Leases
-from recd.daemon.policy.observe import NotNow, Observer
+from recd.daemon.policy.leases import Lease, Leases
+from recd.daemon.policy.lookout import Lookout, ident_of
+from recd.daemon.policy.observe import Observer
 from recd.daemon.policy.seats import Seats
 from recd.daemon.policy.sockets import Peer, Sockets, policy_access
-from recd.daemon.policy.waiting import Wanted, read_wanted
 from recd.daemon.supervisor.access import Caller, RefusedError, check_role
 from recd.daemon.supervisor.doors import Letter
 from recd.daemon.supervisor.patience import Patience
@@ -55,8 +56,6 @@ TURN_MS = 20
 BEAT_NS = NS_PER_S // 5
 STATS_NS = NS_PER_S
 LATENCIES = 512
-WAITING_MOST = 64
-"""Observations that may be waited for at once, one per connection."""
 
 
 def run(ctx: WorkerContext) -> int:
@@ -95,7 +94,11 @@ class Gateway:
         self._seats.tell_leases(self._leases)
         self._desk = Desk(ctx, robot, self._leases, self._observer, self._seats)
         self._patience = Patience()
-        self._wanted: dict[Peer, Wanted] = {}
+        self._journal = Journal()
+        self._lookout = Lookout(
+            self._observer, sockets, self._journal, task=robot.dataset.task,
+            row_ns=round(NS_PER_S / robot.dataset.fps), words=self._words, count=self._count,
+        )  # fmt: skip
         self._layout: ActionLayout | None = None
         self._statuses: Counter[str] = Counter()
         self._latency_ms: deque[float] = deque(maxlen=LATENCIES)
@@ -111,7 +114,7 @@ class Gateway:
         now = now_ns()
         for message in self._ctx.messages():
             if message["ty"] == "task":
-                self._task = str(message["text"])
+                self._task = self._lookout.task = str(message["text"])
             if message["ty"] == "revoke":
                 pair = message.get("pair")
                 pairs = [pair] if pair in self._leases.by_pair else self._leases.by_pair
@@ -126,7 +129,7 @@ class Gateway:
         for peer, letter in self._sockets.letters("observations"):
             self._hear_wanted(peer, letter, now_ns())
         self._free(self._leases.expire(now), "silent")
-        self._serve_wanted()
+        self._lookout.serve()
         self._tell(now)
 
     def _poll(self) -> None:
@@ -134,9 +137,9 @@ class Gateway:
         poller.register(self._ctx.link.fd, zmq.POLLIN)
         for socket in self._sockets.polled():
             poller.register(socket, zmq.POLLIN)
+        poller.register(self._lookout.shaped_fd, zmq.POLLIN)
         bells = [reader.doorbell for reader in self._seats.verdicts.values()]
-        if self._wanted:
-            bells += [reader.doorbell for reader in self._observer.readers()]
+        bells += self._lookout.bells()
         for bell in bells:
             if bell is not None:
                 poller.register(bell.fd, zmq.POLLIN)
@@ -148,6 +151,7 @@ class Gateway:
     def end(self) -> None:
         """Nobody may act any more; who waits is told."""
         self._free(self._leases.release(self._leases.by_pair), "the gateway ends")
+        self._lookout.close()
 
     # --- actions ---------------------------------------------------------------------------
 
@@ -168,6 +172,7 @@ class Gateway:
                     self._hear_beat(peer, header, now)
                 case "act":
                     check_role(caller, "act", "policy")
+                    self._journal.heard(peer, header, buffers, now)
                     refused = self._desk.take(peer, header, buffers, self._known_layout(), now)
                     if refused is not None:
                         self._send_answer(refused)
@@ -194,7 +199,7 @@ class Gateway:
         pairs = self._leases.beat(ident, now, progress=progress)
         self._seats.tell_leases(self._leases)
         self._count("beats")
-        told = {"ty": "hb", "re": _id_of(header), "held": pairs, "tx": now_ns(),
+        told = {"ty": "hb", "re": ident_of(header), "held": pairs, "tx": now_ns(),
                 **self._state_words()}  # fmt: skip
         self._sockets.send(peer, pack(told))
 
@@ -207,12 +212,21 @@ class Gateway:
         if answer.latency_ns:
             self._latency_ms.append(answer.latency_ns / NS_PER_MS)
         self._ack(answer.peer, answer.header, answer.told)
+        self._write_journal(answer)
         if not good:
             reason = {"status": status, "reason": answer.told.get("reason", "")}
             self._publish("chunk", "refused", {"chunk": answer.told.get("chunk"), **reason})
 
+    def _write_journal(self, answer: Answer) -> None:
+        """For whoever logs a policy; after its answer has gone out."""
+        obs, lease = answer.header.get("obs"), answer.header.get("lease")
+        seen = self._observer.seen(obs) if type(obs) is int else None
+        held = self._leases.held_by(str(lease.get("id"))) if isinstance(lease, Mapping) else ()
+        by = self._leases.of(held[0]) if held else Lease(0)
+        self._journal.answered(answer, seen, by.holder, now_ns(), adapter=by.adapter)
+
     def _ack(self, peer: Peer, header: Mapping[str, Any] | None, told: Mapping[str, Any]) -> None:
-        re = "" if header is None else _id_of(header)
+        re = "" if header is None else ident_of(header)
         self._sockets.send(peer, pack({"ty": "ack", "re": re, "tx": now_ns(), **told}))
 
     def _known_layout(self) -> ActionLayout:
@@ -313,6 +327,7 @@ class Gateway:
             "task": self._task,
             "action": self._known_layout().describe(),
             "cameras": self._observer.describe(),
+            "wishes": self._lookout.describe(),
             "control_hz": {pair: arm.rate_hz for pair, arm in self._robot.arms.items()},
             "chunk": {
                 "most_steps": MOST_STEPS,
@@ -341,7 +356,7 @@ class Gateway:
                 "median": ordered[len(ordered) // 2] if ordered else None,
                 "p99": ordered[len(ordered) * 99 // 100] if ordered else None,
             },
-            "waiting_observations": len(self._wanted),
+            "waiting_observations": self._lookout.waiting,
             "ignored_messages": self._patience.ignored,
         }
 
@@ -355,47 +370,18 @@ class Gateway:
         try:
             header, _ = unpack(_whole(letter))
             self._sockets.caller(peer, letter)
-            wanted = read_wanted(header, self._observer.cameras, now)
+            self._lookout.hear(peer, header, now)
         except (MessageError, RefusedError) as error:
             if isinstance(error, MessageError):
                 self._reject(peer, error, now)
-            self._no_observation(peer, _id_of(header), error.message, code=error.code)
+            self._lookout.refuse(peer, ident_of(header), error.message, code=error.code,
+                                 mend=error.mend)  # fmt: skip
             return
         self._patience.good(peer, now)
-        older = self._wanted.pop(peer, None)
-        if older is not None:
-            self._no_observation(peer, older.ident, "asked again before it was answered")
-        elif len(self._wanted) >= WAITING_MOST:
-            self._no_observation(peer, wanted.ident, "too many wait for observations")
-            return
-        self._wanted[peer] = wanted
 
-    def _serve_wanted(self) -> None:
-        for peer, wanted in list(self._wanted.items()):
-            now = now_ns()
-            seen = self._observer.seen(wanted.after)
-            after_ns = max(wanted.newer_than_ns, 0 if seen is None else seen.t_ref_ns)
-            found = self._observer.look(wanted.cameras, now, after_ns=after_ns)
-            if isinstance(found, NotNow):
-                if now >= wanted.until_ns:
-                    del self._wanted[peer]
-                    self._no_observation(peer, wanted.ident, found.reason, stream=found.stream)
-                continue
-            del self._wanted[peer]
-            told = {
-                "ty": "obs", "re": wanted.ident, "sid": self.session_id, "obs": found.number,
-                "t_ref": found.t_ref_ns, "tx": found.at_ns, "task": self._task,
-                **self._state_words(),
-            }  # fmt: skip
-            parts = pack(told, found.arrays)
-            if self._sockets.send(peer, parts):
-                self._count("observations")
-                self._count("bytes", sum(len(part) for part in parts))
-
-    def _no_observation(self, peer: Peer, re: str, reason: str, **fields: Any) -> None:
-        told = {"ty": "none", "re": re, "sid": self.session_id, "reason": reason, "tx": now_ns(),
-                **fields, **self._state_words()}  # fmt: skip
-        self._sockets.send(peer, pack(told))
+    def _words(self) -> dict[str, Any]:
+        """What every observation says of the session, leases and arms."""
+        return {"sid": self.session_id, **self._state_words()}
 
     def _state_words(self) -> dict[str, Any]:
         """What every answer says of leases and arms."""
@@ -441,8 +427,3 @@ def _whole(letter: Letter) -> list[bytes]:
 
 def _complaint(status: Status, error: RecdError) -> dict[str, Any]:
     return {"status": status, "reason": error.message, "mend": error.mend, "code": error.code}
-
-
-def _id_of(header: Mapping[str, Any]) -> str:
-    found = header.get("id")
-    return found if isinstance(found, str) and len(found) <= 64 else ""

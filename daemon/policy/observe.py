@@ -5,8 +5,8 @@ old, or whose picture stands still, makes the whole observation unavailable, by 
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,20 @@ import numpy.typing as npt
 
 from recd.config.models import RobotConfig
 from recd.config.policy_wire import Buffer, raw
-from recd.config.streams import RAW_PAYLOADS, FrameFlag, arm_sample_dtype
+from recd.config.policy_wishes import (
+    AS_IT_CAME,
+    NOTHING,
+    STATE,
+    Back,
+    Encoding,
+    PictureWish,
+    Source,
+    Wishes,
+)
+from recd.config.streams import RAW_PAYLOADS, FrameFlag, arm_sample_dtype, telemetry_dtype
 from recd.daemon.arms.models import ARM_MODELS
+from recd.daemon.policy.past import STATE_WINDOW_NS, frames_near, samples_near
+from recd.daemon.policy.shaper import Frame, Wished
 from recd.daemon.worker import WorkerContext
 from recd.shm import RingReader, Slot
 from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns
@@ -27,6 +39,12 @@ STALE_LEAST_NS = 100 * NS_PER_MS
 LOOK_BACK_NS = 120 * NS_PER_MS
 """How far back the state is looked for: a frame is rarely older when it comes."""
 
+RING_SLACK = 4
+"""Frames of a ring that no history counts on: the one being written, those that come meanwhile."""
+
+TELEMETRY: Mapping[str, float] = {"load": 0.1, "temperature": 1.0, "voltage": 0.1}
+"""Readings of a servo -> what 1 of the record is in percent, degrees Celsius, volts."""
+
 REMEMBERED = 256
 """Observations that a chunk may refer to: eight seconds at 30 a second."""
 
@@ -35,21 +53,30 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What is kept of an observation. state: float64 [D] at t_ref_ns, NaN where not known."""
+    """What is kept of an observation. state: float64 [D] at t_ref_ns, NaN where not known; inputs:
+    name of each picture -> its form, as `rgb8 224x224`.
+    """
 
     t_ref_ns: int
     state: Floats
+    inputs: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
     """One observation. number: obs_id; at_ns: when it was put together, what ages are counted
-    from; arrays: state first, then cameras."""
+    from; arrays: state first, then cameras; pictures that have to be made are `Wished` yet."""
 
     number: int
     t_ref_ns: int
     at_ns: int
-    arrays: tuple[Buffer, ...]
+    arrays: tuple[Buffer | Wished, ...]
+
+    @property
+    def buffers(self) -> tuple[Buffer, ...] | None:
+        """Its arrays when none of them has to be made."""
+        made = tuple(array for array in self.arrays if isinstance(array, Buffer))
+        return made if len(made) == len(self.arrays) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +94,9 @@ class Observer:
         self._robot = robot
         self._cameras = {name: ctx.ring_reader(f"cam.{name}") for name in robot.cameras}
         self._arms = {pair: ctx.ring_reader(f"arm.{pair}.follower") for pair in robot.arms}
+        self._telemetry = {
+            pair: ctx.ring_reader(f"telemetry.{pair}.follower") for pair in robot.arms
+        }
         self._dtypes = {pair: arm_sample_dtype(len(robot.joints(pair))) for pair in robot.arms}
         self._stepwise = {
             pair: tuple(joint.gripper for joint in ARM_MODELS[arm.type])
@@ -88,19 +118,38 @@ class Observer:
         """An observation that was given, None when it is unknown or too long ago."""
         return self._seen.get(number)
 
+    def sources(self) -> dict[str, Source]:
+        """stream -> what a wish for it may ask for: cameras, and `state`."""
+        found = {}
+        for name, reader in self._cameras.items():
+            meta, fps = reader.spec.meta, self._robot.cameras[name].fps
+            width, height = int(meta["width"]), int(meta["height"])
+            if meta["rotation"] in (90, 270):
+                width, height = height, width
+            reach_ns = int((reader.spec.slots - RING_SLACK) * NS_PER_S / fps)
+            found[name] = Source(max(0, reach_ns), width, height)
+        reaches = [
+            reader.spec.slots * NS_PER_S // self._robot.arms[pair].rate_hz - LOOK_BACK_NS
+            for pair, reader in self._arms.items()
+        ]
+        return {**found, STATE: Source(max(0, min(reaches)))}
+
     def describe(self) -> dict[str, Any]:
-        """camera -> {format, width, height, fps}, as its frames will come."""
+        """camera -> {format, width, height, fps, rotation}, as its frames will come."""
         return {
             name: {
                 "format": reader.spec.meta["payload"],
                 "width": reader.spec.meta["width"],
                 "height": reader.spec.meta["height"],
                 "fps": self._robot.cameras[name].fps,
+                "rotation": reader.spec.meta["rotation"],
             }
             for name, reader in self._cameras.items()
         }
 
-    def look(self, cameras: Sequence[str], now: int, *, after_ns: int) -> Observation | NotNow:
+    def look(
+        self, cameras: Sequence[str], now: int, *, after_ns: int, wishes: Wishes = NOTHING
+    ) -> Observation | NotNow:
         """An observation younger than `after_ns`, or why there is none now."""
         frames: list[tuple[str, Slot, bytes]] = []
         for name in cameras:
@@ -116,7 +165,15 @@ class Observer:
         t_ref_ns = frames[0][1].t_capture_ns if frames else newest_ns
         if t_ref_ns <= after_ns:
             return NotNow("waiting")
-        return self._observation(frames, samples, t_ref_ns)
+        past = self._past(wishes, t_ref_ns)
+        if isinstance(past, NotNow):
+            return past
+        seen = self._observation(frames, samples, t_ref_ns, wishes)
+        if not past and not wishes.telemetry:
+            return seen
+        told = self._told_telemetry(seen.at_ns) if wishes.telemetry else ()
+        aged = (_aged(array, seen.at_ns) for array in past)
+        return replace(seen, arrays=(*seen.arrays, *told, *aged))
 
     def _newest_frame(self, name: str, now: int) -> tuple[Slot, bytes] | NotNow:
         reader = self._cameras[name]
@@ -156,7 +213,7 @@ class Observer:
 
     def _observation(
         self, frames: list[tuple[str, Slot, bytes]], samples: dict[str, npt.NDArray[np.void]],
-        t_ref_ns: int,
+        t_ref_ns: int, wishes: Wishes,
     ) -> Observation:  # fmt: skip
         self._number += 1
         now = now_ns()  # not the time of the look: what came since then has no negative age
@@ -165,25 +222,132 @@ class Observer:
         )
         newest = np.concatenate([found["present"][-1] for found in samples.values()])
         newest_ns = min(int(found["sample_ns"][-1]) for found in samples.values())
-        self._seen[self._number] = Seen(t_ref_ns, state)
+        inputs = {name: self._form(name, wishes) for name, _, _ in frames}
+        self._seen[self._number] = Seen(t_ref_ns, state, inputs)
         if len(self._seen) > REMEMBERED:
             self._seen.popitem(last=False)
-        arrays = [
+        arrays: list[Buffer | Wished] = [
             raw("state", state.astype(np.float32), t=t_ref_ns, age_ns=now - t_ref_ns),
             raw("state_newest", newest.astype(np.float32), t=newest_ns, age_ns=now - newest_ns),
         ]
-        arrays += [self._picture(name, slot, data, now) for name, slot, data in frames]
+        arrays += [
+            _aged(self._picture(name, name, slot, data, wishes), now) for name, slot, data in frames
+        ]
         return Observation(self._number, t_ref_ns, now, tuple(arrays))
 
-    def _picture(self, name: str, slot: Slot, data: bytes, now: int) -> Buffer:
-        meta = self._cameras[name].spec.meta
+    def _picture(
+        self, buffer: str, camera: str, slot: Slot, data: bytes, wishes: Wishes, **more: Any
+    ) -> Buffer | Wished:
+        """A frame as it came, or as what has to be made of it."""
+        meta, wish = self._cameras[camera].spec.meta, wishes.pictures.get(camera, AS_IT_CAME)
         facts = {
-            "t": slot.t_capture_ns, "age_ns": now - slot.t_capture_ns, "frame": slot.source_seq,
-            "flags": slot.flags, "fmt": meta["payload"], "w": meta["width"], "h": meta["height"],
+            "t": slot.t_capture_ns, "frame": slot.source_seq, "flags": slot.flags,
+            "fmt": meta["payload"], "w": meta["width"], "h": meta["height"], **more,
         }  # fmt: skip
-        if meta["payload"] not in RAW_PAYLOADS:
-            return Buffer(name, "jpeg", "u1", (), data, facts)
-        return Buffer(name, "raw", "u1", (len(data),), data, facts)
+        kind, rotation = meta["payload"], int(meta["rotation"])
+        if not _as_it_came(wish, kind, rotation):
+            frame = Frame(camera, slot.index, slot.epoch, rotation, data, facts)
+            return Wished(buffer, frame, wish)
+        if kind not in RAW_PAYLOADS:
+            return Buffer(buffer, "jpeg", "u1", (), data, facts)
+        return Buffer(buffer, "raw", "u1", (len(data),), data, facts)
+
+    def _form(self, camera: str, wishes: Wishes) -> str:
+        """A picture's form in words."""
+        meta, wish = self._cameras[camera].spec.meta, wishes.pictures.get(camera, AS_IT_CAME)
+        kind = meta["payload"] if wish.encoding is Encoding.CAMERA else str(wish.encoding)
+        return f"{kind} {wish.width or meta['width']}x{wish.height or meta['height']}"
+
+    # --- what lies back --------------------------------------------------------------------
+
+    def _past(self, wishes: Wishes, t_ref_ns: int) -> list[Buffer | Wished] | NotNow:
+        """Buffers of the history, without their ages; or which stream does not reach so far."""
+        found: list[Buffer | Wished] = []
+        for stream, places in wishes.history.items():
+            of_stream = (
+                self._past_states(places, t_ref_ns)
+                if stream == STATE
+                else self._past_frames(stream, places, t_ref_ns, wishes)
+            )
+            if isinstance(of_stream, NotNow):
+                return of_stream
+            found += of_stream
+        return found
+
+    def _past_frames(
+        self, camera: str, places: Sequence[Back], t_ref_ns: int, wishes: Wishes
+    ) -> list[Buffer | Wished] | NotNow:
+        reader, period_ns = self._cameras[camera], NS_PER_S / self._robot.cameras[camera].fps
+        most_ns = round(max(STALE_PERIODS * period_ns, STALE_LEAST_NS))
+        times = [t_ref_ns + back.ns for back in places]
+        found: list[Buffer | Wished] = []
+        for back, time_ns, slot in zip(places, times, frames_near(reader, times, most_ns),
+                                       strict=True):  # fmt: skip
+            data = b"" if slot is None else slot.payload.tobytes()
+            if slot is None or not slot.intact():
+                return NotNow(f"waiting: no frame of {-back.ns / NS_PER_MS:.0f} ms before", camera)
+            found.append(self._picture(
+                back.name(camera), camera, slot, data, wishes,
+                back=back.offset, error_ns=slot.t_capture_ns - time_ns,
+            ))  # fmt: skip
+        return found
+
+    def _past_states(
+        self, places: Sequence[Back], t_ref_ns: int
+    ) -> list[Buffer | Wished] | NotNow:  # fmt: skip
+        found: list[Buffer | Wished] = []
+        for back in places:
+            time_ns, parts = t_ref_ns + back.ns, []
+            for pair, reader in self._arms.items():
+                samples = samples_near(reader, self._dtypes[pair], time_ns)
+                if not len(samples):
+                    return NotNow(f"waiting: no sample of {-back.ns / NS_PER_MS:.0f} ms before, "
+                                  f"give or take {STATE_WINDOW_NS // NS_PER_MS}",
+                                  f"arm.{pair}")  # fmt: skip
+                parts.append(state_at(samples, time_ns, self._stepwise[pair]))
+            state = np.concatenate(parts).astype(np.float32)
+            found.append(raw(back.name(STATE), state, t=time_ns, back=back.offset))
+        return found
+
+    def _told_telemetry(self, now: int) -> list[Buffer]:
+        """float32 [D] per reading of the followers' servos, NaN where there is none."""
+        columns: dict[str, list[float]] = {name: [] for name in TELEMETRY}
+        oldest_ns = now
+        for pair, reader in self._telemetry.items():
+            joints = len(self._robot.joints(pair))
+            dtype = telemetry_dtype(joints)
+            reader.seek(reader.peek_head() - 1)
+            slot = reader.take()
+            record = None if slot is None else slot.payload[: dtype.itemsize].copy().view(dtype)[0]
+            if slot is None or record is None or not slot.intact():
+                oldest_ns, record = 0, None
+            else:
+                oldest_ns = min(oldest_ns, int(record["sample_ns"]))
+            for name, unit in TELEMETRY.items():
+                columns[name] += [
+                    float(record[name][joint]) * unit
+                    if record is not None and int(record["valid"]) >> joint & 1
+                    else np.nan
+                    for joint in range(joints)
+                ]
+        return [
+            raw(f"servo.{name}", np.array(values, np.float32), t=oldest_ns, age_ns=now - oldest_ns)
+            for name, values in columns.items()
+        ]
+
+
+def _as_it_came(wish: PictureWish, kind: str, rotation: int) -> bool:
+    """True when the camera's own bytes are what is wished for."""
+    untouched = wish.encoding is Encoding.JPEG and not wish.width and not rotation
+    return wish.encoding is Encoding.CAMERA or (untouched and kind not in RAW_PAYLOADS)
+
+
+def _aged(array: Buffer | Wished, now: int) -> Buffer | Wished:
+    """The same with its age beside its time."""
+    if isinstance(array, Wished):
+        facts = {**array.frame.facts, "age_ns": now - array.frame.facts["t"]}
+        return replace(array, frame=replace(array.frame, facts=facts))
+    return replace(array, facts={**array.facts, "age_ns": now - array.facts["t"]})
 
 
 def state_at(samples: npt.NDArray[np.void], at_ns: int, stepwise: Sequence[bool]) -> Floats:

@@ -1,7 +1,8 @@
 """The plan of one pair of arms, played at the control rate. Pure: no I/O, time is an argument.
 
 A plan is what is left of the newest chunks, by target time. Rows that are too late are never
-played; between rows the goal moves linearly; when nothing valid is left there is no goal, and why.
+played; between rows the goal moves linearly, or by their velocity from what the arm was told; when
+nothing valid is left there is no goal, and why.
 """
 
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from math import isnan, nan
 
 from recd.config.policy_wire import MOST_STEPS, Mode, Status
 from recd.daemon.arms.motion import Event
+from recd.shm.clock import NS_PER_S
 
 MOST_QUEUED = 2 * MOST_STEPS
 """Rows that may be queued: appended chunks beyond that replace nothing and are cut."""
@@ -20,8 +22,8 @@ class Rules:
     """Of one pair. lead_ns: a row due sooner is late; seam: largest distance, in units, between a
     plan and the goal that the arm is at, start_gap: the same while the arm holds and would glide
     in; latency_ns: how much earlier a goal is sent than it is due; observation_ns: age at which an
-    observation no longer justifies movement; low, high: range of each joint; stepwise: joints that
-    are never blended (the gripper).
+    observation no longer justifies movement; low, high: range of each joint; speed: most of each,
+    units per second; stepwise: joints that are never blended (the gripper).
     """
 
     lead_ns: int
@@ -31,16 +33,19 @@ class Rules:
     observation_ns: int
     low: tuple[float, ...]
     high: tuple[float, ...]
+    speed: tuple[float, ...]
     stepwise: tuple[bool, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One chunk for one pair: absolute targets, NaN where a joint holds.
+    """One chunk for one pair: absolute targets, or velocities until each target time; NaN where a
+    joint holds.
 
     chunk: the policy's number; obs_ns: time of its observation; dt_ns: step, how long the last
-    row holds; valid_until_ns: nothing of it is played after; age_limit_ns: how old the observation
-    may be when the chunk comes; blend: rows over which to blend (mode blend).
+    row holds, or its velocity falls to zero; valid_until_ns: nothing of it is played after;
+    age_limit_ns: how old the observation may be when the chunk comes; blend: rows over which to
+    blend (mode blend).
     """
 
     chunk: int
@@ -53,14 +58,15 @@ class Plan:
     blend: int
     targets_ns: Sequence[int]
     rows: Sequence[Sequence[float]]
+    velocity: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What became of a chunk. first_applied: its first row that is played, -1 none; late: rows
-    dropped for their time; clipped: kept rows beyond the range of some joint; splice_gap: distance
-    (units) from the commanded goal to the plan now; margin_ns: how long the plan before it would
-    have lasted; first_goal_ns: when the first kept row is due.
+    dropped for their time; clipped: kept rows beyond range or speed of some joint; splice_gap:
+    distance (units) from the commanded goal to the plan now; margin_ns: how long the plan before it
+    would have lasted; first_goal_ns: when the first kept row is due.
     """
 
     status: Status
@@ -96,6 +102,8 @@ class Playback:
         self._targets_ns: list[int] = []
         self._rows: list[list[float]] = []
         self._from: list[tuple[int, int]] = []  # (chunk, row in it) of each row
+        self._moves: list[bool] = []  # rows that are velocities
+        self._moved_ns = 0  # velocities were followed up to here
         self._at = 0
         self._left_ns = 0
         self._left: list[float] = [nan] * self._joints
@@ -135,7 +143,7 @@ class Playback:
         if first == len(plan.targets_ns):
             return Verdict(Status.ALL_LATE, late=first, margin_ns=margin_ns)
         appended = plan.mode is Mode.APPEND and self.queued > 0
-        gap = 0.0 if appended else self._gap(plan, first, now, commanded)
+        gap = 0.0 if appended or plan.velocity else self._gap(plan, first, now, commanded)
         verdict = Verdict(
             Status.SHADOW if dry else Status.APPLIED, first, first, self._clipped(plan, first),
             gap, margin_ns, plan.targets_ns[first],
@@ -183,6 +191,8 @@ class Playback:
 
     def _clipped(self, plan: Plan, first: int) -> int:
         low, high = self.rules.low, self.rules.high
+        if plan.velocity:
+            low, high = tuple(-most for most in self.rules.speed), self.rules.speed
         return sum(
             any(v < low[j] or v > high[j] for j, v in enumerate(row)) for row in plan.rows[first:]
         )
@@ -193,61 +203,82 @@ class Playback:
         targets_ns = list(plan.targets_ns[first:])
         rows = [list(row) for row in plan.rows[first:]]
         numbers = [(plan.chunk, first + k) for k in range(len(rows))]
+        moves = [plan.velocity] * len(rows)
         if appended:
             room = MOST_QUEUED - self.queued
             self._targets_ns = self._targets_ns[self._at :] + targets_ns[:room]
             self._rows = self._rows[self._at :] + rows[:room]
             self._from = self._from[self._at :] + numbers[:room]
+            self._moves = self._moves[self._at :] + moves[:room]
         else:
             if plan.mode is Mode.BLEND and self.queued:
-                self._blend(targets_ns, rows, plan.blend)
+                self._blend(targets_ns, rows, plan)
             # From what the arm was really told, at the moment it was told, to the first row.
             self._left_ns, self._left = now + self.rules.latency_ns, list(commanded)
+            self._moved_ns = self._left_ns
             self._targets_ns, self._rows, self._from = targets_ns, rows, numbers
+            self._moves = moves
         self._at = 0
         self._dt_ns, self._valid_until_ns = plan.dt_ns, plan.valid_until_ns
         self._obs_ns = plan.obs_ns
 
-    def _blend(self, targets_ns: list[int], rows: list[list[float]], count: int) -> None:
-        """The first `count` rows, from the plan that was there to the new one."""
-        for k in range(min(count, len(rows))):
-            weight = (k + 1) / (count + 1)
-            old = self._between(targets_ns[k])
+    def _blend(self, targets_ns: list[int], rows: list[list[float]], plan: Plan) -> None:
+        """The first rows, from the plan that was there to the new one, as long as both are
+        positions or both velocities."""
+        for k in range(min(plan.blend, len(rows))):
+            weight = (k + 1) / (plan.blend + 1)
+            old = self._planned(targets_ns[k], velocity=plan.velocity)
             if old is None:
                 return
             for joint, value in enumerate(rows[k]):
                 if not self.rules.stepwise[joint] and not isnan(old[joint]):
                     rows[k][joint] = old[joint] + (value - old[joint]) * weight
 
-    def _between(self, at_ns: int) -> list[float] | None:
-        """The plan at a time, None past its end."""
+    def _planned(self, at_ns: int, *, velocity: bool) -> list[float] | None:
+        """The plan at a time; None past its end, and where it is of the other kind."""
         left_ns, left = self._left_ns, self._left
         for k in range(self._at, len(self._targets_ns)):
             right_ns = self._targets_ns[k]
+            if self._moves[k] is not velocity:
+                return None
             if at_ns <= right_ns:
+                if velocity:
+                    return self._rows[k]
                 return _mix(left, self._rows[k], (at_ns - left_ns) / max(1, right_ns - left_ns))
             left_ns, left = right_ns, self._rows[k]
         return None
 
-    def goal(self, now: int) -> list[float] | None:
+    def goal(self, now: int, commanded: Sequence[float]) -> list[float] | None:
         """Where the arm has to be now, NaN for joints that hold; None when nothing valid is left
         (`ended` says why). The list is the same one each time: use it before the next call.
+
+        commanded: the goal that the arm is at; velocities go on from there, so that a limit that
+        held the arm back is not caught up with.
         """
         at_ns = now + self.rules.latency_ns
         if (why := self._over(now, at_ns)) is not None:
             self.flush()
             self.ended = why
             return None
+        out, since_ns = self._out, self._moved_ns
+        self._moved_ns = at_ns
+        out[:] = commanded
         while self._at < len(self._targets_ns) and self._targets_ns[self._at] <= at_ns:
-            self._left_ns, self._left = self._targets_ns[self._at], self._rows[self._at]
+            row, target_ns = self._rows[self._at], self._targets_ns[self._at]
+            if self._moves[self._at]:
+                _move(out, row, target_ns - since_ns)
+                row = list(out)
+            since_ns = max(since_ns, target_ns)
+            self._left_ns, self._left = target_ns, row
             self.chunk, self.index = self._from[self._at]
             self._at += 1
-        out = self._out
         if self._at == len(self._targets_ns):
-            out[:] = self._left
-            return out
+            return self._last(at_ns, since_ns)
         self.chunk, self.index = self._from[self._at]
         right_ns, right, left = self._targets_ns[self._at], self._rows[self._at], self._left
+        if self._moves[self._at]:
+            _move(out, right, at_ns - since_ns)
+            return _held(out, right)
         share = max(0.0, (at_ns - self._left_ns) / max(1, right_ns - self._left_ns))
         for joint in range(self._joints):
             start = left[joint]
@@ -255,6 +286,19 @@ class Playback:
             start = right[joint] if isnan(start) else start
             out[joint] = start + (right[joint] - start) * share
         return out
+
+    def _last(self, at_ns: int, since_ns: int) -> list[float]:
+        """Past the last row: its position, or its velocity on the way to zero within one step."""
+        out = self._out
+        if not self._moves[-1]:
+            out[:] = self._left
+            return out
+        row, end_ns = self._rows[-1], self._targets_ns[-1]
+        before, after = (
+            max(0.0, 1.0 - (ns - end_ns) / self._dt_ns) for ns in (max(since_ns, end_ns), at_ns)
+        )
+        _move(out, row, round(self._dt_ns * (before**2 - after**2) / 2))
+        return _held(out, row)
 
     def _over(self, now: int, at_ns: int) -> Event | None:
         """Why nothing may be played any more, None while something may."""
@@ -265,6 +309,22 @@ class Playback:
         if now - self._obs_ns > self.rules.observation_ns:
             return Event.OBSERVATION_OLD
         return None
+
+
+def _move(out: list[float], velocity: Sequence[float], for_ns: int) -> None:
+    """Move `out` by a velocity, in units per second; NaN leaves a joint where it is."""
+    if for_ns > 0:
+        for joint, value in enumerate(velocity):
+            if not isnan(value):
+                out[joint] += value * for_ns / NS_PER_S
+
+
+def _held(out: list[float], velocity: Sequence[float]) -> list[float]:
+    """`out` with NaN for joints that the policy leaves alone."""
+    for joint, value in enumerate(velocity):
+        if isnan(value):
+            out[joint] = value
+    return out
 
 
 def _mix(left: Sequence[float], right: Sequence[float], share: float) -> list[float]:

@@ -62,6 +62,7 @@ def rules_of(
         observation_ns=round(policy["observation_s"] * NS_PER_S),
         low=tuple(limit.low for limit in path.limits),
         high=tuple(limit.high for limit in path.limits),
+        speed=tuple(limit.step * NS_PER_S / period_ns(config) for limit in path.limits),
         stepwise=tuple(joint.gripper for joint in side.joints),
     )
 
@@ -202,7 +203,7 @@ class PolicySeat:
 
     def goal(self, at_ns: int) -> Sequence[float] | None:
         """Positions for this tick, NaN for joints that hold; None when the plan has ended."""
-        return self._playback.goal(at_ns)
+        return self._playback.goal(at_ns, self._path.goal)
 
     def publish(self, state: MotionState) -> None:
         """Tell the gateway where the arm and its motion machine are."""
@@ -229,5 +230,6 @@ def _plan_of(record: Any) -> Plan:
         mode=MODES[int(record["mode"])],
         blend=int(record["blend"]),
         targets_ns=record["target_ns"][:steps].tolist(),
-        rows=record["position"][:steps].tolist(),
+        rows=record["values"][:steps].tolist(),
+        velocity=bool(record["velocity"]),
     )

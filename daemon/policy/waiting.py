@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from recd.config.messages import MessageError
+from recd.config.policy_wishes import Source, Wishes, read_wishes
 from recd.shm.clock import NS_PER_MS
 
 LONGEST_WAIT_MS = 500
@@ -13,7 +14,7 @@ LONGEST_WAIT_MS = 500
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """One request. after: number of the observation that the client has; newer_than_ns: least time
-    of the next one; until_ns: when it is answered either way.
+    of the next one; until_ns: when it is answered either way; wishes: of its pictures and past.
     """
 
     ident: str
@@ -21,10 +22,17 @@ class Wanted:
     newer_than_ns: int
     until_ns: int
     cameras: tuple[str, ...]
+    wishes: Wishes
 
 
-def read_wanted(header: Mapping[str, Any], cameras: Sequence[str], now: int) -> Wanted:
-    """The request in a message `get`; all `cameras` when it names none. MessageError if unsound."""
+def read_wanted(
+    header: Mapping[str, Any], cameras: Sequence[str], now: int, *,
+    sources: Mapping[str, Source], row_ns: int,
+) -> Wanted:  # fmt: skip
+    """The request in a message `get`; all `cameras` when it names none. MessageError if unsound.
+
+    sources: stream -> what the robot has of it; row_ns: between two rows of the dataset.
+    """
     if header.get("ty") != "get":
         raise MessageError(f"ty: expected get, found {str(header.get('ty'))[:40]!r}")
     ident = header.get("id", "")
@@ -48,6 +56,7 @@ def read_wanted(header: Mapping[str, Any], cameras: Sequence[str], now: int) -> 
         newer_than_ns=_number(header, "newer_than", 0),
         until_ns=now + wait_ms * NS_PER_MS,
         cameras=tuple(wanted),
+        wishes=read_wishes(header, wanted, sources, row_ns=row_ns),
     )
 
 

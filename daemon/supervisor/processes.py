@@ -198,6 +198,7 @@ def _gateway(robot: RobotConfig) -> list[Process]:
         return []
     read = {f"cam.{name}": "LATEST" for name in robot.cameras}
     read |= {f"arm.{pair}.follower": "LATEST" for pair in robot.arms}
+    read |= {f"telemetry.{pair}.follower": "LATEST" for pair in robot.arms}
     read |= {f"verdicts.{pair}": "BEST_EFFORT" for pair in robot.arms}
     leases = tuple(f"lease.{pair}" for pair in robot.arms)
     seats = tuple(f"seat.{pair}" for pair in robot.arms)

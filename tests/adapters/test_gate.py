@@ -10,7 +10,6 @@ from recd.clients.adapters.gate import (
     check_reply,
     expected_of,
 )
-from recd.clients.adapters.pictures import fitted, rgb_of
 from recd.clients.adapters.profile import (
     Actions,
     Profile,
@@ -23,6 +22,7 @@ from recd.clients.adapters.wire import Described, MismatchError, WireError
 from recd.config.errors import ConfigError
 from recd.config.load import load_robot
 from recd.config.models import SO_JOINTS, PolicyServerConfig
+from recd.daemon.policy.pictures import fitted, rgb_of
 
 ONE = tuple(f"{joint}.pos" for joint in SO_JOINTS)
 TWO = tuple(f"{side}_{joint}" for side in ("left", "right") for joint in ONE)
@@ -182,7 +182,7 @@ def test_a_server_on_another_computer_needs_encryption_or_a_word_that_it_may_do_
 
 def test_pictures_keep_their_shape_on_black() -> None:
     wide = np.full((480, 640, 3), 200, np.uint8)
-    small = fitted(wide, 224)
+    small, _ = fitted(wide, 224, 224)
     assert small.shape == (224, 224, 3)
     assert (small[:28] == 0).all()
     assert (small[28:196] == 200).all()

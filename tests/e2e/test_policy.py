@@ -393,3 +393,28 @@ def test_buffers_of_an_observation_are_what_the_header_says(bench) -> None:
         newer = bench.observe(policy)
         assert newer.number > seen.number
         assert newer.t_ref_ns > seen.t_ref_ns
+
+
+def test_a_policy_of_velocities_moves_the_arm_by_them_and_stops_with_them(bench) -> None:
+    with bench.policy() as policy:
+        bench.seat(policy)
+        mark = bench.control.mark()
+        begun = bench.observe(policy).state.astype(float)
+
+        def velocities(*, steps: int = 15, speed: float = 20.0) -> Status:
+            seen = bench.observe(policy)
+            rows = np.full((steps, 6), speed) * np.eye(1, 6)
+            mask = [True] * 5 + [False]
+            return policy.act(seen, rows, dt_s=DT_S, representation="vel", mask=mask).status
+
+        def moved() -> bool:
+            velocities()
+            return bench.observe(policy).state[0] - begun[0] > 8.0
+
+        until(moved, "the first joint to move")
+        until(lambda: velocities(steps=3) is Status.APPLIED, "a last short chunk")
+        bench.in_state("HOLD", "queue_empty")
+        bench.assert_gentle(mark)
+        bench.assert_stands()
+        ended = bench.observe(policy).state
+        np.testing.assert_allclose(ended[1:], begun[1:], atol=2.0)

@@ -8,8 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from recd.config.messages import MessageError
+from recd.config.policy_streams import plan_dtype
 from recd.config.policy_wire import MOST_STEPS, Status, pack, raw, unpack
-from recd.daemon.policy.chunk import ChunkError, absolute, read_chunk
+from recd.daemon.policy.chunk import ChunkError, absolute, fill_plan, read_chunk
 from recd.daemon.policy.layout import ActionLayout
 
 LAYOUT = ActionLayout(
@@ -59,7 +60,7 @@ def test_a_sound_chunk_comes_out_as_it_went_in() -> None:
         ({"chunk": 2**63}, Status.MALFORMED),
         ({"lease": None}, Status.MALFORMED),
         ({"lease": {"id": "", "epoch": 1}}, Status.MALFORMED),
-        ({"rep": "vel"}, Status.MALFORMED),
+        ({"rep": "speed"}, Status.MALFORMED),
         ({"mode": "sudden"}, Status.MALFORMED),
         ({"mask": [True, False]}, Status.MALFORMED),
         ({"mask": [1, 1, 1]}, Status.MALFORMED),
@@ -94,6 +95,18 @@ def test_relative_and_delta_are_made_absolute_with_the_state_at_the_observation(
     with pytest.raises(ChunkError) as caught:
         absolute(received(rep="delta"), np.array([10.0, np.nan, 30.0]))
     assert caught.value.status is Status.UNKNOWN_OBS
+
+
+def test_velocities_stay_what_they_are_and_need_no_state() -> None:
+    chunk = received(rep="vel", mask=[True, True, False])
+    velocities = absolute(chunk, np.full(3, np.nan))
+    assert np.array_equal(velocities[:, :2], ROWS[:, :2])
+    assert np.isnan(velocities[:, 2]).all()
+    record = np.zeros(1, plan_dtype(3))[0]
+    for word, velocity in (("vel", True), ("abs", False)):
+        fill_plan(record, received(rep=word), velocities, LAYOUT.groups["main"])
+        assert bool(record["velocity"]) is velocity
+    assert np.array_equal(record["values"][:4, :2], ROWS[:, :2])
 
 
 def described(**changes: Any) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Frames of an observation as the pictures that a policy server wants: RGB, scaled, padded."""
+"""Frames of a camera as the pictures that a policy wants: RGB, turned, scaled, padded. Pure."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recd.config.errors import RecdError
+from recd.config.policy_wishes import Fit
 from recd.config.streams import RAW_PAYLOADS
 
 Picture = npt.NDArray[np.uint8]
@@ -27,7 +28,10 @@ def rgb_of(data: bytes, facts: Mapping[str, Any], *, rotation: int = 0) -> Pictu
     if kind in RAW_PAYLOADS:
         picture = _raw(data, kind, width, height)
     else:
-        found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        try:
+            found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        except cv2.error:  # sizes beyond any picture
+            found = None
         if found is None:
             raise RecdError("a frame is no picture", mend="recctl snapshot shows it.",
                             code="picture")  # fmt: skip
@@ -48,16 +52,40 @@ def _raw(data: bytes, kind: str, width: int, height: int) -> Any:
     return raw if kind == "rgb24" else cv2.cvtColor(raw, _TO_RGB[kind])
 
 
-def fitted(picture: Picture, size: int) -> Picture:
-    """`picture` in a square of `size`, its shape kept, centred on black; as it is for 0."""
-    height, width = picture.shape[:2]
-    if not size or (height, width) == (size, size):
-        return picture
-    ratio = max(width, height) / size
-    inside = (max(1, int(width / ratio)), max(1, int(height / ratio)))
+Place = tuple[int, int, int, int]
+"""Where the camera's own pixels lie in a picture: left, top, width, height."""
+
+
+def fitted(
+    picture: Picture, width: int, height: int, *, fit: Fit = Fit.PAD
+) -> tuple[Picture, Place]:  # fmt: skip
+    """`picture` as uint8 RGB [height, width, 3], and where it lies in that; 0: as it is.
+
+    PAD keeps its shape, centred on black, with sizes and places rounded down, as openpi's
+    resize_with_pad does it.
+    """
+    had_height, had_width = picture.shape[:2]
+    width, height = width or had_width, height or had_height
+    if (had_width, had_height) == (width, height):
+        return picture, (0, 0, width, height)
+    ratio = max(had_width / width, had_height / height)
+    inside = (width, height)
+    if fit is Fit.PAD:
+        inside = (max(1, int(had_width / ratio)), max(1, int(had_height / ratio)))
     smooth = cv2.INTER_AREA if ratio > 1 else cv2.INTER_LINEAR
-    scaled = cv2.resize(picture, inside, interpolation=smooth)
-    out = np.zeros((size, size, 3), np.uint8)
-    top, left = (size - inside[1]) // 2, (size - inside[0]) // 2
+    scaled = np.asarray(cv2.resize(picture, inside, interpolation=smooth), np.uint8)
+    if inside == (width, height):
+        return scaled, (0, 0, width, height)
+    out = np.zeros((height, width, 3), np.uint8)
+    left, top = (width - inside[0]) // 2, (height - inside[1]) // 2
     out[top : top + inside[1], left : left + inside[0]] = scaled
-    return out
+    return out, (left, top, *inside)
+
+
+def jpeg_of(picture: Picture, quality: int) -> bytes:
+    """A JPEG file of a uint8 RGB picture."""
+    told, encoded = cv2.imencode(
+        ".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality]
+    )
+    assert told, "any uint8 RGB picture has a JPEG"
+    return bytes(encoded)

@@ -1,3 +1,4 @@
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -7,11 +8,20 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 LAYERS = ("config", "shm", "daemon", "clients", "perf")
+MADE_OF = (*LAYERS, "src", "systemd", "pyproject.toml", "README.md")
 
 
 @pytest.fixture(scope="module")
 def wheel_names(tmp_path_factory):
-    out = tmp_path_factory.mktemp("wheel")
+    """Built from a copy: what an earlier build left in the checkout would be taken along."""
+    out, tree = tmp_path_factory.mktemp("wheel"), tmp_path_factory.mktemp("tree")
+    for name in MADE_OF:
+        source = ROOT / name
+        if source.is_dir():
+            unwanted = shutil.ignore_patterns("__pycache__", "*.egg-info")
+            shutil.copytree(source, tree / name, symlinks=True, ignore=unwanted)
+        elif source.exists():
+            shutil.copy(source, tree / name)
     subprocess.run(
         [
             sys.executable,
@@ -21,7 +31,7 @@ def wheel_names(tmp_path_factory):
             "--wheel",
             "--outdir",
             str(out),
-            str(ROOT),
+            str(tree),
         ],
         check=True,
         capture_output=True,

@@ -21,7 +21,7 @@ LEADER = "main.leader"
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PolicyBench]:
     more = ("arms.main.hand_over.moved=5", "arms.main.hand_over.leader=driven",
-            "simulation.demonstration=false")  # fmt: skip
+            "arms.main.telemetry_hz=50", "simulation.demonstration=false")  # fmt: skip
     with running(tmp_path_factory.mktemp("robot"), *OVERRIDES, *more) as robot:
         robot.arm()
         bench = PolicyBench(robot)
@@ -88,6 +88,19 @@ def test_a_driven_leader_comes_to_the_follower_and_is_let_go_at_the_take_over(be
         bench.in_state("CORRECTING")
         assert not any(torque(bench, LEADER))
         bench.assert_gentle(mark)
+
+
+def test_a_leader_that_is_driven_and_let_go_again_and_again_stays_alive(bench) -> None:
+    leader = bench.robot.workers()["arm:main.leader"].pid
+    with bench.policy() as policy:
+        bench.drive(policy)
+        for _ in range(4):
+            bench.client.call("policy.pause")
+            until(lambda: all(torque(bench, LEADER)), "the leader to be driven")
+            bench.client.call("policy.takeover")
+            bench.in_state("CORRECTING")
+            until(lambda: not any(torque(bench, LEADER)), "the leader to be let go")
+    assert bench.robot.workers()["arm:main.leader"].pid == leader
 
 
 def pose(bench: PolicyBench, bus: str) -> np.ndarray:

@@ -8,6 +8,7 @@ or when its parent dies.
 if __name__ == "__main__":  # before anything that imports structlog
     from recd.daemon import lean  # noqa: F401
 
+import errno
 import faulthandler
 import importlib
 import os
@@ -44,6 +45,11 @@ TITLES = {"camera": "cam", "encoder": "enc"}
 OPEN_TAKES = "open_takes"
 """Key of a writer's configuration: `begin` of every take that was open when it was started, in the
 place of one that died; it goes on with them."""
+
+COMPUTERS_OWN = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE}
+)
+"""Troubles of disk and system that say enough by themselves: an operator reads no traceback."""
 
 LINK_PACKET_BYTES = 192 * 1024
 """Largest message on a link; the socket buffers are set to hold several."""
@@ -321,6 +327,13 @@ def main(argv: list[str] | None = None) -> int:
         ctx.log.error("refused", code=error.code, reason=error.message, mend=error.mend)
         link.send("refused", code=error.code, message=error.message, mend=error.mend)
         return 2
+    except OSError as error:
+        if error.errno not in COMPUTERS_OWN:
+            ctx.log.exception("worker failed")
+        else:
+            ctx.log.error("worker failed", reason=str(error))
+        link.send("crashed", message=str(error))
+        return 1
     except Exception as error:
         ctx.log.exception("worker failed")
         link.send("crashed", message=f"{type(error).__name__}: {error}")

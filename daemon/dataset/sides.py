@@ -142,9 +142,12 @@ class RowLog:
 
     def close(self) -> None:
         """End the stream, durably. Idempotent."""
-        if not self._file.closed:
+        if self._file.closed:
+            return
+        try:
             self._stream.close()
             os.fsync(self._file.fileno())
+        finally:
             self._file.close()
 
 

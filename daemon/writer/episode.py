@@ -6,6 +6,7 @@ each arm bus.
 
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -300,3 +301,9 @@ class Episode:
         for track in self.tracks.values():
             track.log.close(durable=durable)
         return [track.log.path for track in self.tracks.values()]
+
+    def abandon(self) -> None:
+        """Let go of all side logs as the disk has them."""
+        for track in self.tracks.values():
+            with suppress(OSError):
+                track.log.close(durable=False)

@@ -115,8 +115,10 @@ class SideLog:
         """End the stream. Idempotent."""
         if self._file.closed:
             return
-        self.flush()
-        self._stream.close()
-        if durable:
-            os.fsync(self._file.fileno())
-        self._file.close()
+        try:
+            self.flush()
+            self._stream.close()
+            if durable:
+                os.fsync(self._file.fileno())
+        finally:
+            self._file.close()

@@ -7,6 +7,7 @@ what overflows after that is counted and told.
 import os
 import select
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -202,12 +203,15 @@ class Writer:
                 builder.sync()
                 fault_point("writer.synced")
         except OSError as error:
-            self._failed(episode.uid, error, episode.staging)
-            self._forget(episode)
+            self._lose(episode, error)
 
-    def _forget(self, episode: Episode) -> None:
+    def _lose(self, episode: Episode, error: OSError) -> None:
+        """The disk takes no more of an episode: what it has stays in staging, for recovery."""
+        self._failed(episode.uid, error, episode.staging)
         del self.episodes[episode.uid]
-        self.builders.pop(episode.uid).close()
+        with suppress(OSError):
+            self.builders.pop(episode.uid).close()
+        episode.abandon()
 
     def _drain(self) -> None:
         for stream in self.streams:
@@ -233,8 +237,11 @@ class Writer:
                 )  # fmt: skip
 
     def _consume(self, stream: str, record: Any, owner: int) -> None:
-        for episode in self.episodes.values():
-            episode.consume(stream, record, owner)
+        for episode in tuple(self.episodes.values()):
+            try:
+                episode.consume(stream, record, owner)
+            except OSError as error:
+                self._lose(episode, error)
 
     def resume(self, begins: Iterable[Mapping[str, Any]]) -> None:
         """Take up episodes that the writer before this one had open: first what it logged, then
@@ -259,8 +266,7 @@ class Writer:
             fault_point("writer.resumed")
             episode.settle()
         except OSError as error:
-            self._failed(episode.uid, error, episode.staging)
-            self._forget(episode)
+            self._lose(episode, error)
             return
         self.ctx.event("episode resumed", level="warning", uid=episode.uid,
                        rows=episode.rows_so_far())  # fmt: skip

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from contextlib import suppress
+from pathlib import Path
 from random import Random
 from typing import Final
 
@@ -161,7 +162,9 @@ def use_up_files(name: str) -> Strike:
     def strike(subject: StormSubject, _: Random) -> Made:
         pid = subject.pid if name == "supervisor" else subject.worker(name)
         soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, hard))
+        # Below what is open, poll itself would fail, which no lack of files does.
+        highest = max(int(fd.name) for fd in Path(f"/proc/{pid}/fd").iterdir())
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (highest + 1, hard))
         return {"pid": pid, "limit": soft, "process": name}
 
     return strike

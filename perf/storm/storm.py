@@ -203,6 +203,8 @@ class Storm:
         running = self._running
         assert running is not None
         draft.finished = True
+        if self.subject.dead and draft.fault.outcome in (Outcome.GOES_ON, Outcome.ENDS):
+            draft.findings.append("the daemon ended")
         if not self.subject.dead:
             self._end(draft, running, draw)
         draft.recover_s = self._come_back(draft, running)

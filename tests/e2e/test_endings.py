@@ -1,4 +1,5 @@
 import os
+import resource
 import signal
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -189,3 +190,27 @@ def test_an_encoder_stopped_for_longer_than_its_ring_loses_nothing(tmp_path):
 def _decided(robot: Robot, camera: str) -> int:
     rings = {ring["name"]: ring for ring in robot.client.call("shm")["rings"]}
     return int(rings[f"ticks.{camera}"]["head"])
+
+
+def test_a_disk_that_takes_no_more_costs_the_episode_its_rest_and_the_writer_not_its_life(tmp_path):
+    with running(tmp_path, *SMALL) as robot:
+        robot.arm()
+        lost = robot.client.start()["uid"]
+        until(lambda: robot.rows() >= 60, "60 rows")
+        writer = robot.workers()["writer"]
+        _, hard = resource.prlimit(writer.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(writer.pid, resource.RLIMIT_FSIZE, (4096, hard))  # no file grows any more
+        until(lambda: robot.client.status()["state"] != "RECORDING", "the episode to end")
+        take = until(
+            lambda: next((t for t in robot.client.call("episodes")["episodes"]
+                          if t["uid"] == lost and t["state"] == "failed"), None), "it to be told",
+        )  # fmt: skip
+        assert "File too large" in take["reason"]
+        resource.prlimit(writer.pid, resource.RLIMIT_FSIZE, (hard, hard))
+        assert robot.record(20)["episode_index"] == 0
+        assert robot.workers()["writer"].pid == writer.pid
+        robot.end()
+        robot.close_client()
+        robot.start()
+        assert [e.uid for e in survey(robot.root)][1:] == [lost]
+        assert survey(robot.root)[1].length >= 45

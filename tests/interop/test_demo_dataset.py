@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+from recorders import recd_records
 from stamp_claims import compare_episode, episode_claims
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(900)]
@@ -13,6 +14,13 @@ TRAINING_STEPS = 2
 
 def test_lerobot_reads_every_row_and_every_picture_of_a_fresh_demo(demo, whole):
     whole(demo, episodes=3)
+
+
+def test_lerobot_reads_what_a_camera_encoded_itself(whole, tally, tmp_path):
+    """Copied access units and those of our own beside them, in one track."""
+    tally.add("recd_sessions")
+    own = ("cameras.front.fourcc=h264",)
+    whole(recd_records(tmp_path, episodes=2, episode_s=3, overrides=own), episodes=2)
 
 
 def test_every_picture_shows_the_frame_and_the_time_that_its_row_claims(demo, side, tally):

@@ -1,12 +1,16 @@
 """What the PyAV sources share: errors in words, and the one copy of decoded planes into a slot."""
 
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
 from recd.config.errors import DeviceError
+from recd.config.streams import FrameFlag
 from recd.daemon.cameras import access
-from recd.daemon.cameras.source import CameraLostError, Pixels
+from recd.daemon.cameras.clockmap import ClockMap
+from recd.daemon.cameras.source import CameraLostError, FrameInfo, Pixels
+from recd.shm.clock import NS_PER_S
 
 FULL_RANGE_FORMATS = frozenset({"yuvj420p", "yuvj422p", "yuvj444p", "yuvj440p"})
 _JPEG_RANGE = 2  # AVCOL_RANGE_JPEG
@@ -104,3 +108,23 @@ def check_room(key: str, *, needed: int, room: int) -> None:
             mend="Set width and height to the size of the source, and fourcc: yuv420p.",
             code="size",
         )
+
+
+def foreign_frame(
+    clock: ClockMap, pts: int | None, time_base: Fraction, *, nbytes: int, arrival_ns: int,
+    flags: FrameFlag = FrameFlag(0),  # noqa: B008
+) -> FrameInfo:  # fmt: skip
+    """Facts of a frame stamped by the sender's clock; without a stamp, its arrival counts."""
+    if pts is None:
+        flags |= FrameFlag.STAMP_ARRIVAL
+        return FrameInfo(nbytes, arrival_ns, arrival_ns, flags=int(flags))
+    mapped = clock.map(int(pts * time_base * NS_PER_S), arrival_ns)
+    if not mapped.trusted:
+        flags |= FrameFlag.STAMP_ARRIVAL
+    return FrameInfo(
+        nbytes=nbytes,
+        t_capture_ns=mapped.local_ns,
+        t_arrival_ns=arrival_ns,
+        flags=int(flags),
+        residual_ns=mapped.residual_ns,
+    )

@@ -7,7 +7,6 @@ from fractions import Fraction
 from typing import Any
 
 from recd.config.errors import DeviceError
-from recd.config.streams import FrameFlag
 from recd.daemon.cameras import av_common
 from recd.daemon.cameras.clockmap import ClockMap
 from recd.daemon.cameras.request import CameraRequest
@@ -19,7 +18,7 @@ from recd.daemon.cameras.source import (
     Into,
     raw_frame_bytes,
 )
-from recd.shm.clock import NS_PER_S, now_ns
+from recd.shm.clock import now_ns
 
 OPEN_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 1.0
@@ -123,15 +122,8 @@ class StreamSource:
         self._pending = None
         av_common.check_same_size(self._request.key, self._request.device, frame, size=self._size)
         nbytes = av_common.copy_yuv420p(frame, into())
-        if frame.pts is None:
-            return FrameInfo(nbytes, arrival_ns, arrival_ns, flags=int(FrameFlag.STAMP_ARRIVAL))
-        mapped = self._clock.map(int(frame.pts * self._time_base * NS_PER_S), arrival_ns)
-        return FrameInfo(
-            nbytes=nbytes,
-            t_capture_ns=mapped.local_ns,
-            t_arrival_ns=arrival_ns,
-            flags=0 if mapped.trusted else int(FrameFlag.STAMP_ARRIVAL),
-            residual_ns=mapped.residual_ns,
+        return av_common.foreign_frame(
+            self._clock, frame.pts, self._time_base, nbytes=nbytes, arrival_ns=arrival_ns
         )
 
     def close(self) -> None:

@@ -27,7 +27,7 @@ from recd.daemon.cameras.source import (
     Idle,
     Into,
 )
-from recd.shm.clock import NS_PER_S, now_ns
+from recd.shm.clock import now_ns
 
 _PROBE = {"analyzeduration": "300000", "fpsprobesize": "2"}
 """Little is looked at ahead: the stream itself says what is needed."""
@@ -147,18 +147,8 @@ class UnitSource:
         nbytes = min(len(data), memory.size)
         memory[:nbytes] = np.frombuffer(data, np.uint8)[:nbytes]
         flags = FrameFlag(0) if nbytes == len(data) else FrameFlag.CORRUPT
-        if pts is None:
-            flags |= FrameFlag.STAMP_ARRIVAL
-            return FrameInfo(nbytes, arrival_ns, arrival_ns, flags=int(flags))
-        mapped = self._clock.map(int(pts * self._time_base * NS_PER_S), arrival_ns)
-        if not mapped.trusted:
-            flags |= FrameFlag.STAMP_ARRIVAL
-        return FrameInfo(
-            nbytes=nbytes,
-            t_capture_ns=mapped.local_ns,
-            t_arrival_ns=arrival_ns,
-            flags=int(flags),
-            residual_ns=mapped.residual_ns,
+        return av_common.foreign_frame(
+            self._clock, pts, self._time_base, nbytes=nbytes, arrival_ns=arrival_ns, flags=flags
         )
 
     def close(self) -> None:

@@ -16,7 +16,7 @@ import av
 
 from recd.config.errors import RecdError
 from recd.daemon.encode.colour import LIMITED
-from recd.daemon.encode.sinks import SinkError, SinkFacts
+from recd.daemon.encode.sinks import FileSink, SinkError, SinkFacts
 from recd.daemon.encode.stream_file import StreamFile
 
 PICTURES_VERSION = 1
@@ -27,7 +27,7 @@ _MAGIC = b"RECDPICS"
 _SAME = 0  # bytes == 0: the picture of the row before
 
 
-class ImageSink:
+class ImageSink(FileSink):
     """PictureSink that keeps every row as a PNG of its own."""
 
     suffix = ".pictures"
@@ -44,13 +44,6 @@ class ImageSink:
         self._png.time_base = 1 / rate
         self._png.thread_count = 1
         self._png.options = {"compression_level": "1", "pred": "sub"}
-
-    @property
-    def nbytes(self) -> int:
-        return self._file.size
-
-    def bind(self, path: Path) -> None:
-        self._file.bind(path)
 
     def encode(self, frame: Any, k: int) -> int:
         if k != self._rows:
@@ -76,12 +69,6 @@ class ImageSink:
     def settle(self) -> SinkFacts:
         path = self._file.path
         return SinkFacts(path, self._rows, self._file.size, self._file.settle(), {})
-
-    def discard(self) -> None:
-        self._file.remove()
-
-    def abandon(self) -> None:
-        self._file.release()
 
 
 def read_pictures(path: Path) -> Iterator[bytes]:

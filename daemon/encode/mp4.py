@@ -7,7 +7,6 @@ hybrid_fragmented). Row k has pts k exactly, from 0; pictures are stored in the 
 
 import contextlib
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import av
@@ -15,7 +14,7 @@ import av
 from recd.config.errors import RecdError
 from recd.daemon.encode.codecs import CodecSettings, info_block
 from recd.daemon.encode.colour import BT601, LIMITED
-from recd.daemon.encode.sinks import SinkError, SinkFacts
+from recd.daemon.encode.sinks import FileSink, SinkError, SinkFacts
 from recd.daemon.encode.stream_file import StreamFile
 
 _FRAGMENT_US = 500_000
@@ -46,7 +45,7 @@ def _reason(error: Exception) -> str:
     return str(log[2]) if log else str(getattr(error, "strerror", "") or error)
 
 
-class Mp4Sink:
+class Mp4Sink(FileSink):
     """PictureSink that writes video. Opening costs tens of milliseconds: do it ahead."""
 
     suffix = ".mp4"
@@ -93,16 +92,9 @@ class Mp4Sink:
         return stream
 
     @property
-    def nbytes(self) -> int:
-        return self._file.size
-
-    @property
     def held_back(self) -> int:
         """Pictures that are still inside the encoder; 0 for every codec that a probe accepts."""
         return self._rows - self._packets
-
-    def bind(self, path: Path) -> None:
-        self._file.bind(path)
 
     def encode(self, frame: Any, k: int) -> int:
         if k != self._rows:
@@ -144,14 +136,6 @@ class Mp4Sink:
         return SinkFacts(
             path, self._packets, self._file.size, digest, info_block(self.settings, self._size, fps)
         )
-
-    def discard(self) -> None:
-        self._shut()
-        self._file.remove()
-
-    def abandon(self) -> None:
-        self._shut()
-        self._file.release()
 
     def _shut(self) -> None:
         # SVT-AV1 crashes the process when it is freed before it was told the end of its stream.

@@ -5,10 +5,10 @@ Any other row (the first in the middle of a group, a repeat, a picture passed ov
 the decoded picture, beginning with a key frame, until the camera's next key frame.
 """
 
+import contextlib
 import io
 from collections.abc import Callable
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import av
@@ -18,13 +18,13 @@ from recd.daemon.encode.codecs import CodecSettings, info_block
 from recd.daemon.encode.colour import PictureError
 from recd.daemon.encode.gops import Unit
 from recd.daemon.encode.mp4 import LEADS, container_options
-from recd.daemon.encode.sinks import SinkError, SinkFacts
+from recd.daemon.encode.sinks import FileSink, SinkError, SinkFacts
 from recd.daemon.encode.stream_file import StreamFile
 
 _INTRA, _ANY = 1, 0  # AVPictureType
 
 
-class PassSink:
+class PassSink(FileSink):
     """PictureSink of one take of an H.264 camera. The file's head is made with the first row, for
     only then the camera's parameter sets are known."""
 
@@ -54,13 +54,6 @@ class PassSink:
         self._container: Any = None
         self._stream: Any = None
         self._bridge: _Bridge | None = None
-
-    @property
-    def nbytes(self) -> int:
-        return self._file.size
-
-    def bind(self, path: Path) -> None:
-        self._file.bind(path)
 
     def stores(self, unit: Unit) -> bool:
         """Whether the next row would hold this unit as it came, undecoded."""
@@ -137,21 +130,12 @@ class PassSink:
             info["video.pix_fmt"] = self._bridge.pix_fmt
         return SinkFacts(path, self._rows, self._file.size, digest, info)
 
-    def discard(self) -> None:
-        self._shut()
-        self._file.remove()
-
-    def abandon(self) -> None:
-        self._shut()
-        self._file.release()
-
     def _shut(self) -> None:
         container, self._container = self._container, None
-        try:
+        # What the disk says to the rest of this file is of no interest any more.
+        with contextlib.suppress(av.FFmpegError, OSError):
             if container is not None:
                 container.close()
-        except (av.FFmpegError, OSError):
-            return  # what the disk says to the rest of this file is of no interest any more
 
 
 class _Bridge:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from recd.daemon.encode.stream_file import StreamFile
+
 
 class SinkError(Exception):
     """The sink cannot take more pictures (encoder failed, disk full). What it has is kept."""
@@ -57,3 +59,27 @@ class PictureSink(Protocol):
     def abandon(self) -> None:
         """Let go of the file and leave what it holds for recovery. Raises nothing."""
         ...
+
+
+class FileSink:
+    """What every sink does with the one file behind it."""
+
+    _file: StreamFile
+
+    @property
+    def nbytes(self) -> int:
+        return self._file.size
+
+    def bind(self, path: Path) -> None:
+        self._file.bind(path)
+
+    def discard(self) -> None:
+        self._shut()
+        self._file.remove()
+
+    def abandon(self) -> None:
+        self._shut()
+        self._file.release()
+
+    def _shut(self) -> None:
+        """Let go of whatever writes into the file. Raises nothing."""

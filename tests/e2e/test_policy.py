@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +18,10 @@ from recd.config.policy_wire import Status, pack, raw
 from recd.config.streams import GoalSource
 from recd.daemon.sim import camera_control
 from recd.shm.clock import now_ns
-from tests.e2e.policybench import DT_S, OVERRIDES, PolicyBench
+from tests.e2e.policybench import DT_S
 from tests.rig import until
 
 DRIVER = Path(__file__).with_name("drive_policy.py")
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PolicyBench]:
-    with PolicyBench.running(tmp_path_factory.mktemp("robot"), *OVERRIDES) as bench:
-        yield bench
-
-
-@pytest.fixture
-def bench(shared: PolicyBench) -> PolicyBench:
-    shared.ready()
-    return shared
 
 
 def test_nothing_moves_before_a_person_says_so_and_then_the_policy_drives(bench) -> None:

@@ -13,23 +13,11 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.policybench import OVERRIDES, PolicyBench
+from tests.e2e.policybench import PolicyBench
 from tests.rig import until
 
 DRIVER = Path(__file__).with_name("drive_policy.py")
 JOINTS = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PolicyBench]:
-    with PolicyBench.running(tmp_path_factory.mktemp("robot"), *OVERRIDES) as bench:
-        yield bench
-
-
-@pytest.fixture
-def bench(shared: PolicyBench) -> PolicyBench:
-    shared.ready()
-    return shared
 
 
 @contextmanager

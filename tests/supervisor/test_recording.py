@@ -229,18 +229,24 @@ class Announced(Workers):
             self.told.append((event, fields))
 
 
+def one_camera(root: Path, workers: Workers, *, kind: str = "clock", **more: Any) -> Recording:
+    """A recording of one camera that is READY."""
+    spec = RecordingSpec(
+        name="main", root=root, grid=Grid(30, kind=kind), encoders={"front": "encoder:front"},
+        writers=("writer",), codec={}, task="t", operator="", **more,
+    )  # fmt: skip
+    recording = Recording(spec, workers, workers)
+    recording.session = machine.advance(recording.session, Event.AVAILABLE)
+    return recording
+
+
 @pytest.mark.parametrize("kind", ["clock", "step"])
 def test_an_episode_that_would_grow_too_long_is_announced_and_closed_before(
     tmp_path: Path, kind: str
 ) -> None:
     decided = {"front": 5}
     workers = Announced()
-    spec = RecordingSpec(
-        name="main", root=tmp_path, grid=Grid(30, kind=kind), encoders={"front": "encoder:front"},
-        writers=("writer",), codec={}, task="t", operator="", decided=lambda uid: decided,
-    )  # fmt: skip
-    recording = Recording(spec, workers, workers)
-    recording.session = machine.advance(recording.session, Event.AVAILABLE)
+    recording = one_camera(tmp_path, workers, kind=kind, decided=lambda uid: decided)
     began = NS_PER_S
     take = recording.start(began)
 
@@ -269,12 +275,7 @@ def test_an_encoder_is_given_up_when_it_stands_still_not_when_it_was_far_behind(
     tmp_path: Path,
 ) -> None:
     workers, decided = Announced(), {"front": 100}
-    spec = RecordingSpec(
-        name="main", root=tmp_path, grid=Grid(30), encoders={"front": "encoder:front"},
-        writers=("writer",), codec={}, task="t", operator="", decided=lambda uid: decided,
-    )  # fmt: skip
-    recording = Recording(spec, workers, workers)
-    recording.session = machine.advance(recording.session, Event.AVAILABLE)
+    recording = one_camera(tmp_path, workers, decided=lambda uid: decided)
     take = recording.start(NS_PER_S)
     now = 100 * NS_PER_S
     recording.stop(now)
@@ -291,12 +292,7 @@ def test_an_encoder_is_given_up_when_it_stands_still_not_when_it_was_far_behind(
 
 def test_parts_of_an_encoder_that_had_died_are_given_time_to_be_joined(tmp_path: Path) -> None:
     workers = Workers()
-    spec = RecordingSpec(
-        name="main", root=tmp_path, grid=Grid(30), encoders={"front": "encoder:front"},
-        writers=("writer",), codec={}, task="t", operator="",
-    )  # fmt: skip
-    recording = Recording(spec, workers, workers)
-    recording.session = machine.advance(recording.session, Event.AVAILABLE)
+    recording = one_camera(tmp_path, workers)
     take = recording.start(NS_PER_S)
     recording.worker_left("encoder:front", "encoder", 2 * NS_PER_S)
     now = 900 * NS_PER_S
@@ -333,12 +329,7 @@ def test_a_writer_that_gives_the_running_take_up_ends_it_and_nothing_waits_for_e
     tmp_path: Path,
 ) -> None:
     workers = Announced()
-    spec = RecordingSpec(
-        name="main", root=tmp_path, grid=Grid(30), encoders={"front": "encoder:front"},
-        writers=("writer",), codec={}, task="t", operator="",
-    )  # fmt: skip
-    recording = Recording(spec, workers, workers)
-    recording.session = machine.advance(recording.session, Event.AVAILABLE)
+    recording = one_camera(tmp_path, workers)
     take = recording.start(NS_PER_S)
     said = {"uid": take.uid, "reason": "no space left on device", "kept_at": "/d/.recd/staging/x"}
     recording.hear("writer", "writer", "failed", said, 2 * NS_PER_S)

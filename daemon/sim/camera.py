@@ -29,6 +29,8 @@ def serve_cameras(
 ) -> int:
     """Serve until SIGTERM or SIGINT; returns 0. Owns the signal handlers of its process.
 
+    Returns at once when nobody reads the report: whoever started it is ending already.
+
     pose: where the arm is. ready_fd: gets one JSON line {"cameras": {name: {"url": ...}},
     "control": path}, then is closed.
     """
@@ -42,9 +44,13 @@ def serve_cameras(
         "cameras": {name: {"url": url} for name, url in server.urls.items()},
         "control": control_path,
     }
-    with os.fdopen(ready_fd, "wb") as ready:
-        ready.write(json.dumps(report).encode() + b"\n")
-    server.run(stop_read)
+    try:
+        with os.fdopen(ready_fd, "wb") as ready:
+            ready.write(json.dumps(report).encode() + b"\n")
+    except BrokenPipeError:
+        server.close()
+    else:
+        server.run(stop_read)
     signal.set_wakeup_fd(-1)
     os.close(stop_read)
     os.close(stop_write)

@@ -1,5 +1,6 @@
 import contextlib
 import itertools
+import os
 import socket
 import subprocess
 import sys
@@ -239,3 +240,16 @@ def test_a_taken_port_is_named_with_its_mend(cameras):
     assert run.returncode == 2
     assert port in run.stderr
     assert "another port" in run.stderr
+
+
+def test_cameras_whose_starter_has_given_up_end_without_a_word(tmp_path):
+    heard, said = os.pipe()
+    os.close(heard)
+    command_line = [sys.executable, "-m", "recd.daemon.sim.camera", "--camera", "a"]
+    command_line += ["--ready-fd", str(said), "--control", str(tmp_path / "cameras.sock")]
+    run = subprocess.run(
+        command_line, capture_output=True, text=True, timeout=60, check=False, pass_fds=(said,)
+    )
+    os.close(said)
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+    assert not list(tmp_path.iterdir())

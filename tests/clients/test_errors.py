@@ -1,4 +1,5 @@
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -154,3 +155,21 @@ def test_a_pedal_that_is_not_there_starts_nothing_and_names_the_mend(recctl):
         Pedal("/dev/input/by-id/none")
     assert "/dev/input/by-id/none" in told.value.message
     assert told.value.mend
+
+
+@pytest.mark.parametrize("command", ["recd", "recctl"])
+def test_ctrl_c_while_python_still_reads_modules_ends_in_silence(command):
+    interrupted = (
+        "import os, signal, sys\n"
+        "class Now:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'click':\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Now())\n"
+        "from recd import entry\n"
+        f"entry.{command}()\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", interrupted], capture_output=True, text=True, timeout=60
+    )
+    assert (run.returncode, run.stdout, run.stderr) == (-signal.SIGINT, "", "")

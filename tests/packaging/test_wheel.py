@@ -53,7 +53,7 @@ def in_wheel(suffixes: tuple[str, ...]) -> set[str]:
 
 def test_wheel_holds_exactly_the_modules_and_presets_of_the_tree(wheel_names):
     shipped = {n for n in wheel_names if n.startswith("recd/") and n.endswith((".py", ".yaml"))}
-    wanted = in_wheel((".py", ".yaml")) | {"recd/__init__.py"}
+    wanted = in_wheel((".py", ".yaml")) | {"recd/__init__.py", "recd/entry.py"}
     assert shipped == wanted
 
 

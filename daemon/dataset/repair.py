@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from recd.config.errors import DatasetError
 from recd.daemon.dataset.damage import telling
-from recd.daemon.dataset.durable import make_folders, remove_tree, sha256_of, write_json
+from recd.daemon.dataset.durable import make_folders, remove_tree, sha256_of, sync_all, write_json
 from recd.daemon.dataset.edit_rows import renumbered
 from recd.daemon.dataset.exchange import keep_other_meta, swaps
 from recd.daemon.dataset.found import Findings, FoundEpisode, find, looks_broken
@@ -114,7 +114,7 @@ def _mended(layout: Layout) -> RepairReport | None:
     if not (begun or looks_broken(layout, read_info(layout.info))):
         return None
     _refuse_writers(layout)
-    make_folders(layout.own)
+    sync_all(make_folders(layout.own))  # before anything of the dataset points into it
     fd = lock(layout)
     try:
         ledger = _ledger(layout)

@@ -5,10 +5,12 @@ The process under test notes, at every fsync, the content of the file or the ent
 the process began (`Disk`). A folder that was never synced since holds what it held before, a file
 the bytes of its last sync, a new file nothing at all. With a generator, every entry and every file
 is instead the synced or the present one by chance: disks may write more than they were asked to.
+The dice are thrown for paths, so that a seed is the same cut on every computer.
 """
 
 import os
 import pickle
+import re
 import stat
 import threading
 from contextlib import contextmanager
@@ -70,6 +72,18 @@ def entries_of(folder: Path) -> Entries:
         }
 
 
+_UID = re.compile("[0-9a-f]{32}")
+
+
+def _paths(folders: dict[int, Entries], top: int, path: str = "") -> dict[int, str]:
+    """Where each inode is found below the folder `top`."""
+    found = {top: path}
+    for name, inode in folders.get(top, {}).items():
+        number = inode.inode if isinstance(inode, Link) else inode
+        found |= _paths(folders, number, f"{path}/{name}")
+    return found
+
+
 def _exchange_at_once(old, new, mixed) -> None:
     """Two entries that changed places did so in one step; here both have."""
     changed = {
@@ -105,8 +119,11 @@ class Disk:
             else:
                 os.close(fd)
 
-    def after_cut(self, notes: Path, target: Path, *, chance: Random | None = None) -> None:
-        """Build at `target` what is left, from the notes of the process that was cut."""
+    def after_cut(self, notes: Path, target: Path, *, seed: int | None = None) -> None:
+        """Build at `target` what is left, from the notes of the process that was cut.
+
+        seed: of the dice; without one, the strictest reading.
+        """
         folders, files = dict(self._folders), dict(self._files)
         with notes.open("rb") as file:
             while True:
@@ -115,21 +132,28 @@ class Disk:
                 except EOFError:
                     break
                 (folders if is_folder else files)[number] = content
-        if chance is not None:
-            folders, files = self._by_chance(folders, files, chance)
+        if seed is not None:
+            folders, files = self._by_chance(folders, files, seed)
         self._build(target, self._root.stat().st_ino, folders, files)
 
-    def _by_chance(self, folders, files, chance: Random):
+    def _by_chance(self, folders, files, seed: int):
         now_folders: dict[int, Entries] = {}
         now_files: dict[int, Content] = {}
         self._look(now_folders, now_files, pin=False)
+        top = self._root.stat().st_ino
+        paths = _paths(folders, top) | _paths(now_folders, top)
+
+        def either(old, new, number: int, name: str = ""):
+            dice = Random(f"{seed} {_UID.sub('UID', paths.get(number, '?'))} {name}")
+            return dice.choice((old, new))
+
         mixed: dict[int, Entries] = {}
-        for number in sorted({*folders, *now_folders}):
+        for number in {*folders, *now_folders}:
             old, new = folders.get(number, {}), now_folders.get(number, {})
             mixed[number] = {
                 name: chosen
-                for name in sorted({*old, *new})
-                if (chosen := chance.choice((old, new)).get(name)) is not None
+                for name in {*old, *new}
+                if (chosen := either(old, new, number, name).get(name)) is not None
             }
         _exchange_at_once(folders, now_folders, mixed)
         # A rename is one step on every disk: what has left its old place has come to the new one,
@@ -146,10 +170,10 @@ class Disk:
                 if inode in everywhere and inode not in named:
                     mixed[number][name] = inode
         contents = {
-            number: chance.choice((files.get(number, EMPTY), now_files.get(number, EMPTY)))
+            number: either(files.get(number, EMPTY), now_files.get(number, EMPTY), number)
             if number in files and number in now_files
             else files.get(number, now_files.get(number, EMPTY))
-            for number in sorted({*files, *now_files})
+            for number in {*files, *now_files}
         }
         return mixed, contents
 
@@ -188,5 +212,5 @@ def cuts(disk: Disk, notes: Path, folder: Path, seeds: range = range(1)):
     disk.after_cut(notes, folder / "strict")
     yield folder / "strict"
     for seed in seeds:
-        disk.after_cut(notes, folder / f"chance-{seed}", chance=Random(seed))
+        disk.after_cut(notes, folder / f"chance-{seed}", seed=seed)
         yield folder / f"chance-{seed}"

@@ -128,6 +128,10 @@ class Robot:
         told = camera_control.call(cameras, "describe")["cameras"]
         return {name: camera["dropped"] + camera["overrun"] for name, camera in told.items()}
 
+    @property
+    def policy_endpoint(self) -> str:
+        return f"ipc://{self.runtime / 'demo' / 'policy.sock'}"
+
     def own(self, uid: str) -> Path:
         return self.root / ".recd" / "episodes" / uid
 

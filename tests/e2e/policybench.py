@@ -1,7 +1,9 @@
 """A real daemon with the simulated robot, policies at it, and the log of what its servos got."""
 
 import contextlib
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -30,6 +32,43 @@ OVERRIDES = (
 )  # fmt: skip
 
 
+DRIVER = Path(__file__).with_name("drive_policy.py")
+
+
+class Driver:
+    """A policy in a process of its own (drive_policy.py), by what it prints."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self._process, self.pid = process, process.pid
+
+    def until_said(self, word: str) -> str:
+        """The next line that begins with `word`; it fails when the process ends before."""
+        assert self._process.stdout is not None
+        while line := self._process.stdout.readline():
+            if line.split()[0] == word:
+                return line
+        raise AssertionError(f"it ended before it said {word}")
+
+
+@contextmanager
+def driving(endpoint: str, steps: int, *, world: Sequence[str] = ()) -> Iterator[Driver]:
+    """It acquires the lease and sends chunks of so many steps. world: a command that it is run by.
+    Its end is the end of its input, however it was started."""
+    process = subprocess.Popen(
+        [*world, sys.executable, str(DRIVER), endpoint, str(steps)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        yield Driver(process)
+    finally:
+        process.stdin.close()
+        process.stdout.close()
+        process.kill()
+        process.wait()
+
+
 class PolicyBench:
     """One daemon for a file of tests."""
 
@@ -50,8 +89,8 @@ class PolicyBench:
         self.client = robot.client
         self.control = SimControl(next(robot.runtime.rglob("control.sock")))
         self.cameras = str(next(robot.runtime.rglob("cameras.sock")))
-        self.folder = robot.runtime / "demo"
-        self.endpoint = f"ipc://{self.folder / 'policy.sock'}"
+        self.endpoint = robot.policy_endpoint
+        self.control_endpoint = ""
         self.center = np.zeros(6)
 
     def motion(self) -> dict[str, Any]:
@@ -174,6 +213,15 @@ class PolicyBench:
             return self.motion()["state"] == "POLICY"
 
         until(moving, "POLICY")
+
+    def goes_on(self, policy: PolicyClient) -> None:
+        """Its chunks are played, as they were."""
+        ack = self.send(policy)
+        for _ in range(300):
+            if ack.status is Status.APPLIED:
+                return
+            ack = self.send(policy)
+        raise AssertionError(f"it does not go on: {ack}, {self.motion()}")
 
     def raw_act(self, policy: PolicyClient, **changes: Any) -> list[Any]:
         """The parts of a chunk as the client would send them, with changes to its header."""

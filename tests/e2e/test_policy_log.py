@@ -13,33 +13,19 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.policybench import PolicyBench
+from tests.e2e.policybench import PolicyBench, driving
 from tests.rig import until
 
-DRIVER = Path(__file__).with_name("drive_policy.py")
 JOINTS = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
 
 
 @contextmanager
-def driving(bench: PolicyBench) -> Iterator[None]:
+def sound(bench: PolicyBench) -> Iterator[None]:
     """A policy in a process of its own whose chunks are sound by now."""
-    driver = subprocess.Popen(
-        [sys.executable, str(DRIVER), bench.endpoint, "30"], stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert driver.stdout is not None
-    assert driver.stdin is not None
-    try:
-        sound = 0
-        while sound < 4:
-            assert driver.poll() is None
-            sound += driver.stdout.readline().startswith("shadow")
+    with driving(bench.endpoint, 30) as driver:
+        for _ in range(4):
+            driver.until_said("shadow")
         yield
-    finally:
-        driver.kill()
-        driver.wait()
-        driver.stdout.close()
-        driver.stdin.close()
 
 
 def recctl(bench: PolicyBench, *words: str, json_too: bool = False, **how: Any) -> Any:
@@ -59,7 +45,7 @@ def table(folder: Path, name: str) -> list[dict[str, str]]:
 def test_attach_with_a_log_drives_and_writes_what_was_shown_answered_and_done(
     bench, tmp_path
 ) -> None:
-    with driving(bench):
+    with sound(bench):
         logged = recctl(bench, "policy", "attach", "--log", "--for", "4", "--log-dir",
                         str(tmp_path))  # fmt: skip
         bench.in_state("POLICY")
@@ -105,7 +91,7 @@ def test_a_full_disk_costs_rows_and_one_message_and_the_policy_goes_on(bench, tm
     def small_files() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))
 
-    with driving(bench):
+    with sound(bench):
         logged = recctl(bench, "policy", "attach", "--log", "--for", "6", "--log-dir",
                         str(tmp_path), json_too=True, preexec_fn=small_files)  # fmt: skip
         bench.in_state("POLICY")
@@ -123,7 +109,7 @@ def test_a_full_disk_costs_rows_and_one_message_and_the_policy_goes_on(bench, tm
 
 
 def test_a_log_without_attach_moves_nothing_and_ends_with_the_lease(bench, tmp_path) -> None:
-    with driving(bench):
+    with sound(bench):
         mark = bench.control.mark()
         logged = recctl(bench, "policy", "log", "--log-dir", str(tmp_path))
         assert "shadow" in logged.stdout.readline()
@@ -142,7 +128,7 @@ def test_attach_that_is_refused_leaves_no_log(bench, tmp_path) -> None:
 
 
 def test_a_log_that_is_killed_keeps_whole_rows_and_the_policy_goes_on(bench, tmp_path) -> None:
-    with driving(bench):
+    with sound(bench):
         logged = recctl(bench, "policy", "attach", "--log", "--log-dir", str(tmp_path))
         bench.in_state("POLICY")
         until(lambda: [1 for path in tmp_path.rglob("*_trajectory.csv")

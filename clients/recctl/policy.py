@@ -180,4 +180,6 @@ def stats_lines(told: Mapping[str, Any]) -> list[str]:
     if latency.get("count"):
         lines.append(f"from observation to chunk: median {latency['median']:.0f} ms, "
                      f"p99 {latency['p99']:.0f} ms")  # fmt: skip
+    if refused := told.get("handshakes_refused"):
+        lines.append(f"keys that are not on the list knocked {refused} times: recctl keys list")
     return lines

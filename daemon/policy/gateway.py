@@ -358,6 +358,7 @@ class Gateway:
             },
             "waiting_observations": self._lookout.waiting,
             "ignored_messages": self._patience.ignored,
+            "handshakes_refused": self._sockets.handshakes_refused,
         }
 
     # --- observations ----------------------------------------------------------------------

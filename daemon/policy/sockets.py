@@ -116,6 +116,11 @@ class Sockets:
             if self._kinds[number] == "requests":
                 door.reopen()
 
+    @property
+    def handshakes_refused(self) -> int:
+        """Connections of keys that are not on the list, or no longer."""
+        return 0 if self.gate is None else self.gate.denied
+
     def close(self) -> None:
         """Close all doors and remove the socket files. Idempotent."""
         for door in self.doors:

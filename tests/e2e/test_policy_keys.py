@@ -1,5 +1,9 @@
 """Policies from other computers: keys and roles at every door of the gateway."""
 
+import csv
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,11 +32,13 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[PolicyBe
     folder = tmp_path_factory.mktemp("keys")
     for role in ROLES:
         keys.make_client(folder, role, role, created=NOW)
-    port = free_ports(4)
-    tcp = (f"policy.endpoint=tcp://0.0.0.0:{port}", f"control.keys_dir={folder}")
+    port = free_ports(6)
+    tcp = (f"policy.endpoint=tcp://0.0.0.0:{port}", f"control.endpoint=tcp://0.0.0.0:{port + 4}",
+           f"control.keys_dir={folder}")  # fmt: skip
     with running(tmp_path_factory.mktemp("robot"), *OVERRIDES, *tcp) as robot:
         bench = PolicyBench(robot)
         bench.gateway("policy.stats")
+        bench.control_endpoint = f"tcp://127.0.0.1:{port + 4}"
         yield bench, f"tcp://127.0.0.1:{port}", folder / "clients"
         bench.control.close()
 
@@ -59,6 +65,53 @@ def test_a_key_that_may_only_look_looks_and_does_not_act(guarded) -> None:
         ack = onlooker.act(seen, bench.chunk(seen), dt_s=DT_S)
         assert ack.status is Status.REFUSED
         assert "expected role policy" in ack.reason
+
+
+def test_a_key_that_nobody_knows_does_not_enter_and_disturbs_nobody(guarded, tmp_path) -> None:
+    bench, endpoint, folder = guarded
+    shutil.copytree(folder.parent, tmp_path / "keys")
+    keys.make_client(tmp_path / "keys", "stranger", "policy", created=NOW)
+    bench.ready()
+    with PolicyClient(endpoint=endpoint, key=folder / "policy.key") as policy:
+        bench.drive(policy)
+        mark = bench.control.mark()
+        before = bench.gateway("policy.stats")["handshakes_refused"]
+        with pytest.raises(RecdError, match="no reply"):
+            PolicyClient(endpoint=endpoint, key=tmp_path / "keys/clients/stranger.key")
+
+        def told() -> bool:
+            bench.send(policy)
+            return bool(bench.gateway("policy.stats")["handshakes_refused"] > before)
+
+        until(told, "the refusal to be counted")
+        bench.rejoin(policy)
+        bench.assert_gentle(mark)
+    assert "key refused" in bench.robot.log.read_text()
+
+
+def test_a_key_that_may_only_look_keeps_the_inference_log_of_a_far_robot(guarded, tmp_path) -> None:
+    bench, endpoint, folder = guarded
+    bench.ready()
+    with PolicyClient(endpoint=endpoint, key=folder / "policy.key", name="far away") as policy:
+        bench.drive(policy)
+        logged = subprocess.Popen(
+            [sys.executable, "-m", "recd.clients.recctl.cli", "--endpoint", bench.control_endpoint,
+             "--key", str(folder / "observe.key"), "policy", "log", "--policy-endpoint", endpoint,
+             "--for", "2", "--log-dir", str(tmp_path)],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        until(lambda: (bench.send(policy), logged.poll() is not None)[1], "the log to end")
+        said, complaints = logged.communicate()
+    assert (logged.returncode, complaints) == (0, "")
+    assert "inference log: " in said
+    (file,) = tmp_path.rglob("*_policy_inference.csv")
+    with file.open(newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    assert "applied" in {row["status"] for row in rows}
+    assert {row["holder"] for row in rows} == {"far away"}
+    (file,) = tmp_path.rglob("*_robot_state.csv")
+    with file.open(newline="") as lines:
+        assert "POLICY" in {row["motion"] for row in csv.DictReader(lines)}
 
 
 def test_a_revoked_key_is_not_heard_any_more(guarded) -> None:

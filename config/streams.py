@@ -204,6 +204,7 @@ def leader_cell_dtype(joints: int) -> np.dtype[np.void]:
             ("valid", "<u4"),
             ("epoch", "<u4"),
             ("driven", "<u4"),  # 1 while its own servos hold it
+            ("refused", "<u4"),  # 1 while they were asked to and could not
             ("position", "<f8", (joints,)),
         ],
         align=True,

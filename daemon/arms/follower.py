@@ -304,7 +304,8 @@ class Follower:
         """Whether a person has taken hold of the leader, and where it has to be."""
         if self._hand_over.grasped(self.state, leader.position, at_ns):
             self._apply(Event.LEADER_MOVED, at_ns)
-        self._hand_over.wish(self.state, self._path.sent, leader.position, at_ns)
+        self._hand_over.wish(self.state, self._path.sent, leader.position, at_ns,
+                             refused=leader.refused)  # fmt: skip
 
     def _note_led(self, woke_ns: int, written_ns: int) -> None:
         """Tell from when on, and until when, a correction is led by a person alone."""
@@ -414,7 +415,8 @@ class Follower:
         else:
             pairs = zip(self._side.names, leader.position, self._path.sent, strict=True)
             waiting = tuple(n for n, a, b in pairs if not abs(a - b) <= self._align_error)
-            if not waiting and (self._coasting or leader.driven):
+            brought = leader.driven or self._hand_over.bringing(at_ns)
+            if not waiting and (self._coasting or brought):
                 return  # first the arm comes to rest, and the leader's servos let go
             if not waiting:
                 self._apply(Event.LEADER_AGREES, at_ns)

@@ -25,6 +25,10 @@ MET_UNITS = 3.0
 WISH_KEPT_NS = 200 * NS_PER_MS
 """A wish of the follower counts for so long: a leader whose follower died is let go."""
 
+LET_GO_NS = 100 * NS_PER_MS
+"""How long after a wish its leader may still be about to take torque: a period of each arm, and the
+registers that it reads before. A person who leads meanwhile would feel the servos for a moment."""
+
 KEPT_GAPS = 16
 
 
@@ -74,7 +78,8 @@ class HandOver:
         """config: the section `hand_over`; meeting: cell for the leader, None: it is only led."""
         self._grasp = Grasp(float(config["moved"]), round(config["rest_s"] * NS_PER_S))
         self._meeting = meeting
-        self.gliding = self.taken = self._met = False
+        self.gliding = self.taken = self._met = self._given_up = False
+        self._wished_ns = -2 * LET_GO_NS
 
     def follow(self, phase: Phase) -> None:
         """A source begins to be followed: in a policy's attempt that is a hand-over."""
@@ -95,10 +100,11 @@ class HandOver:
         return self.taken
 
     def wish(
-        self, state: MotionState, sent: Sequence[float], leader: Sequence[float], at_ns: int
-    ) -> None:
+        self, state: MotionState, sent: Sequence[float], leader: Sequence[float], at_ns: int, *,
+        refused: bool = False,
+    ) -> None:  # fmt: skip
         """Tell the leader where to be, if it can be driven: near the follower while the policy is
-        paused, let go as soon as they met and a person wants to take over."""
+        paused, let go as soon as they met and a person wants to take over. refused: it cannot."""
         if self._meeting is None:
             return
         taking = state.phase is Phase.TAKING
@@ -106,11 +112,18 @@ class HandOver:
         self._met = taking and (self._met or near)
         # Not a leader that fell silent in a person's hand: that pause was no command.
         paused = state.phase is Phase.PAUSED and state.cause is Cause.COMMAND
-        drive = paused or (taking and not self._met and not self.taken)
+        self._given_up = taking and (self._given_up or refused)
+        drive = paused or (taking and not (self._met or self.taken or self._given_up))
+        if drive:
+            self._wished_ns = at_ns
         record = self._meeting.record[0]
         record["at_ns"], record["drive"] = at_ns, drive
         record["position"] = sent
         self._meeting.publish()
+
+    def bringing(self, at_ns: int) -> bool:
+        """Whether the leader is brought, or may not have let go yet: nobody leads before."""
+        return at_ns - self._wished_ns <= LET_GO_NS
 
 
 class Led:

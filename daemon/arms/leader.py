@@ -105,6 +105,7 @@ class Leader:
         record["valid"] = reading.valid
         record["epoch"] = samples.record["epoch"]
         record["driven"] = self.motion is Motion.HOLD
+        record["refused"] = self._drive is not None and self._drive.refused
         self._cell.publish()
         if full:
             self._telemetry.take(reading)

@@ -17,20 +17,20 @@ from recd.shm import CellReader
 
 
 class LeaderDrive:
-    """Drives one leader. driven: its servos hold it now."""
+    """Drives one leader. driven: its servos hold it now; refused: they could not when asked to."""
 
     def __init__(self, ctx: WorkerContext, bus: ServoBus, path: GoalPath, cell: CellReader) -> None:
         self._ctx, self._bus, self._path, self._cell = ctx, bus, path, cell
-        self._refused = False
+        self.refused = False
         self.driven = False
 
     def tick(self, present: Sequence[float], at_ns: int) -> None:
         """One period: take torque, go on, or let go."""
         wish = wish_of(self._cell, at_ns)
         if not wish.position:
-            self._refused = False
+            self.refused = False
             self.let_go()
-        elif not self.driven and not self._refused:
+        elif not self.driven and not self.refused:
             self._engage()
         elif self.driven and self._bus.line.in_step:
             self._path.approach(wish.position, present)
@@ -42,7 +42,7 @@ class LeaderDrive:
         except BusLostError:
             raise
         except DeviceError as error:
-            self._refused = True
+            self.refused = True
             self._say("leader not driven", error)
             return
         self.driven = True

@@ -8,7 +8,7 @@ _NOWHERE = float("nan")
 class LeaderView:
     """Reads the leader's cell. position: units per joint, the newest known of each (NaN before the
     first); sample_ns: time of the newest sample; moved_ns: when it last moved visibly; driven: its
-    own servos hold it.
+    own servos hold it; refused: they were asked to and could not.
     """
 
     def __init__(self, cell: CellReader, joints: int, *, stale_ns: int) -> None:
@@ -23,7 +23,7 @@ class LeaderView:
         self.position = [_NOWHERE] * joints
         self.sample_ns = 0
         self.moved_ns = 0
-        self.driven = False
+        self.driven = self.refused = False
 
     def refresh(self) -> None:
         """Take what is new in the cell."""
@@ -34,6 +34,7 @@ class LeaderView:
         at_ns = self.sample_ns = int(self._record["sample_ns"])
         valid = int(self._record["valid"])
         self.driven = bool(self._record["driven"])
+        self.refused = bool(self._record["refused"])
         position = self._source.tolist()
         for joint, value in enumerate(position):
             if valid >> joint & 1:

@@ -4,7 +4,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recd.config.streams import JointFlag, meeting_dtype
-from recd.daemon.arms.handover import MET_UNITS, WISH_KEPT_NS, Grasp, HandOver, Led, wish_of
+from recd.daemon.arms.handover import (
+    LET_GO_NS,
+    MET_UNITS,
+    WISH_KEPT_NS,
+    Grasp,
+    HandOver,
+    Led,
+    wish_of,
+)
 from recd.daemon.arms.motion import Cause, MotionState, Phase
 from recd.shm import CellReader, CellWriter, create_cell
 from recd.shm.clock import NS_PER_MS, NS_PER_S
@@ -93,6 +101,29 @@ def test_a_driven_leader_is_brought_while_paused_and_let_go_where_the_arms_met()
     assert wish_of(cell, 3).position == ()
     change.wish(at(Phase.TAKING), sent, far, 4)
     assert wish_of(cell, 4).position == (), "it sank after it was let go: a person brings it"
+
+
+def test_nobody_leads_while_the_leader_is_brought_or_may_still_take_torque() -> None:
+    change, cell = hand_over(driven=True)
+    sent, far, near = [10.0, 20.0], [0.0, 0.0], [9.0, 21.0]
+    assert not change.bringing(0)
+    change.wish(at(Phase.TAKING), sent, far, 1)
+    change.wish(at(Phase.TAKING), sent, near, 2)
+    assert wish_of(cell, 2).position == ()
+    assert change.bringing(1 + LET_GO_NS)
+    assert not change.bringing(2 + LET_GO_NS)
+
+
+def test_a_leader_whose_servos_refuse_is_asked_once_and_led_from_where_it_is() -> None:
+    change, cell = hand_over(driven=True)
+    sent, far = [10.0, 20.0], [0.0, 0.0]
+    change.wish(at(Phase.TAKING), sent, far, 1)
+    change.wish(at(Phase.TAKING), sent, far, 2, refused=True)
+    change.wish(at(Phase.TAKING), sent, far, 3, refused=False)
+    assert wish_of(cell, 3).position == ()
+    change.wish(at(Phase.POLICY), sent, far, 4)
+    change.wish(at(Phase.TAKING), sent, far, 5)
+    assert wish_of(cell, 5).position == (10.0, 20.0), "the next take-over asks again"
 
 
 def test_a_leader_in_a_persons_hand_is_not_driven() -> None:

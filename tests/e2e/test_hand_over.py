@@ -90,6 +90,25 @@ def test_a_driven_leader_comes_to_the_follower_and_is_let_go_at_the_take_over(be
         bench.assert_gentle(mark)
 
 
+def test_a_take_over_by_command_brings_the_leader_first_and_never_tugs_at_it(bench) -> None:
+    push(
+        bench, by=120
+    )  # ten degrees from the follower: it would agree, and is brought all the same
+    until(lambda: np.abs(pose(bench, LEADER) - pose(bench, FOLLOWER)).max() > 8, "a push")
+    with bench.policy() as policy:
+        bench.drive(policy)
+        mark = bench.control.mark()
+        bench.client.call("policy.takeover")
+        bench.in_state("CORRECTING")
+    changes = [(entry.fields["id"], entry.fields["on"])
+               for entry in bench.control.entries(since=mark, bus=LEADER)
+               if entry.kind == "torque"]  # fmt: skip
+    for ident in range(1, 7):
+        assert [on for servo, on in changes if servo == ident] == [True, False]
+    assert np.abs(pose(bench, LEADER) - pose(bench, FOLLOWER)).max() < 5
+    bench.assert_gentle(mark)
+
+
 def test_a_leader_that_is_driven_and_let_go_again_and_again_stays_alive(bench) -> None:
     leader = bench.robot.workers()["arm:main.leader"].pid
     with bench.policy() as policy:

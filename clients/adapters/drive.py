@@ -19,12 +19,12 @@ from recd.clients.adapters.gate import (
     check_reply,
     expected_of,
 )
+from recd.clients.adapters.looking import Looking, looking_of
 from recd.clients.adapters.profile import Binding, ProfileError, bind, load_profile
 from recd.clients.adapters.wire import (
     Described,
     Floats,
     MismatchError,
-    View,
     Wire,
     WireError,
     new_wire,
@@ -33,7 +33,6 @@ from recd.clients.policy import NoObservationError, Observation, PolicyClient
 from recd.config.errors import RecdError
 from recd.config.models import RobotConfig
 from recd.config.policy_wire import Status
-from recd.daemon.policy.pictures import fitted, rgb_of
 from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns
 
 AGAIN_S: Mapping[str, float] = {"refused": 5.0, "unreachable": 1.0, "waiting": 1.0}
@@ -110,12 +109,17 @@ class Drive:
                            places=self._server.cameras)  # fmt: skip
             self._described = self._open(binding)
             self._expected = expected_of(
-                self._described, binding, self._server, row_s=1 / self._robot.dataset.fps
-            )
-            self._warm_up(robot, binding)
+                self._described, binding, self._server, row_s=1 / self._robot.dataset.fps,
+                reach_ns=robot.robot["wishes"]["reach_ns"],
+            )  # fmt: skip
+            looking = looking_of(
+                binding, self._described, size=self._server.image_size or profile.size,
+                step_s=self._expected.step_s,
+            )  # fmt: skip
+            self._warm_up(robot, looking)
             robot.acquire(adapter=self._kind)
             self._say(Said("offering", facts=self.facts()))
-            self._serve(robot, binding)
+            self._serve(robot, looking)
 
     def _open(self, binding: Binding) -> Described:
         """A new connection, and what the server says of itself."""
@@ -129,17 +133,17 @@ class Drive:
             self._wire.close()
             self._wire = None
 
-    def _warm_up(self, robot: PolicyClient, binding: Binding) -> None:
+    def _warm_up(self, robot: PolicyClient, looking: Looking) -> None:
         """The gate: inferences whose chunks are sound, in time, and within the arm's limits."""
         self._say(Said("warming_up"))
         assert self._wire is not None
         self._wire.reset(self._server.timeout_s)
-        action = robot.robot["action"]
+        action, binding = robot.robot["action"], looking.binding
         taken = []
         for _ in range(self._server.warm_up):
-            seen = self._first_seen(robot, binding)
+            seen = self._first_seen(robot, looking)
             began = now_ns()
-            reply = self._infer(binding, seen, self._server.warm_up_timeout_s)
+            reply = self._infer(looking, seen, self._server.warm_up_timeout_s)
             taken.append((now_ns() - began) / NS_PER_S)
             steps = check_reply(reply, binding, self._expected)
             self._expected = Expected(steps, self._expected.step_s)
@@ -150,22 +154,21 @@ class Drive:
         assert self._expected.steps is not None
         check_latency(taken, self._played(), self._expected.step_s)
 
-    def _first_seen(self, robot: PolicyClient, binding: Binding) -> Observation:
+    def _first_seen(self, robot: PolicyClient, looking: Looking) -> Observation:
         """The next whole observation; NoObservationError after a while."""
         until_ns = now_ns() + int(OBSERVATIONS_S * NS_PER_S)
         while True:
             try:
-                return self._observe(robot, binding, newer_than_ns=0)
+                return self._observe(robot, looking, newer_than_ns=0)
             except NoObservationError:
                 if now_ns() > until_ns or self._stopping.is_set():
                     raise
 
     def _observe(
-        self, robot: PolicyClient, binding: Binding, *, newer_than_ns: int
+        self, robot: PolicyClient, looking: Looking, *, newer_than_ns: int
     ) -> Observation:  # fmt: skip
-        cameras = sorted(set(binding.cameras.values()))
-        seen = robot.observe(cameras=cameras, newer_than_ns=newer_than_ns)
-        unknown = [n for n, v in zip(robot.names, seen.state, strict=True) if not np.isfinite(v)]
+        seen = robot.observe(newer_than_ns=newer_than_ns, **looking.wanted)
+        unknown = [robot.names[joint] for joint in looking.unknown(seen)]
         if unknown:
             raise NoObservationError(f"no observation: the position of {', '.join(unknown)} is not "
                                      f"known", mend="recctl status shows the arms.")  # fmt: skip
@@ -173,13 +176,14 @@ class Drive:
 
     # --- while it has the lease ------------------------------------------------------------
 
-    def _serve(self, robot: PolicyClient, binding: Binding) -> None:
+    def _serve(self, robot: PolicyClient, looking: Looking) -> None:
         """Chunk after chunk. Raises what ended it; the lease goes with the client."""
+        binding = looking.binding
         failed, newer_than_ns = 0, 0
         while not self._stopping.is_set():
             robot.progress += 1  # alive, whatever server and cameras do
             try:
-                seen = self._observe(robot, binding, newer_than_ns=newer_than_ns)
+                seen = self._observe(robot, looking, newer_than_ns=newer_than_ns)
             except NoObservationError as error:
                 if not error.message.endswith(WAITING):
                     self.trouble = error.message
@@ -190,7 +194,7 @@ class Drive:
                 assert self._wire is not None
                 if seen.reset:
                     self._wire.reset(self._server.timeout_s)
-                reply = self._infer(binding, seen, self._server.timeout_s)
+                reply = self._infer(looking, seen, self._server.timeout_s)
                 check_reply(reply, binding, self._expected)
             except WireError as error:
                 failed += 1
@@ -221,18 +225,9 @@ class Drive:
         assert self._wire is not None
         self._wire.reset(self._server.timeout_s)
 
-    def _infer(self, binding: Binding, seen: Observation, timeout_s: float) -> Mapping[str, Floats]:
+    def _infer(self, looking: Looking, seen: Observation, timeout_s: float) -> Mapping[str, Floats]:
         assert self._wire is not None
-        size = self._server.image_size or binding.profile.size
-        pictures = {}
-        for key, camera in binding.cameras.items():
-            rotation = self._robot.cameras[camera].rotation
-            picture = rgb_of(seen.images[camera], seen.facts[camera], rotation=rotation)
-            picture, _ = fitted(picture, size, size)
-            if binding.profile.images[key].rotate:
-                picture = np.ascontiguousarray(picture[::-1, ::-1])
-            pictures[key] = picture
-        view = View(pictures, binding.view(seen.state), seen.task)
+        view = looking.view(seen)
         self.counts["requests"] += 1
         began = now_ns()
         reply = self._wire.infer(view, timeout_s)

@@ -11,9 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from recd.clients.adapters.profile import Binding
+from recd.clients.adapters.looking import PRESENT, told_seconds
+from recd.clients.adapters.profile import ALL, Binding
 from recd.clients.adapters.wire import Described, Floats, MismatchError, WireError
 from recd.config.models import PolicyServerConfig
+from recd.config.policy_wishes import STATE
+from recd.shm.clock import NS_PER_S
 
 BEYOND = 0.1
 """Share of a joint's range by which a chunk may overshoot it: the arm clips that."""
@@ -34,9 +37,11 @@ class Expected:
 
 
 def expected_of(
-    described: Described, binding: Binding, server: PolicyServerConfig, *, row_s: float
-) -> Expected:
-    """Compare what the server says with profile and configuration. row_s: a row of the dataset.
+    described: Described, binding: Binding, server: PolicyServerConfig, *, row_s: float,
+    reach_ns: Mapping[str, int],
+) -> Expected:  # fmt: skip
+    """Compare what the server says with profile, configuration and robot. row_s: a row of the
+    dataset; reach_ns: stream -> how far back the robot's ring holds it.
 
     MismatchError with every difference.
     """
@@ -54,13 +59,33 @@ def expected_of(
         wrong.append(f"step_s: expected {step_s:g}, found {described.step_s:g}")
     if None not in (server.horizon, described.horizon) and server.horizon != described.horizon:
         wrong.append(f"horizon: expected {server.horizon}, found {described.horizon}")
-    for part, history in described.history.items():
-        if history != (0,):
-            wrong.append(f"{part}: expected a server that looks at the present alone (0), found "
-                         f"{', '.join(map(str, history))}")  # fmt: skip
+    wrong += _history(described, binding, step_s, reach_ns)
     if wrong:
         raise _mismatch(wrong)
     return Expected(server.horizon or described.horizon, step_s)
+
+
+def _history(
+    described: Described, binding: Binding, step_s: float, reach_ns: Mapping[str, int]
+) -> list[str]:
+    """What is wrong with the steps that a server wants to see."""
+    wrong = []
+    streams = {"images": sorted(set(binding.cameras.values())), "state": [STATE]}
+    for part, back_s in told_seconds(described, step_s).items():
+        steps = described.history[part] or ()
+        if not steps or max(steps) > max(PRESENT) or len(set(steps)) != len(steps):
+            wrong.append(f"{part}: expected steps of 0 (the present) or before, each once, found "
+                         f"{', '.join(map(str, steps)) or 'none'}")  # fmt: skip
+            continue
+        for stream in streams[part]:
+            most_s = reach_ns[stream] / NS_PER_S
+            if back_s > most_s:
+                mend = f" (cameras.{stream}.ring_seconds)" if stream != STATE else ""
+                wrong.append(
+                    f"{part}: expected a server that looks at most {most_s:.2f} s back, which the "
+                    f"ring of {stream} holds{mend}, found {back_s:.2f} s"
+                )
+    return wrong
 
 
 def _keys(
@@ -77,8 +102,10 @@ def _keys(
 
 def _names(binding: Binding, key: str) -> tuple[str, ...] | None:
     given = binding.profile.actions.get(key)
-    if given is None or given.columns == "joints":
+    if given is None:
         return None
+    if given.columns == ALL:
+        return binding.joints
     return tuple(
         "-" if c is None else c if isinstance(c, str) else c.joint for c in given.columns
     )  # fmt: skip

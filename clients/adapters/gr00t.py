@@ -131,14 +131,13 @@ class Gr00tWire:
             self._context = self._socket = None
 
     def _observation(self, view: View) -> dict[str, Any]:
-        images = {key: picture[None] for key, picture in view.images.items()}
         if self._form == "B":
-            state = {key: values[None].astype(np.float64) for key, values in view.state.items()}
-            return {**{f"video.{k}": v for k, v in images.items()},
+            state = {key: values.astype(np.float64) for key, values in view.state.items()}
+            return {**{f"video.{k}": v for k, v in view.images.items()},
                     **{f"state.{k}": v for k, v in state.items()},
                     self._prompt: [view.prompt]}  # fmt: skip
-        video = {key: frames[None] for key, frames in images.items()}
-        state32 = {key: values[None, None] for key, values in view.state.items()}
+        video = {key: frames[None] for key, frames in view.images.items()}
+        state32 = {key: values[None] for key, values in view.state.items()}
         if self._flat:
             observation = {**{f"video.{k}": v for k, v in video.items()},
                            **{f"state.{k}": v for k, v in state32.items()},

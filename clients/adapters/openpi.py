@@ -67,10 +67,10 @@ class OpenpiWire:
     def infer(self, view: View, timeout_s: float) -> Mapping[str, Floats]:
         """One observation, one chunk: float64 [T, N]."""
         request: dict[str, Any] = {}
-        for key, picture in view.images.items():
-            _put(request, key, _ordered(picture, self._profile.images[key].order))
-        for key, state in view.state.items():
-            _put(request, key, state)
+        for key, pictures in view.images.items():
+            _put(request, key, _ordered(pictures[-1], self._profile.images[key].order))
+        for key, states in view.state.items():
+            _put(request, key, states[-1])
         if self._profile.prompt:
             _put(request, self._profile.prompt, view.prompt)
         self._send(encode(request))

@@ -82,7 +82,7 @@ class Profile(Section):
     """Key -> columns and what they mean."""
     prompt: str = ""
     """Key of the task; empty: the server says it, or wants none."""
-    size: int = Field(default=0, ge=0, le=4096)
+    size: Literal[0] | Annotated[int, Field(ge=16, le=4096)] = 0
     """Edge of the pictures in pixels, scaled with their shape kept and padded; 0: as they are."""
     step_s: float | None = Field(default=None, gt=0, le=1)
     """Time between two steps of a chunk; none: one row of the dataset."""
@@ -158,10 +158,11 @@ class BoundActions:
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """A profile at one robot: every name found. cameras: image key -> the robot's camera."""
+    """A profile at one robot: every name found. joints: the robot's, in order; cameras: image key
+    -> the robot's camera."""
 
     profile: Profile
-    width: int
+    joints: tuple[str, ...]
     cameras: Mapping[str, str]
     state: Mapping[str, Bound]
     actions: Mapping[str, BoundActions]
@@ -239,7 +240,7 @@ def bind(
             mask[at] = True
     if not mask.any():
         raise ProfileError("actions: expected a joint of this robot, found none")
-    return Binding(profile, len(joints), bound_cameras, state, actions, mask)
+    return Binding(profile, tuple(joints), bound_cameras, state, actions, mask)
 
 
 def _bound(given: Any, joints: Sequence[str], where: str, wrong: list[str]) -> Bound:

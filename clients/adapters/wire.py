@@ -38,9 +38,9 @@ class Described:
     """What a server says of itself before any inference; None where its protocol has no word.
 
     horizon: steps of a chunk; step_s: seconds between them; images, state, actions: its keys;
-    columns: action key -> names in order; history: `images` or `state` -> past steps that it wants
-    to see, oldest first, (0,) the present alone; prompt: key of the task; facts: all the rest, for
-    people.
+    columns: action key -> names in order; history: `images` or `state` -> steps that it wants to
+    see, in its order, 0 the present, below 0 the past; prompt: key of the task; facts: all the
+    rest, for people.
     """
 
     horizon: int | None = None
@@ -56,8 +56,9 @@ class Described:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One observation under the profile's keys. images: uint8 RGB [H, W, 3]; state: float32 [N],
-    in the profile's units; prompt: the task in words."""
+    """One observation under the profile's keys, K moments in the server's order, most often the
+    present alone. images: uint8 RGB [K, H, W, 3]; state: float32 [K, N], in the profile's units;
+    prompt: the task in words."""
 
     images: Mapping[str, npt.NDArray[np.uint8]]
     state: Mapping[str, npt.NDArray[np.float32]]

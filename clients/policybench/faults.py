@@ -65,12 +65,15 @@ def parse_fault(text: str) -> Fault:
 
 
 class Faults:
-    """The fault that is set now. For several threads. happened: kind -> times."""
+    """The fault that is set now. For several threads. happened: kind -> times; cleared: how often
+    there was to be none any more."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._fault: Fault | None = None
         self._left = 0
+        self._calm = threading.Condition(self._lock)
+        self.cleared = 0
         self.happened: dict[str, int] = {}
 
     def set(self, fault: Fault) -> None:
@@ -79,9 +82,15 @@ class Faults:
             self._fault, self._left = fault, fault.count
 
     def clear(self) -> None:
-        """None any more."""
+        """None any more; what stalls goes on."""
         with self._lock:
-            self._fault = None
+            self._fault, self.cleared = None, self.cleared + 1
+            self._calm.notify_all()
+
+    def outlast(self, fault: Fault, cleared: int) -> None:
+        """Wait as long as a fault lasts, or until it is cleared: more than `cleared` times."""
+        with self._lock:
+            self._calm.wait_for(lambda: self.cleared != cleared, fault.seconds)
 
     def take(self) -> Fault | None:
         """The fault of this request."""

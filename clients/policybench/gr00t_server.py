@@ -21,16 +21,19 @@ PROMPT = "annotation.human.task_description"
 
 class Gr00tServer(Server):
     """Serves in a thread of its own until it is closed. token: what requests have to carry;
-    history: steps of pictures that it says it wants.
+    history: steps that it says it wants, of pictures, and state_history of the state; a request
+    that has others is refused.
     """
 
     def __init__(
         self, profile: Profile, script: Script | None = None, *, form: Form = "C",
         host: str = "127.0.0.1", port: int = 0, token: str = "", history: tuple[int, ...] = (0,),
+        state_history: tuple[int, ...] = (0,),
     ) -> None:  # fmt: skip
         super().__init__(profile, script)
         self._form: Form = form
-        self._token, self._history = token, history
+        self._token, self._history, self._states = token, history, state_history
+        self.seen: dict[str, Any] = {}
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = self._context.socket(zmq.REP)
         self._socket.setsockopt(zmq.LINGER, 0)
@@ -98,7 +101,8 @@ class Gr00tServer(Server):
                  "action": list(profile.actions)}  # fmt: skip
         if self.faults.is_set("names") and self.faults.take():
             names["action"] = [f"other_{name}" for name in names["action"]]
-        deltas = {"video": list(self._history), "state": [0], "action": list(range(script.horizon))}
+        deltas = {"video": list(self._history), "state": list(self._states),
+                  "action": list(range(script.horizon))}  # fmt: skip
         told = {
             part: Modality(self._form, {
                 "delta_indices": deltas[part],
@@ -111,6 +115,9 @@ class Gr00tServer(Server):
 
     def _action(self, data: Any) -> tuple[Any, Fault | None]:
         images, state = self._b(data) if self._form == "B" else self._cd(data)
+        self._check_history(images, state)
+        self.seen = {**images, **state}
+        state = {key: values[..., -1, :] for key, values in state.items()}
         reply, fault = self._bench.answer(images, state)
         if fault is not None and fault.kind == "error":
             raise RequestError("RuntimeError: out of memory")
@@ -118,6 +125,14 @@ class Gr00tServer(Server):
         if self._form == "B":
             return {f"action.{key}": values for key, values in chunk.items()}, fault
         return [{key: values[None] for key, values in chunk.items()}, {}], fault
+
+    def _check_history(self, images: dict[str, Any], state: dict[str, Any]) -> None:
+        """Steps of each request are those of the modality, as real servers assert."""
+        told = {key: (values.shape[-4], len(self._history)) for key, values in images.items()}
+        told |= {key: (values.shape[-2], len(self._states)) for key, values in state.items()}
+        for key, (found, steps) in told.items():
+            if found != steps:
+                raise RequestError(f"AssertionError: {key}: {steps} steps expected, got {found}")
 
     def _b(self, data: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         if not isinstance(data, dict) or not isinstance(data.get(PROMPT), list):

@@ -38,7 +38,7 @@ class Bench:
         RequestError for a request that no server would understand.
         """
         with self._one:
-            began = now_ns()
+            began, cleared = now_ns(), self.faults.cleared
             fault = self.faults.take()
             if fault is not None and fault.kind == "restart":
                 self._reference = Reference(self.profile, self.script)
@@ -46,10 +46,10 @@ class Bench:
             reply = self._reference.reply(state, began / NS_PER_S)
             delay_s = self.script.latency_ms / 1000
             delay_s += abs(self._random.gauss(0, self.script.jitter_ms)) / 1000
-            if fault is not None:
-                delay_s += fault.seconds
-                reply = spoiled(reply, fault)
             self.stopping.wait(delay_s)
+            if fault is not None:
+                reply = spoiled(reply, fault)
+                self.faults.outlast(fault, cleared)
             self.served += 1
             return reply, fault
 
@@ -83,6 +83,7 @@ class Server(ABC):
         if self._bench.stopping.is_set():
             return
         self._bench.stopping.set()
+        self.faults.clear()
         self._end()
 
     def _live(self, serve: Callable[[], None]) -> threading.Thread:

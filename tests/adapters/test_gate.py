@@ -27,6 +27,8 @@ from recd.daemon.policy.pictures import fitted, rgb_of
 ONE = tuple(f"{joint}.pos" for joint in SO_JOINTS)
 TWO = tuple(f"{side}_{joint}" for side in ("left", "right") for joint in ONE)
 STATE = np.array([10.0, 20.0, 30.0, 40.0, 50.0, 60.0])
+ARM = ONE[:5]
+REACH_NS = {"front": 1_500_000_000, "wrist": 1_500_000_000, "state": 3_000_000_000}
 LIMITS = {"names": ONE, "low": np.full(6, -100.0), "high": np.full(6, 100.0)}
 
 
@@ -119,13 +121,37 @@ def test_joints_that_the_robot_lacks_or_that_stand_twice_are_refused() -> None:
             {},
             "expected the columns gripper.pos, found jaw",
         ),
-        (Described(history={"images": (-15, 0)}), {}, r"images: expected .*, found -15, 0"),
+        (
+            Described(history={"images": (-1, 1)}),
+            {},
+            r"images: expected steps of 0 .*, found -1, 1",
+        ),
+        (Described(history={"state": (0, 0)}), {}, r"state: expected steps of 0 .* each once"),
+        (Described(history={"state": ()}), {}, "state: expected steps of 0 .*, found none"),
+        (
+            Described(history={"images": (-60, 0)}),
+            {},
+            "at most 1.50 s back, which the ring of front",
+        ),
+        (
+            Described(columns={"single_arm": ARM[::-1]}),
+            {},
+            "actions.single_arm: expected the columns",
+        ),
     ],
 )
 def test_what_the_server_says_of_itself_has_to_fit(described, server, said) -> None:
     with pytest.raises(MismatchError, match=said) as refused:
-        expected_of(described, bound("so101", "gr00t"), PolicyServerConfig(**server), row_s=1 / 30)
+        expected_of(described, bound("so101", "gr00t"), PolicyServerConfig(**server), row_s=1 / 30,
+                    reach_ns=REACH_NS)  # fmt: skip
     assert refused.value.mend
+
+
+def test_the_robots_own_joints_in_another_order_are_refused_where_a_profile_says_joints() -> None:
+    described = Described(columns={"actions": ONE[::-1]})
+    with pytest.raises(MismatchError, match=r"expected the columns shoulder_pan.pos, .*found grip"):
+        expected_of(described, bound("libero"), PolicyServerConfig(), row_s=1 / 30,
+                    reach_ns=REACH_NS)  # fmt: skip
 
 
 @pytest.mark.parametrize(

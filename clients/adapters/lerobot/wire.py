@@ -91,9 +91,9 @@ class LerobotWire:
                 raise WireError(f"no answer within {timeout_s:g} s")
             return (until_ns - now_ns()) / NS_PER_S
 
-        state = view.state[self._state]
+        state, images = view.state[self._state][-1], {n: p[-1] for n, p in view.images.items()}
         joints = {f"joint_{number}.pos": float(value) for number, value in enumerate(state)}
-        shapes = {name: picture.shape for name, picture in view.images.items()}
+        shapes = {name: picture.shape for name, picture in images.items()}
         sidecar.await_ready(left_s())
         if self._server is not None:
             server, self._server = self._server, None
@@ -103,7 +103,7 @@ class LerobotWire:
             told.policy, told.path, told.device, told.actions_per_chunk, tuple(joints), shapes
         )
         sidecar.setup(policy, left_s())
-        actions = sidecar.infer(joints, view.images, view.prompt, left_s())
+        actions = sidecar.infer(joints, images, view.prompt, left_s())
         return {self._action: actions.astype(np.float64)}
 
     def reset(self, timeout_s: float) -> None:

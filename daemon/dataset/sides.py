@@ -28,7 +28,18 @@ from recd.daemon.dataset.schema import (
 ROWS_FILE = "rows.arrows"
 """Name of the row stream in an episode's own folder."""
 
-ROWS_VERSION = 1
+ROWS_VERSION = 2
+"""2 has PAIR_COLUMNS. Streams of a robot with one pair have none, and stay what version 1 was."""
+
+PAIR_COLUMNS: Mapping[str, tuple[str, int]] = {
+    "recd.pair_control_source": ("int64", 0),
+    "recd.pair_intervention": ("bool", 0),
+    "recd.pair_chunk_id": ("int64", -1),
+    "recd.pair_chunk_index": ("int64", -1),
+}
+"""Of a robot with several pairs of arms, own columns of each: name -> type, unused value. Vectors
+in the order of `recd.pairs` of the metadata; the dataset's own columns hold the first pair's."""
+
 NEWER = "newer_format"
 """Code of the error that a stream of a later version gets."""
 
@@ -43,7 +54,9 @@ def _width(column: OwnColumn, schema: DatasetSchema) -> int:
     }[column.over]
 
 
-def _streamed(schema: DatasetSchema) -> dict[str, tuple[pa.DataType, int]]:
+def _streamed(
+    schema: DatasetSchema, pairs: Sequence[str] = ()
+) -> dict[str, tuple[pa.DataType, int]]:
     """Type and width of every column of the row stream but `task`."""
     columns: dict[str, tuple[pa.DataType, int]] = {
         "k": (pa.int64(), 0),
@@ -55,17 +68,20 @@ def _streamed(schema: DatasetSchema) -> dict[str, tuple[pa.DataType, int]]:
         width = _width(column, schema)
         if column.dtype != "string" and (column.over == "row" or width):
             columns[column.name] = (arrow_type(column.dtype), width)
+    if pairs:
+        columns |= {n: (arrow_type(kind), len(pairs)) for n, (kind, _) in PAIR_COLUMNS.items()}
     return columns
 
 
-def rows_schema(schema: DatasetSchema, uid: str) -> pa.Schema:
-    """Arrow schema of the row stream of episode `uid`."""
+def rows_schema(schema: DatasetSchema, uid: str, pairs: Sequence[str] = ()) -> pa.Schema:
+    """Arrow schema of the row stream of episode `uid`. pairs: of arms, where there are several."""
     fields = [
         pa.field(name, pa.list_(kind, width) if width else kind)
-        for name, (kind, width) in _streamed(schema).items()
+        for name, (kind, width) in _streamed(schema, pairs).items()
     ]
     metadata = {
-        "recd.rows_version": str(ROWS_VERSION),
+        "recd.rows_version": str(ROWS_VERSION if pairs else 1),
+        **({"recd.pairs": ",".join(pairs)} if pairs else {}),
         "recd.columns_version": str(OWN_COLUMNS_VERSION),
         "recd.uid": uid,
         "recd.fps": str(schema.fps),
@@ -77,7 +93,8 @@ def rows_schema(schema: DatasetSchema, uid: str) -> pa.Schema:
 @dataclass(frozen=True, slots=True)
 class RowBlock:
     """Some consecutive rows. first: their first k; tick_ns: int64 [n]; state, action: float32
-    [n, D]; task: one string a row; extra: own columns by name, others get their unused value."""
+    [n, D]; task: one string a row; extra: own columns by name, those of pairs, too; others get
+    their unused value."""
 
     first: int
     tick_ns: NDArray[np.int64]
@@ -98,13 +115,16 @@ class RowBlock:
 class RowLog:
     """Writes the row stream of a running episode. Rows must come in order, without gaps."""
 
-    def __init__(self, folder: Path, schema: DatasetSchema, *, uid: str) -> None:
-        """Begin `rows.arrows` in the episode's own folder."""
+    def __init__(
+        self, folder: Path, schema: DatasetSchema, *, uid: str, pairs: Sequence[str] = ()
+    ) -> None:
+        """Begin `rows.arrows` in the episode's own folder. pairs: of arms, if there are several."""
         self.path = folder / ROWS_FILE
         self.rows = 0
-        self._columns = _streamed(schema)
-        self._schema = rows_schema(schema, uid)
+        self._columns = _streamed(schema, pairs)
+        self._schema = rows_schema(schema, uid, pairs)
         self._unused = {c.name: c.unused for c in OWN_COLUMNS}
+        self._unused |= {name: unused for name, (_, unused) in PAIR_COLUMNS.items()}
         self._file = self.path.open("wb", buffering=0)
         self._stream = pa.ipc.new_stream(self._file, self._schema)
 
@@ -207,7 +227,9 @@ def read_rows(path: Path, schema: DatasetSchema) -> LoggedRows:
             code=NEWER,
         )
     uid = metadata.get("recd.uid", "")
-    if not table.schema.remove_metadata().equals(rows_schema(schema, uid).remove_metadata()):
+    pairs = [pair for pair in metadata.get("recd.pairs", "").split(",") if pair]
+    expected = rows_schema(schema, uid, pairs).remove_metadata()
+    if not table.schema.remove_metadata().equals(expected):
         raise DatasetError(f"{path.name}: its columns are not those of this dataset")
     numbers = table["k"].to_numpy()
     if not np.array_equal(numbers, np.arange(len(numbers))):

@@ -34,7 +34,8 @@ class RowBuilder:
         self._task = str(episode.facts.get("task") or robot.dataset.task)
         self._from = dict.fromkeys(robot.arms, 0)
         self._schema = schema
-        self._log = RowLog(episode.logs, schema, uid=episode.uid)
+        self._pairs = tuple(robot.arms) if len(robot.arms) > 1 else ()
+        self._log = RowLog(episode.logs, schema, uid=episode.uid, pairs=self._pairs)
 
     @property
     def rows(self) -> int:
@@ -70,7 +71,7 @@ class RowBuilder:
             tick_ns=self._episode.row_times(first, upto),
             state=np.hstack([pair.state_values for pair in pairs]),
             action=np.hstack([pair.action_values for pair in pairs]),
-            task=self._episode.chunks.tasks(pairs[0].chunk_id, at_ns, self._task),
+            task=self._tasks(pairs, at_ns),
             extra=self._own_columns(first, upto, pairs),
         )
         self._log.append(block)
@@ -87,6 +88,17 @@ class RowBuilder:
         self._from[pair] = at
         return track.records[at:]
 
+    def _tasks(self, pairs: list[PairRows], at_ns: npt.NDArray[np.int64]) -> list[str]:
+        """Task of the chunk that acted in each row, of the first pair that one with a task moved;
+        else the episode's."""
+        found, first = [""] * len(at_ns), 0
+        for bus, pair in zip(self._buses, pairs, strict=True):
+            among = ((1 << len(bus.joints)) - 1) << first
+            tasks = self._episode.chunks.tasks(pair.chunk_id, at_ns, "", among=among)
+            found = [known or task for known, task in zip(found, tasks, strict=True)]
+            first += len(bus.joints)
+        return [task or self._task for task in found]
+
     def _own_columns(self, first: int, upto: int, pairs: list[PairRows]) -> dict[str, Any]:
         columns: dict[str, Any] = {
             "recd.state_error_ns": _furthest(pair.state.error_ns for pair in pairs),
@@ -100,6 +112,11 @@ class RowBuilder:
             "recd.chunk_id": pairs[0].chunk_id,
             "recd.chunk_index": pairs[0].chunk_index,
         }
+        if self._pairs:
+            columns |= {
+                f"recd.pair_{name}": np.stack([getattr(pair, name) for pair in pairs], axis=1)
+                for name in ("control_source", "intervention", "chunk_id", "chunk_index")
+            }
         if self._cameras:
             ticks = [self._episode.ticks_of(camera, first, upto) for camera in self._cameras]
             for name, field in CAMERA_COLUMNS.items():
@@ -119,7 +136,7 @@ class RowBuilder:
         # Written beside and put in place whole: a kill in between costs nothing.
         beside = self._episode.logs / CUT
         beside.mkdir(exist_ok=True)
-        log = RowLog(beside, self._schema, uid=self.uid)
+        log = RowLog(beside, self._schema, uid=self.uid, pairs=self._pairs)
         for block in kept:
             log.append(block)
         log.path = log.path.replace(self._episode.logs / ROWS_FILE)

@@ -24,7 +24,7 @@ class ChunkNotes:
     """Filled with chunk_dtype records, in order."""
 
     def __init__(self) -> None:
-        self._tasks: dict[int, tuple[list[int], list[str]]] = {}
+        self._tasks: dict[int, tuple[list[int], list[str], list[int]]] = {}
         self._figures: list[tuple[int, int, int, int]] = []  # received, age, margin, status
 
     def add(self, record: Any) -> None:
@@ -33,19 +33,33 @@ class ChunkNotes:
         age_ns = received_ns - int(record["obs_ns"]) if record["obs_ns"] else 0
         self._figures.append((received_ns, age_ns, int(record["margin_ns"]), status))
         if status == APPLIED:
-            times, tasks = self._tasks.setdefault(int(record["chunk"]), ([], []))
+            times, tasks, masks = self._tasks.setdefault(int(record["chunk"]), ([], [], []))
             times.append(received_ns)
             tasks.append(bytes(record["task"]).decode("utf-8", "replace"))
+            masks.append(int(record["mask"]))
 
-    def tasks(self, chunks: npt.NDArray[np.int64], at_ns: npt.NDArray[np.int64], default: str
-              ) -> list[str]:  # fmt: skip
-        """Task of the chunk that acted in each row, `default` where none did or said one."""
-        found = []
-        for chunk, tick_ns in zip(chunks.tolist(), at_ns.tolist(), strict=True):
-            times, tasks = self._tasks.get(chunk, ([], [])) if chunk >= 0 else ([], [])
-            at = bisect_right(times, tick_ns) - 1
-            found.append((tasks[at] if at >= 0 else "") or default)
-        return found
+    def tasks(
+        self, chunks: npt.NDArray[np.int64], at_ns: npt.NDArray[np.int64], default: str, *,
+        among: int | None = None,
+    ) -> list[str]:  # fmt: skip
+        """Task of the chunk that acted in each row, `default` where none did or said one.
+
+        among: bits of the dimensions of one pair: only chunks that move it. Two holders may number
+        theirs alike.
+        """
+        return [
+            self._task(chunk, tick_ns, among) or default
+            for chunk, tick_ns in zip(chunks.tolist(), at_ns.tolist(), strict=True)
+        ]
+
+    def _task(self, chunk: int, tick_ns: int, among: int | None) -> str:
+        if chunk < 0 or chunk not in self._tasks:
+            return ""
+        times, tasks, masks = self._tasks[chunk]
+        for at in range(bisect_right(times, tick_ns) - 1, -1, -1):
+            if among is None or masks[at] & among:
+                return tasks[at]
+        return ""
 
     def describe(self, from_ns: int, to_ns: int) -> Mapping[str, Any] | None:
         """For the manifest: chunks by what became of them, time from observation to chunk and how

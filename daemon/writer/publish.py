@@ -158,7 +158,8 @@ class Publisher:
 
     def _rows(self, episode: Episode, builder: RowBuilder) -> EpisodeRows:
         blocks = builder.blocks
-        own = blocks[0].extra if self._store.schema.columns == "full" else {}
+        shown = self._store.schema.extra_keys
+        own = [name for name in blocks[0].extra if name in shown]
         extra: dict[str, Any] = {
             name: np.concatenate([block.extra[name] for block in blocks]) for name in own
         }

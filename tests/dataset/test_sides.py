@@ -1,11 +1,12 @@
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from recd.config.errors import DatasetError
 from recd.daemon.dataset import Camera, DatasetSchema, RowBlock, RowLog
-from recd.daemon.dataset.sides import read_rows
+from recd.daemon.dataset.sides import read_rows, rows_schema
 
 
 def schema_of(columns: str = "full", cameras: int = 2) -> DatasetSchema:
@@ -44,6 +45,24 @@ def test_a_plain_dataset_keeps_the_same_truth_beside_it_but_not_in_its_rows(tmp_
     assert read_rows(log.path, schema).rows.extra == {}
     full = replace(schema_of(), columns="full")
     assert "recd.camera_error_ns" in read_rows(log.path, full).rows.extra
+
+
+def test_several_pairs_have_columns_of_their_own_and_one_pair_stays_as_it_was(tmp_path):
+    schema = schema_of()
+    sources = np.array([[1, 2], [1, 3]])
+    log = RowLog(tmp_path, schema, uid="u", pairs=("left", "right"))
+    log.append(block_of(0, 2, **{"recd.pair_control_source": sources}))
+    log.close()
+    with log.path.open("rb") as file:
+        told = pa.ipc.open_stream(file).read_all()
+    assert told.schema.metadata[b"recd.pairs"] == b"left,right"
+    assert told.schema.metadata[b"recd.rows_version"] == b"2"
+    assert told["recd.pair_control_source"].to_pylist() == sources.tolist()
+    assert told["recd.pair_chunk_id"].to_pylist() == [[-1, -1]] * 2
+    assert len(read_rows(log.path, schema).rows) == 2
+    one = rows_schema(schema, "u")
+    assert one.metadata[b"recd.rows_version"] == b"1"
+    assert not [name for name in one.names if name.startswith("recd.pair_")]
 
 
 def test_one_camera_may_give_a_scalar_per_row(tmp_path):

@@ -1,5 +1,6 @@
 """A daemon that dies in the middle of a chunk and is started anew, on arms that outlive it."""
 
+import json
 from pathlib import Path
 
 from recd.config.errors import RecdError
@@ -21,7 +22,7 @@ def attached(bench: Bench) -> bool:
 
 def test_a_policy_whose_daemon_was_killed_goes_on_sending_and_moves_nothing(tmp_path: Path) -> None:
     with launch.running(tmp_path / "sim", pairs=["main"], hand="attend") as sim:
-        bench = Bench(sim, tmp_path / "robot", "policy={}", "policy.lease_kept_s=30")
+        bench = Bench(sim, tmp_path, "policy={}", "policy.lease_kept_s=30")
         try:
             bench.robot.start()
             bench.teleoperating()
@@ -40,7 +41,8 @@ def test_a_policy_whose_daemon_was_killed_goes_on_sending_and_moves_nothing(tmp_
                 assert (told["state"], told["cause"]) == ("HOLD", "found_with_torque")
                 bench.assert_stood_still(mark)
                 assert all(bench.torque())
-            (saved,) = bench.client.call("episodes")["episodes"]
-            assert saved["rows"] >= 10, "all but the last second of what was recorded"
+            info = json.loads((bench.robot.root / "meta" / "info.json").read_text())
+            assert info["total_episodes"] == 1
+            assert info["total_frames"] >= 10, "all but the last second of what was recorded"
         finally:
             bench.stop_daemon()

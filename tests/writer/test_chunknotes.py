@@ -45,6 +45,13 @@ def test_a_chunk_that_was_not_played_gives_no_row_its_task() -> None:
     assert known.tasks(np.array([1, 1]), np.array([30, 60]), "else") == ["acts", "else"]
 
 
+def test_of_two_holders_that_number_alike_each_pair_has_its_own_chunks_task() -> None:
+    known = notes(chunk(1, 10, "left", mask=0b000111), chunk(1, 20, "right", mask=0b111000))
+    rows = np.array([1, 1]), np.array([15, 25])
+    assert known.tasks(*rows, "else", among=0b000111) == ["left", "left"]
+    assert known.tasks(*rows, "else", among=0b111000) == ["else", "right"]
+
+
 def test_figures_are_of_the_chunks_that_came_during_the_episode() -> None:
     known = notes(
         *(chunk(k, k * MS, obs_ns=k * MS - 40 * MS, margin_ns=5 * MS) for k in range(100, 200)),

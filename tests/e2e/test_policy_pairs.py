@@ -1,0 +1,79 @@
+"""Two pairs of arms with different holders: a policy drives one, a person leads the other."""
+
+from pathlib import Path
+
+import numpy as np
+
+from recd.clients.policy import NoObservationError, PolicyClient
+from recd.config.policy_wire import Status
+from recd.config.streams import GoalSource
+from recd.daemon.sim import launch
+from tests.e2e.armbench import Bench
+from tests.e2e.policybench import DT_S
+from tests.e2e.test_policy import arrows
+from tests.rig import until
+
+LEFT, RIGHT = 0, 1
+
+
+def test_a_policy_has_one_pair_a_person_the_other_and_each_row_says_who_had_which(
+    tmp_path: Path,
+) -> None:
+    with launch.running(tmp_path / "sim", pairs=["left", "right"], hand="attend") as arms:
+        two = Bench(arms, tmp_path, "arms.main=null", "policy={}")
+        try:
+            two.robot.start()
+            for pair in ("left", "right"):
+                two.teleoperating(f"{pair}.follower")
+            mark = two.control.mark()
+            saved = _recorded(two)
+            two.assert_gentle(mark, "left.follower")
+            two.assert_gentle(mark, "right.follower")
+        finally:
+            two.stop_daemon()
+    rows = arrows(two.robot.own(saved["uid"]) / "rows.arrows")
+    assert rows.schema.metadata[b"recd.pairs"] == b"left,right"
+    source, chunk, corrected = (
+        np.array(rows[f"recd.pair_{name}"].to_pylist())
+        for name in ("control_source", "chunk_id", "intervention")
+    )
+    assert (source[:, LEFT] == GoalSource.POLICY).sum() > 10
+    assert set(source[:, RIGHT].tolist()) == {GoalSource.LEADER}
+    assert (chunk[source[:, LEFT] == GoalSource.POLICY, LEFT] > 0).mean() > 0.9
+    assert set(chunk[:, RIGHT].tolist()) == {-1}
+    assert not corrected.any()
+    assert rows["recd.control_source"].to_pylist() == source[:, LEFT].tolist()
+    assert "fold it" in rows["task"].to_pylist()
+
+
+def _recorded(two: Bench) -> dict:
+    """An episode in which a policy swings the left arm's first joint."""
+    with PolicyClient(endpoint=two.robot.policy_endpoint, name="left hand") as policy:
+        policy.acquire("left")
+        mask = [name.startswith("left") for name in policy.names]
+        swing = 5.0 * np.sin(np.linspace(0, 6, 60))[:, None] * np.eye(1, len(mask))
+        center = until(lambda: _seen(policy), "an observation").state.astype(float)
+
+        def sent() -> Status | None:
+            seen = _seen(policy)
+            if seen is None:
+                return None
+            ack = policy.act(seen, np.nan_to_num(center) + swing, dt_s=DT_S, mask=mask,
+                             facts={"task": "fold it"})  # fmt: skip
+            return ack.status
+
+        until(lambda: two.client.hold("left") and sent() is Status.SHADOW, "a sound chunk")
+        until(lambda: [sent() for _ in range(4)][-1] is Status.SHADOW, "enough of them")
+        two.client.call("policy.attach", pair="left")
+        until(lambda: sent() is Status.APPLIED, "the left arm to be driven")
+        two.client.start()
+        until(lambda: (sent(), two.robot.rows() >= 40)[1], "rows")
+        assert two.motion("right")["state"] == "TELEOP"
+        return two.client.stop()
+
+
+def _seen(policy: PolicyClient):
+    try:
+        return policy.observe()
+    except NoObservationError:
+        return None

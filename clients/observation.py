@@ -15,7 +15,9 @@ from recd.config.policy_wishes import STATE
 @dataclass(frozen=True, slots=True)
 class Arm:
     """What a pair's motion machine says. permitted: a person lets the lease's holder drive; grants:
-    how often so far, so a change means: begin anew; queued_until_ns: of the daemon's clock.
+    how often so far, so a change means: begin anew; queued_until_ns: of the daemon's clock;
+    need_by_ns: by when the next observation is to be asked for, going by the usual latency, so that
+    its chunk comes in time; 0 for both: nothing is planned.
     """
 
     motion: str
@@ -24,6 +26,7 @@ class Arm:
     grants: int
     held_ns: int
     queued_until_ns: int
+    need_by_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +116,7 @@ def observation_of(header: Mapping[str, Any], buffers: Mapping[str, Buffer]) -> 
     arms = {
         pair: Arm(
             said["motion"], said.get("cause", ""), said["permitted"], said.get("grants", 0),
-            said.get("held", 0), said.get("queued_until", 0),
+            said.get("held", 0), said.get("queued_until", 0), said.get("need_by", 0),
         )
         for pair, said in header["arms"].items()
     }  # fmt: skip

@@ -177,6 +177,8 @@ class ArmPairConfig(Section):
     """Limits and protection of this pair."""
     hand_over: HandOverConfig = HandOverConfig()
     """Take-over from a policy."""
+    action_latency_ms: float | None = Field(default=None, ge=0, le=500)
+    """How much earlier than due a policy's goal is sent to this pair; none: as `policy` says."""
     torque_on_exit: Literal["hold", "park", "release"] = "hold"
     """What happens to the follower's torque when the daemon ends on purpose."""
     park: dict[str, float] | None = None
@@ -356,7 +358,7 @@ class PolicyConfig(Section):
     warm_up_chunks: int = Field(default=3, ge=1, le=1000)
     """Sound chunks that a policy has to have sent before it may be attached."""
     action_latency_ms: float = Field(default=0.0, ge=0, le=500)
-    """How much earlier than due a goal is sent, for the delay of the arm itself."""
+    """How much earlier than due a goal is sent, for the delay of the arms themselves."""
 
 
 class RolloutConfig(Section):

@@ -403,7 +403,9 @@ class Gateway:
                                   progress=int(self._statuses.total()))  # fmt: skip
         if now >= self._stats_at_ns:
             self._stats_at_ns = now + STATS_NS
-            self._ctx.link.send("policy", **self.stats(now))
+            stats = self.stats(now)
+            self._seats.usual_ns = round((stats["latency_ms"]["p99"] or 0.0) * NS_PER_MS)
+            self._ctx.link.send("policy", **stats)
 
     def _publish(self, topic: str, event: str, fields: Mapping[str, Any]) -> None:
         self._seq += 1

@@ -54,11 +54,13 @@ def rules_of(
     policy: dict[str, Any], config: dict[str, Any], side: ArmSide, path: GoalPath
 ) -> Rules:
     """The rules of one pair, from the sections `policy` and `arms.<pair>`."""
+    own = config["action_latency_ms"]
+    latency_ms = policy["action_latency_ms"] if own is None else own
     return Rules(
         lead_ns=period_ns(config),
         seam=float(policy["seam"]),
         start_gap=float(config["limits"]["align_error"]),
-        latency_ns=round(policy["action_latency_ms"] * NS_PER_MS),
+        latency_ns=round(latency_ms * NS_PER_MS),
         observation_ns=round(policy["observation_s"] * NS_PER_S),
         low=tuple(limit.low for limit in path.limits),
         high=tuple(limit.high for limit in path.limits),

@@ -14,16 +14,21 @@ from recd.shm.clock import NS_PER_MS, NS_PER_S
 SILENT_NS = NS_PER_S
 """A seat that says nothing for so long has no process behind it."""
 
+LEAD_NS = 20 * NS_PER_MS
+"""Kept free between a chunk's arrival and the end of the plan before it."""
+
 Limits = Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]]
 
 
 class Seats:
-    """One seat per pair of arms. verdicts: their rings; known_limits: of the layout in use."""
+    """One seat per pair of arms. verdicts: their rings; known_limits: of the layout in use;
+    usual_ns: from an observation to its chunk, of late, at p99."""
 
     def __init__(self, ctx: WorkerContext, robot: RobotConfig) -> None:
         pairs = list(robot.arms)
         self.verdicts = {pair: ctx.ring_reader(f"verdicts.{pair}") for pair in pairs}
         self.known_limits: Limits | None = None
+        self.usual_ns = 0
         self._plans = {pair: ctx.ring_writer(f"plans.{pair}") for pair in pairs}
         self._slots = {
             pair: self._plans[pair].views(plan_dtype(len(robot.joints(pair)))) for pair in pairs
@@ -81,6 +86,7 @@ class Seats:
         if seat.refresh() == 0:
             return {"motion": "STARTING", "permitted": False}
         record = seat.record[0]
+        until_ns = int(record["queued_until_ns"])
         return {
             "motion": Motion(record["motion"]).name,
             "cause": Cause(record["cause"]).name.lower(),
@@ -88,7 +94,8 @@ class Seats:
             "grants": int(record["grants"]),
             "since": int(record["since_ns"]),
             "held": int(record["held_ns"]),
-            "queued_until": int(record["queued_until_ns"]),
+            "queued_until": until_ns,
+            "need_by": until_ns - self.usual_ns - LEAD_NS if until_ns else 0,
             "chunk": int(record["chunk"]),
         }
 

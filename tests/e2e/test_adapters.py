@@ -66,7 +66,7 @@ class AdapterBench(PolicyBench):
 
 
 @pytest.fixture(scope="module", params=MAKE)
-def bench(tmp_path_factory: pytest.TempPathFactory, request) -> Iterator[AdapterBench]:
+def served(tmp_path_factory: pytest.TempPathFactory, request) -> Iterator[AdapterBench]:
     wire = request.param
     server = new_server(wire)
     told = (
@@ -78,6 +78,16 @@ def bench(tmp_path_factory: pytest.TempPathFactory, request) -> Iterator[Adapter
         found.server, found.wire = server, wire
         yield found
         found.server.close()
+
+
+@pytest.fixture
+def bench(served: AdapterBench) -> Iterator[AdapterBench]:
+    """One that records all the time, whatever its server does."""
+    if served.client.status()["episode"] is None:
+        served.client.start()
+    yield served
+    upto = served.robot.rows() + 3
+    until(lambda: served.robot.rows() >= upto, "rows after the fault")
 
 
 def test_the_arm_moves_as_the_reference_says_and_the_other_joints_stand(bench) -> None:

@@ -31,6 +31,8 @@ def test_nothing_moves_before_a_person_says_so_and_then_the_policy_drives(bench)
         bench.client.call("policy.attach")
         bench.rejoin(policy)
         until(lambda: (bench.send(policy), len(set(bench.goals(mark)[1])) > 20)[1], "movement")
+        arm = bench.observe(policy).arms["main"]
+        assert 0 < arm.need_by_ns < arm.queued_until_ns
     bench.in_state("HOLD", "lease_lost")
     bench.assert_gentle(mark)
     bench.assert_stands()

@@ -16,7 +16,7 @@ import pytest
 
 from recd.clients.policy import NoObservationError
 from recd.config.errors import RecdError, StateError
-from recd.config.policy_wire import Status, pack
+from recd.config.policy_wire import ACT_BYTES, Status, pack
 from recd.config.streams import GoalSource
 from recd.daemon.policy.layout import ActionLayout
 from recd.daemon.sim import camera_control
@@ -97,6 +97,15 @@ def test_rubbish_on_act_is_answered_and_the_arm_goes_on(bench) -> None:
             assert told["status"] == Status.MALFORMED
             assert told["reason"]
         bench.goes_on(policy)
+
+
+def test_a_message_beyond_every_size_costs_its_sender_the_connection_alone(bench) -> None:
+    with bench.policy() as policy, bench.actions() as socket:
+        bench.drive(policy)
+        header, _ = bench.raw_act(policy)
+        socket.send_multipart([header, bytes(ACT_BYTES + 1)])
+        bench.goes_on(policy)
+        assert not socket.poll(0), "it was not read, so it has no answer"
 
 
 def test_numbers_that_come_twice_or_late_are_refused(bench) -> None:

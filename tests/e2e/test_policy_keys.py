@@ -1,6 +1,7 @@
 """Policies from other computers: keys and roles at every door of the gateway."""
 
 import csv
+import json
 import shutil
 import subprocess
 import sys
@@ -50,6 +51,9 @@ def test_a_policys_key_observes_acts_and_is_named_with_its_lease(guarded) -> Non
         bench.center = bench.observe(policy).state.astype(float)
         until(lambda: bench.send(policy).status is Status.SHADOW, "a sound chunk")
         lease = until(lambda: _held(bench), "the lease to be told")
+        saved = bench.robot.record(5)
+        manifest = json.loads((bench.robot.own(saved["uid"]) / "manifest.json").read_text())
+        assert [one["key"] for one in manifest["policies"]] == [lease["key"]]
         public = keys.read_pair(folder / "policy.key").public
         assert (lease["holder"], lease["key"]) == ("far away", keys.fingerprint(public))
         offset_ns, bound_ns = policy.clock()
@@ -72,6 +76,7 @@ def test_a_key_that_nobody_knows_does_not_enter_and_disturbs_nobody(guarded, tmp
     shutil.copytree(folder.parent, tmp_path / "keys")
     keys.make_client(tmp_path / "keys", "stranger", "policy", created=NOW)
     bench.ready()
+    bench.client.start()
     with PolicyClient(endpoint=endpoint, key=folder / "policy.key") as policy:
         bench.drive(policy)
         mark = bench.control.mark()
@@ -86,6 +91,7 @@ def test_a_key_that_nobody_knows_does_not_enter_and_disturbs_nobody(guarded, tmp
         until(told, "the refusal to be counted")
         bench.rejoin(policy)
         bench.assert_gentle(mark)
+    assert bench.client.stop()["state"] == "saved"
     assert "key refused" in bench.robot.log.read_text()
 
 

@@ -1,0 +1,30 @@
+import pytest
+
+from recd.config.load import load_robot
+from recd.daemon.arms.models import ARM_MODELS, joint_units
+from recd.daemon.arms.normalize import joint_scale
+from recd.daemon.arms.side import arm_side, goal_path
+from recd.daemon.policy.seat import rules_of
+
+MS = 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("told", "latency_ms"),
+    [((), 0), (("policy.action_latency_ms=40",), 40),
+     (("policy.action_latency_ms=40", "arms.main.action_latency_ms=15"), 15),
+     (("policy.action_latency_ms=40", "arms.main.action_latency_ms=0"), 0)],
+)  # fmt: skip
+def test_a_pair_of_another_delay_than_the_rest_is_told_earlier_by_its_own(
+    told: tuple[str, ...], latency_ms: int
+) -> None:
+    robot = load_robot("demo", overrides=("policy={}", *told), check_machine=False)
+    config = robot.arms["main"].model_dump()
+    joints = ARM_MODELS["so101"]
+    scales = tuple(joint_scale(1000, 3000, unit=unit, inverted=False)
+                   for unit in joint_units(joints, use_degrees=True))  # fmt: skip
+    side = arm_side("main", "follower", config, runtime_dir="/run/recd")
+    assert robot.policy is not None
+    path = goal_path("main", config, scales, side.names)
+    rules = rules_of(robot.policy.model_dump(), config, side, path)
+    assert rules.latency_ns == latency_ms * MS

@@ -158,6 +158,12 @@ class HandOverConfig(Section):
     follower while the policy is paused, and let go at the take-over: hold it then."""
 
 
+Latency = Annotated[float, Field(ge=0, le=500)]
+JointName = Literal[
+    "shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper"
+]
+
+
 class ArmPairConfig(Section):
     """A leader and the follower it drives. Either may be left out (a follower alone can replay)."""
 
@@ -177,8 +183,9 @@ class ArmPairConfig(Section):
     """Limits and protection of this pair."""
     hand_over: HandOverConfig = HandOverConfig()
     """Take-over from a policy."""
-    action_latency_ms: float | None = Field(default=None, ge=0, le=500)
-    """How much earlier than due a policy's goal is sent to this pair; none: as `policy` says."""
+    action_latency_ms: Latency | dict[JointName, Latency] | None = None
+    """How much earlier than due a policy's goals are sent to this pair, or to some of its joints;
+    none: as `policy` says."""
     torque_on_exit: Literal["hold", "park", "release"] = "hold"
     """What happens to the follower's torque when the daemon ends on purpose."""
     park: dict[str, float] | None = None

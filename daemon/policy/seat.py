@@ -15,6 +15,7 @@ from recd.config.streams import GoalSource
 from recd.daemon.arms.goalpath import GoalPath
 from recd.daemon.arms.motion import PLAYING, SEATED, Event, MotionState, Phase, legal_commands
 from recd.daemon.arms.side import ArmSide, period_ns
+from recd.daemon.policy.ahead import ahead
 from recd.daemon.policy.playback import Plan, Playback, Rules, Verdict
 from recd.daemon.worker import WorkerContext
 from recd.shm import CellReader, CellWriter, RingReader, RingWriter, Slot
@@ -54,19 +55,27 @@ def rules_of(
     policy: dict[str, Any], config: dict[str, Any], side: ArmSide, path: GoalPath
 ) -> Rules:
     """The rules of one pair, from the sections `policy` and `arms.<pair>`."""
-    own = config["action_latency_ms"]
-    latency_ms = policy["action_latency_ms"] if own is None else own
     return Rules(
         lead_ns=period_ns(config),
         seam=float(policy["seam"]),
         start_gap=float(config["limits"]["align_error"]),
-        latency_ns=round(latency_ms * NS_PER_MS),
+        latency_ns=min(latencies_ns(policy, config, side.names)),
         observation_ns=round(policy["observation_s"] * NS_PER_S),
         low=tuple(limit.low for limit in path.limits),
         high=tuple(limit.high for limit in path.limits),
         speed=tuple(limit.step * NS_PER_S / period_ns(config) for limit in path.limits),
         stepwise=tuple(joint.gripper for joint in side.joints),
     )
+
+
+def latencies_ns(
+    policy: dict[str, Any], config: dict[str, Any], names: Sequence[str]
+) -> tuple[int, ...]:
+    """How much earlier than due each joint of a pair is told its goal."""
+    own, usual = config["action_latency_ms"], policy["action_latency_ms"]
+    if not isinstance(own, dict):
+        own = {} if own is None else dict.fromkeys(names, own)
+    return tuple(round(own.get(name, usual) * NS_PER_MS) for name in names)
 
 
 class PolicySeat:
@@ -85,6 +94,9 @@ class PolicySeat:
         self._verdict_slots = self._verdicts.views(VERDICT_DTYPE)
         self._lease, self._cell = streams.lease, streams.cell
         self._playback = Playback(rules_of(policy, ctx.config, side, path))
+        least_ns = self._playback.rules.latency_ns
+        latencies = latencies_ns(policy, ctx.config, side.names)
+        self._more_ns = tuple(latency_ns - least_ns for latency_ns in latencies)
         self._beat_ns = round(policy["heartbeat_ms"] * NS_PER_MS)
         self._warm_up = int(policy["warm_up_chunks"])
         self._epoch = self._granted = -1
@@ -175,7 +187,7 @@ class PolicySeat:
         record = slot.payload[: slot.nbytes].copy().view(self._plan_dtype)[0]
         if not slot.intact():
             return None
-        plan = _plan_of(record)
+        plan = ahead(_plan_of(record), self._more_ns)
         seated = state.phase in SEATED
         if plan.epoch != self._epoch or self._held is Held.NOBODY:
             verdict = Verdict(Status.STALE_EPOCH)

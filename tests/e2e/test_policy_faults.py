@@ -155,6 +155,17 @@ def test_an_empty_queue_holds_and_only_an_observation_taken_later_goes_on(bench)
         bench.rejoin(policy)
 
 
+def test_a_chunk_that_says_how_long_it_is_valid_is_played_no_longer(bench) -> None:
+    with bench.policy() as policy:
+        bench.drive(policy)
+        seen = bench.observe(policy)
+        ack = policy.act(seen, bench.chunk(seen, LONG_STEPS), dt_s=DT_S, valid_s=0.5)
+        assert ack.status is Status.APPLIED
+        told = bench.in_state("HOLD", "chunk_expired")
+        assert told["since_ns"] < seen.t_ref_ns + LONG_NS, "the chunk would last"
+        bench.rejoin(policy)
+
+
 def test_inferences_of_300_ms_starve_chunks_of_200_ms_and_the_arm_rejoins_each_time(bench) -> None:
     with bench.policy() as policy:
         bench.drive(policy)

@@ -11,6 +11,7 @@ from recd.daemon.sim import launch
 from tests.e2e.armbench import Bench
 from tests.e2e.policybench import DT_S
 from tests.e2e.test_policy import arrows
+from tests.ports import free_ports
 from tests.rig import until
 
 LEFT, RIGHT = 0, 1
@@ -20,13 +21,14 @@ def test_a_policy_has_one_pair_a_person_the_other_and_each_row_says_who_had_whic
     tmp_path: Path,
 ) -> None:
     with launch.running(tmp_path / "sim", pairs=["left", "right"], hand="attend") as arms:
-        two = Bench(arms, tmp_path, "arms.main=null", "policy={}")
+        endpoint = f"tcp://127.0.0.1:{free_ports(4)}"
+        two = Bench(arms, tmp_path, "arms.main=null", f"policy.endpoint={endpoint}")
         try:
             two.robot.start()
             for pair in ("left", "right"):
                 two.teleoperating(f"{pair}.follower")
             mark = two.control.mark()
-            saved = _recorded(two)
+            saved = _recorded(two, endpoint)
             two.assert_gentle(mark, "left.follower")
             two.assert_gentle(mark, "right.follower")
         finally:
@@ -46,9 +48,9 @@ def test_a_policy_has_one_pair_a_person_the_other_and_each_row_says_who_had_whic
     assert "fold it" in rows["task"].to_pylist()
 
 
-def _recorded(two: Bench) -> dict:
-    """An episode in which a policy swings the left arm's first joint."""
-    with PolicyClient(endpoint=two.robot.policy_endpoint, name="left hand") as policy:
+def _recorded(two: Bench, endpoint: str) -> dict:
+    """An episode in which a policy swings the left arm's first joint, by way of the loopback."""
+    with PolicyClient(endpoint=endpoint, name="left hand") as policy:
         policy.acquire("left")
         mask = [name.startswith("left") for name in policy.names]
         swing = 5.0 * np.sin(np.linspace(0, 6, 60))[:, None] * np.eye(1, len(mask))

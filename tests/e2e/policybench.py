@@ -208,11 +208,17 @@ class PolicyBench:
         self.rejoin(policy)
 
     def rejoin(self, policy: PolicyClient) -> None:
-        def moving() -> bool:
-            self.send(policy)
-            return self.motion()["state"] == "POLICY"
+        told: dict[str, Any] = {}
 
-        until(moving, "POLICY")
+        def moving() -> bool:
+            told.update(ack=self.send(policy), motion=self.motion())
+            return bool(told["motion"]["state"] == "POLICY")
+
+        try:
+            until(moving, "POLICY")
+        except BaseException:
+            print("what became of the last chunk:", told)
+            raise
 
     def goes_on(self, policy: PolicyClient) -> None:
         """Its chunks are played, as they were."""

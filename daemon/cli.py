@@ -8,7 +8,7 @@ import click
 from recd import __version__
 from recd.config.errors import RecdError
 from recd.config.load import load_robot
-from recd.daemon import log
+from recd.daemon import lean, log  # noqa: F401 - lean before anything of structlog
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

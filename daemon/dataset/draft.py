@@ -216,9 +216,9 @@ def _next_info(handle: Handle, draft: Draft) -> dict[str, Any]:
 def verify_draft(handle: Handle, draft: Draft) -> None:
     """Read back what was written: row count, schema, no column lost."""
     path = draft.new("data.parquet")
-    found = pq.read_schema(path).remove_metadata()
+    with pq.ParquetFile(path) as written:
+        found, rows = written.schema_arrow.remove_metadata(), written.metadata.num_rows
     wanted = data_schema(handle.schema.features).remove_metadata()
-    rows = pq.read_metadata(path).num_rows
     if rows != len(draft.rows) or not found.equals(wanted):
         raise DatasetError(f"{path}: {rows} rows of {found.names}, expected {len(draft.rows)}")
     meta = pq.read_metadata(draft.new("episodes.parquet"))

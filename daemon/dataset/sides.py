@@ -160,13 +160,14 @@ class RowLog:
         """Make what was appended durable (fdatasync)."""
         os.fdatasync(self._file.fileno())
 
-    def close(self) -> None:
-        """End the stream, durably. Idempotent."""
+    def close(self, *, durable: bool = True) -> None:
+        """End the stream. Idempotent."""
         if self._file.closed:
             return
         try:
             self._stream.close()
-            os.fsync(self._file.fileno())
+            if durable:
+                os.fsync(self._file.fileno())
         finally:
             self._file.close()
 

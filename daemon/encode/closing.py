@@ -1,4 +1,4 @@
-"""The end of a take, off the encoding thread: durable file, exact length, thumbnails, facts.
+"""The end of a take, off the encoding thread: whole file, exact length, thumbnails, facts.
 
 Runs in a thread of its own because it waits for the disk; the next take may already be encoding.
 """

@@ -68,7 +68,8 @@ class ImageSink(FileSink):
 
     def settle(self) -> SinkFacts:
         path = self._file.path
-        return SinkFacts(path, self._rows, self._file.size, self._file.settle(), {})
+        digest = self._file.settle(durable=False)
+        return SinkFacts(path, self._rows, self._file.size, digest, {})
 
 
 def read_pictures(path: Path) -> Iterator[bytes]:

@@ -132,7 +132,7 @@ class Mp4Sink(FileSink):
     def settle(self) -> SinkFacts:
         path = self._file.path
         fps = int(self._rate)
-        digest = self._file.settle()
+        digest = self._file.settle(durable=False)
         return SinkFacts(
             path, self._packets, self._file.size, digest, info_block(self.settings, self._size, fps)
         )

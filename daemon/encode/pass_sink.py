@@ -124,7 +124,7 @@ class PassSink(FileSink):
 
     def settle(self) -> SinkFacts:
         path = self._file.path
-        digest = self._file.settle()
+        digest = self._file.settle(durable=False)
         info = info_block(self.settings, self._size, int(self._rate))
         if self._bridge is not None:
             info["video.pix_fmt"] = self._bridge.pix_fmt

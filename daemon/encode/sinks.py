@@ -14,7 +14,7 @@ class SinkError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class SinkFacts:
-    """A finished, durable file. packets: entries = rows; nbytes, sha256: of the whole file."""
+    """A finished file. packets: entries = rows; nbytes, sha256: of the whole file."""
 
     path: Path
     packets: int
@@ -49,7 +49,9 @@ class PictureSink(Protocol):
         ...
 
     def settle(self) -> SinkFacts:
-        """Make the file durable; for a thread that may wait for the disk. Raises OSError."""
+        """End the file, every picture of it durable; for a thread that may wait for the disk.
+
+        The last patch of its head is durable with the episode's commit. Raises OSError."""
         ...
 
     def discard(self) -> None:

@@ -1,4 +1,4 @@
-"""The file behind a sink: appended while recording, patched and made durable at the end.
+"""The file behind a sink: appended while recording, patched at the end.
 
 Bytes reach the kernel with each write, so a killed process loses none of them; a thread asks the
 disk to follow once a second, never the encoding thread. Writes into earlier bytes are held back
@@ -78,21 +78,24 @@ class StreamFile:
     def tell(self) -> int:
         return self._at
 
-    def settle(self) -> str:
+    def settle(self, *, durable: bool = True) -> str:
         """Make the file final and durable; its sha256. May take as long as the disk; any thread.
 
         Order: appended bytes on disk, then patches, then those on disk, then the folder entry.
+        durable: False where a commit syncs the whole folder anyway, which saves two waits for the
+        disk; until then a power cut leaves the file unpatched or patched, salvageable both ways.
         """
         self._end_sync()
         os.fdatasync(self._fd)
         for offset, data in self._patches:
             os.pwrite(self._fd, data, offset)
-        os.fsync(self._fd)
+        if durable:
+            os.fsync(self._fd)
         with os.fdopen(self._fd, "rb") as file:
             self._fd = -1
             file.seek(0)
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if self._path is not None:
+        if durable and self._path is not None:
             fsync_folder(self._path.parent)
         return digest
 

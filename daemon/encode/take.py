@@ -4,6 +4,7 @@ Rows, pictures in the file and records in the tick ring grow together, or the ta
 knows no link and no process; the worker feeds it frames and time.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
@@ -85,11 +86,13 @@ class Counts:
     lost: int
 
     @classmethod
-    def of(cls, flags: Sequence[TickFlag], *, lost: int = 0) -> "Counts":
-        """Count the rows that have these flags."""
+    def of(cls, flags: Sequence[int], *, lost: int = 0) -> "Counts":
+        """Count the rows that have these flags (TickFlag words)."""
+        # By word, of which there are few: row by row a minute of rows held up its end by 5 ms.
+        words = Counter(flags)
 
         def rows(wanted: TickFlag, unless: TickFlag = TickFlag(0)) -> int:  # noqa: B008
-            return sum(1 for row in flags if row & wanted and not row & unless)
+            return sum(n for word, n in words.items() if word & wanted and not word & unless)
 
         return cls(
             kept=len(flags) - rows(TickFlag.REPEAT | TickFlag.MISSING),
@@ -154,7 +157,7 @@ class Take:
         self.limit: int | None = None
         self.row = spec.first_row
         """The next row to be decided."""
-        self._flags: list[TickFlag] = []
+        self._flags: list[int] = []
         self._captures: list[int] = []
         self._indices: list[int] = []
         self._ended_ns = self._heard_ns = 0
@@ -191,9 +194,9 @@ class Take:
 
     # ------------------------------------------------------------------ rows out
 
-    def advance(self, horizon_ns: int) -> Sequence[TickFlag]:
+    def advance(self, horizon_ns: int) -> Sequence[int]:
         """Encode the rows that can be decided when every frame published until `horizon_ns` has
-        been pushed. Returns their flags. Raises SinkError.
+        been pushed. Returns their flags (TickFlag words). Raises SinkError.
         """
         before = len(self._flags)
         while not self.complete and (decision := self._aligner.decide(horizon_ns)) is not None:
@@ -255,7 +258,7 @@ class Take:
         frame, flags = self._picture(decision)
         nbytes = self.sink.encode(frame, self.row - self.spec.first_row)
         self._publish(tick_ns, flags, nbytes)
-        self._flags.append(flags)
+        self._flags.append(int(flags))
         if (seen := self._pictures.seen(frame)) is not None:
             self.statistics.add(seen, self.row)
             self.thumbnails.add(seen, self.row)

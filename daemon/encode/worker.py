@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from recd.config.errors import RecdError
-from recd.config.streams import TICK_DTYPE, TickFlag
+from recd.config.streams import TICK_DTYPE
 from recd.daemon.encode.choice import CodecPolicy
 from recd.daemon.encode.closing import Closed, Closing, failure
 from recd.daemon.encode.codecs import CodecSettings, set_aside
@@ -414,7 +414,7 @@ class EncoderWorker:
 
     # ------------------------------------------------------------------ reports
 
-    def _count(self, take: Take, flags: Sequence[TickFlag]) -> None:
+    def _count(self, take: Take, flags: Sequence[int]) -> None:
         status, counts = self._ctx.status, Counts.of(flags)
         status.count("rows", len(flags))
         for name in ("repeated", "expected", "missing", "late", "corrupt"):

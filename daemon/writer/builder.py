@@ -147,9 +147,9 @@ class RowBuilder:
         """Make the rows so far durable."""
         self._log.sync()
 
-    def close(self) -> None:
+    def close(self, *, durable: bool = True) -> None:
         """End the row log. Idempotent."""
-        self._log.close()
+        self._log.close(durable=durable)
 
 
 CAMERA_COLUMNS = {

@@ -35,6 +35,10 @@ def main(arguments: Sequence[str]) -> int:
     step_back()
     import setproctitle
 
+    from recd.daemon import lean
+
+    lean.refuse_pandas()
+
     from recd.config.errors import RecdError
     from recd.daemon.dataset.decode import decode_episode, waiting
 

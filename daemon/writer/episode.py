@@ -17,6 +17,7 @@ import numpy.typing as npt
 from recd.daemon.dataset.draft import OWN_FOLDER
 from recd.daemon.dataset.durable import remove_tree, sync_all
 from recd.daemon.dataset.sides import read_stream
+from recd.daemon.session.summary import BusSummary
 from recd.daemon.writer.chunknotes import ChunkNotes
 from recd.daemon.writer.history import Recorded
 from recd.daemon.writer.sidelog import SideLog, records_of
@@ -101,6 +102,8 @@ class Episode:
         self.rate_num, self.rate_den = int(begin["rate_num"]), int(begin["rate_den"])
         self.rows: int | None = None
         self.seal: dict[str, Any] | None = None
+        self.buses: dict[str, BusSummary] = {}
+        """Figures of its arms once all rows are built, empty before."""
         self.ended_ns = 0
         self.clocks: list[ClockPair] = [clock_pair()]
         self._synced_ns = self._kept_ns = now_ns()
@@ -215,6 +218,7 @@ class Episode:
     def end(self, rows: int) -> None:
         """The episode has `rows` rows; what is still missing of them will come."""
         self.rows = rows
+        self.buses = {}
         self.ended_ns = now_ns()
         self.clocks.append(clock_pair())
 

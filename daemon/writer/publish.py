@@ -19,7 +19,7 @@ from recd.daemon.dataset import (
     VideoFile,
 )
 from recd.daemon.session import verdict
-from recd.daemon.session.summary import EpisodeSummary
+from recd.daemon.session.summary import BusSummary, EpisodeSummary
 from recd.daemon.supervisor.takes import fault_of
 from recd.daemon.writer.arms import (
     arm_devices,
@@ -111,7 +111,7 @@ class Publisher:
         assert episode.rows is not None
         self._check_rows(episode)
         builder.extend(episode.rows)
-        builder.close()
+        builder.close(durable=False)  # the commit syncs all files of the episode
         summary = self._summary(episode, builder)
         judged = verdict.judge(summary)
         manifest = self._manifest(episode, summary, judged) | self._keep_calibrations(episode)
@@ -216,6 +216,14 @@ class Publisher:
             )
             for name, camera in self._robot.cameras.items()
         }
+        return EpisodeSummary(
+            duration_s=rows / fps, rows=rows, fps=fps, cameras=cameras,
+            buses=episode.buses or self.summarize_buses(episode, builder),
+            restarts=seal.get("restarts", {}), fault=fault_of(str(seal.get("end_reason", ""))),
+        )  # fmt: skip
+
+    def summarize_buses(self, episode: Episode, builder: RowBuilder) -> dict[str, BusSummary]:
+        """Figures of every arm bus of an episode whose rows are built: bus -> summary."""
         valid, buses, first = np.concatenate(builder.state_valid), {}, 0
         for pair in self._robot.arms:
             joints = self._robot.joints(pair)
@@ -223,15 +231,12 @@ class Publisher:
                 samples = track.records[:]
                 recorded = side == "follower"
                 buses[f"{pair}.{side}"] = bus_summary(
-                    samples[samples["request_ns"] >= episode.t0_ns],
+                    samples[np.searchsorted(samples["request_ns"], episode.t0_ns) :],
                     valid_rows=valid[:, first : first + len(joints)] if recorded else NO_ROWS,
-                    joints=joints, fps=fps, t0_ns=episode.t0_ns, recorded=recorded,
+                    joints=joints, fps=episode.fps, t0_ns=episode.t0_ns, recorded=recorded,
                 )  # fmt: skip
             first += len(joints)
-        return EpisodeSummary(
-            duration_s=rows / fps, rows=rows, fps=fps, cameras=cameras, buses=buses,
-            restarts=seal.get("restarts", {}), fault=fault_of(str(seal.get("end_reason", ""))),
-        )  # fmt: skip
+        return buses
 
     def _sides(self, episode: Episode, pair: str) -> list[tuple[str, Any]]:
         return [

@@ -108,8 +108,9 @@ def bus_summary(
     span_ns = int(samples["request_ns"][-1] - samples["request_ns"][0]) if len(samples) > 1 else 0
     times_s = (samples["request_ns"] - t0_ns) / NS_PER_S
     tracking, tracking_at, tracking_joint = _tracking(samples, ~ramping, joints, times_s)
-    clipped_now = clipped & ~ramping & _clipped_far(samples)
-    moved = _moved(samples[clipped_now])
+    moved = _moved(samples)
+    clipped_now = clipped & ~ramping & (moved > CLIP_UNITS).any(axis=0)
+    moved = moved[:, clipped_now]
     return BusSummary(
         rows=len(valid_rows),
         invalid_rows=int(row_bad.sum()),
@@ -122,7 +123,7 @@ def bus_summary(
         late_reply_at_s=_first_time(late, times_s),
         clipped_rows=int(np.unique(np.floor(times_s[clipped_now] * fps)).size),
         clipped_at_s=_first_time(clipped_now, times_s),
-        clipped_joint=joints[int(np.argmax(moved.sum(axis=0)))] if moved.any() else "",
+        clipped_joint=joints[int(np.argmax(moved.sum(axis=1)))] if moved.any() else "",
         tracking_p95=tracking,
         tracking_at_s=tracking_at,
         tracking_joint=tracking_joint,
@@ -131,14 +132,15 @@ def bus_summary(
     )
 
 
-def _clipped_far(samples: Records) -> Bools:
-    """True where limits moved the goal so far that a person would see it."""
-    return np.any(_moved(samples) > CLIP_UNITS, axis=1)
+def _by_joint(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """[N, J] as [J, N], in memory too: what runs over few joints a sample costs three times as
+    much (a bus for 60 s at 250 Hz: 5.3 ms instead of 3.6)."""
+    return np.ascontiguousarray(values.T)
 
 
-def _moved(samples: Records) -> npt.NDArray[np.float64]:
-    """How far limits moved the goal, per sample and joint; 0 where there was none."""
-    return np.nan_to_num(np.abs(samples["requested"] - samples["limited"]).astype(np.float64))
+def _moved(samples: Records) -> npt.NDArray[np.float32]:
+    """How far limits moved the goal [J, N]; 0 where there was none."""
+    return np.nan_to_num(np.abs(_by_joint(samples["requested"]) - _by_joint(samples["limited"])))
 
 
 def _first_time(mask: Bools, times_s: npt.NDArray[np.float64]) -> float | None:
@@ -147,19 +149,21 @@ def _first_time(mask: Bools, times_s: npt.NDArray[np.float64]) -> float | None:
 
 
 def _range(present: npt.NDArray[np.float32]) -> float | None:
-    seen = present[~np.isnan(present).any(axis=1)]
-    return float(np.ptp(seen, axis=0).max()) if len(seen) else None
+    by_joint = _by_joint(present)
+    seen = by_joint[:, ~np.isnan(by_joint).any(axis=0)]
+    return float(np.ptp(seen, axis=1).max()) if seen.size else None
 
 
 def _tracking(
     samples: Records, counted: Bools, joints: Sequence[str], times_s: npt.NDArray[np.float64]
 ) -> tuple[float | None, float | None, str]:
     """95th percentile of |leader - present| of the worst joint, where it was worst, its name."""
-    error = np.abs(samples["leader"] - samples["present"])
-    usable = counted & ~np.isnan(error).any(axis=1)
+    error = np.abs(_by_joint(samples["leader"]) - _by_joint(samples["present"]))
+    usable = counted & ~np.isnan(error).any(axis=0)
     if not usable.any():
         return None, None, ""
-    p95 = np.percentile(error[usable], 95, axis=0)
+    error = error[:, usable]
+    p95 = np.percentile(error, 95, axis=1)
     worst = int(np.argmax(p95))
-    at = np.flatnonzero(usable)[int(np.argmax(error[usable][:, worst]))]
+    at = np.flatnonzero(usable)[int(np.argmax(error[worst]))]
     return float(p95[worst]), float(times_s[at]), joints[worst]

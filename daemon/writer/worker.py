@@ -16,6 +16,7 @@ from recd.config.errors import DatasetError, RecdError
 from recd.config.models import RobotConfig
 from recd.config.policy_streams import chunk_dtype
 from recd.config.streams import TICK_DTYPE, arm_sample_dtype, telemetry_dtype
+from recd.daemon import lean
 from recd.daemon.align.cameras import KERNELS
 from recd.daemon.dataset import DatasetStore, Retention
 from recd.daemon.dataset.durable import remove_tree
@@ -34,6 +35,10 @@ from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns
 DRAIN_EVERY_NS = 20 * NS_PER_MS
 """A short sleep instead of a wake-up per sample: 250 Hz samples come five at a time."""
 
+LAST_ROWS_EVERY_NS = 2 * NS_PER_MS
+"""The same while an episode waits for its last rows: what is made of them alone is then done
+before the encoders have closed their files."""
+
 PROGRESS_EVERY_NS = NS_PER_S // 2
 
 PATIENCE_NS = NS_PER_S // 2
@@ -47,6 +52,7 @@ MB = 1_000_000
 
 def run(ctx: WorkerContext) -> int:
     """Life of the writer: open (and recover) the dataset, then serve until told to stop."""
+    lean.refuse_pandas()
     robot = RobotConfig.model_validate(ctx.robot)
     open_takes = {str(begin["uid"]): begin for begin in ctx.config.get(OPEN_TAKES, ())}
     with DatasetStore.open_or_create(
@@ -166,7 +172,8 @@ class Writer:
         poller = select.poll()
         poller.register(self.ctx.link.fd, select.POLLIN)
         while not self.ctx.stopping:
-            poller.poll(DRAIN_EVERY_NS // NS_PER_MS)
+            ending = any(e.rows is not None and not e.buses for e in self.episodes.values())
+            poller.poll((LAST_ROWS_EVERY_NS if ending else DRAIN_EVERY_NS) // NS_PER_MS)
             self.step()
         self.step()
         self.decoding.close()
@@ -202,6 +209,8 @@ class Writer:
                 episode.sync()
                 builder.sync()
                 fault_point("writer.synced")
+            if builder.rows == episode.rows and not episode.buses:
+                episode.buses = self.publisher.summarize_buses(episode, builder)
         except OSError as error:
             self._lose(episode, error)
 

@@ -10,6 +10,8 @@ def __getattr__(name: str) -> str:
     from importlib.metadata import PackageNotFoundError, version
 
     try:
-        return version("recd")
+        found = version("recd")
     except PackageNotFoundError:  # a source tree on PYTHONPATH, not installed
-        return "0.1.0+source"
+        found = "0.1.0+source"
+    globals()[name] = found  # every manifest asks for it: 0.5 ms each time else
+    return found

@@ -139,6 +139,17 @@ def test_it_stands_still_while_an_episode_is_recorded_and_ends_afterwards(studio
     assert decoding.heard[0][1]["good"] is True
 
 
+def test_a_list_of_what_waits_is_not_held_in_memory_while_an_episode_is_recorded(studio, decoding):
+    store = studio.open()
+    uid = studio.record(store, 4).uid
+    decoding.step(recording=False)
+    child = child_of(decoding)
+    decoding.step(recording=True)
+    assert not child.is_running()
+    until_idle(decoding)
+    assert [who for who, _ in decoding.heard] == [uid]
+
+
 def test_it_runs_behind_everything_else(studio, decoding):
     store = studio.open()
     decoding.want(studio.record(store, 5).uid)

@@ -46,7 +46,7 @@ AOT: dict[str, Kernel] = {
             all_valid=_part(passes.all_valid),
         ),
         (
-            _INT64S, _FLOATS, _BYTES, _I, _INT64S, _I, _INT64S, _DOUBLES, _I, _I, _F,
+            _INT64S, _FLOATS, _BYTES, _I, _INT64S, _I, _INT64S, _DOUBLES, _I, _I, _I, _F,
             _FLOATS, _INT64S, _INT64S, _BYTES,
         ),
         result="none",

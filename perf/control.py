@@ -17,6 +17,7 @@ from recd.config.errors import RecdError
 from recd.config.streams import JointFlag
 from recd.daemon.arms.loop import ROLE_PHASE
 from recd.perf.figures import histogram_quantiles, quantiles
+from recd.perf.floors import wire_us
 from recd.shm import CellReader, Segment
 from recd.shm.clock import NS_PER_S, NS_PER_US
 
@@ -110,8 +111,8 @@ def sample_figures(
     """What the samples of one bus say about its loop between two times (CLOCK_MONOTONIC).
 
     request_us: position request on the wire after the tick's time, exact; leader_to_goal_us: leader
-    sample to goal on the wire; skipped: ticks that have no sample; invalid: samples without every
-    joint.
+    sample to goal on the wire; cycle_us: request on the wire until the line is free again; skipped:
+    ticks that have no sample; invalid: samples without every joint.
     """
     inside = samples[(samples["request_ns"] >= first_ns) & (samples["request_ns"] < last_ns)]
     period_ns = NS_PER_S // rate_hz
@@ -119,6 +120,12 @@ def sample_figures(
     due_ns = phase_ns + inside["tick"] * NS_PER_S // rate_hz
     goal = inside[(inside["goal_written_ns"] > 0) & (inside["leader_ns"] > 0)]
     flags = inside["flags"]
+    cycle_ns = 2 * inside["half_width_ns"]
+    if role == "follower":
+        goals_ns = round((wire_us()["follower"] - wire_us()["leader"]) * NS_PER_US)
+        written = inside["goal_written_ns"] > 0
+        cycle_ns = np.where(written, inside["goal_written_ns"] + goals_ns, 0) - inside["request_ns"]
+        cycle_ns = cycle_ns[written]
     span_ns = int(inside["request_ns"][-1] - inside["request_ns"][0]) if len(inside) > 1 else 0
     return {
         "samples": len(inside),
@@ -130,5 +137,6 @@ def sample_figures(
         "leader_to_goal_us": quantiles(
             goal["goal_written_ns"] - goal["leader_ns"], scale=NS_PER_US
         ),
+        "cycle_us": quantiles(cycle_ns, scale=NS_PER_US),
         "read_us": quantiles(2 * inside["half_width_ns"], scale=NS_PER_US),
     }

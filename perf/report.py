@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from recd.perf import goals
 from recd.perf.figures import at_path
 
 PEER = Path(__file__).with_name("peer.toml")
@@ -22,12 +23,14 @@ def show(result: Mapping[str, Any], console: Console) -> None:
     console.print(_heading(result))
     for note in result["notes"]:
         console.print(f"[bold red]! {note}[/]")
-    for make in (_kept, _cameras, _times, _loops, _floor, _costs, _budgets):
+    for make in (_kept, _cameras, _times, _loops, _floor, _goals, _costs, _budgets):
         table = make(result)
         if table is not None:
             console.print(table)
     for line in _findings(result):
         console.print(line)
+    for line in _realtime(result):
+        console.print(line, soft_wrap=True)
     console.print(_sources(result), soft_wrap=True)
 
 
@@ -213,6 +216,28 @@ def _floor(result: Mapping[str, Any]) -> Table | None:
             _three(ratios, digits=2),
         )  # fmt: skip
     return made
+
+
+def _goals(result: Mapping[str, Any]) -> Table | None:
+    rows = goals.judged(result)
+    if not rows:
+        return None
+    made = table("control loops against their goals", "loop, goal", "found", "at most", "")
+    for loop, goal, found, limit in rows:
+        kept = None if found is None or limit is None else found <= limit
+        word = {None: "not measured", True: "[green]kept[/]", False: "[red]MISSED[/]"}[kept]
+        made.add_row(f"{loop}: {goal.label}", goals.number(found, goal.unit),
+                     goals.number(limit, goal.unit), word)  # fmt: skip
+    return made
+
+
+def _realtime(result: Mapping[str, Any]) -> list[str]:
+    """What each process asked for and was granted."""
+    return [
+        f"real time, {name}: "
+        + escape(", ".join(f"{one}: {word}" for one, word in told.items()) or "nothing asked for")
+        for name, told in result["realtime"].items()
+    ]
 
 
 def _costs(result: Mapping[str, Any]) -> Table:

@@ -117,10 +117,12 @@ def _session(status: dict[str, Any]) -> set[str]:
 
 
 @contextmanager
-def running(scenario: Scenario, directory: Path) -> Iterator[Subject]:
+def running(
+    scenario: Scenario, directory: Path, *, variables: Mapping[str, str] | None = None
+) -> Iterator[Subject]:
     """A daemon of `scenario` with its dataset and log in `directory`, READY.
 
-    RecdError with its last words when it does not start.
+    variables: of its environment, beside ours. RecdError with its last words when it does not start.
     """
     instance = f"bench_{os.getpid()}"
     config, log = directory / "bench.yaml", directory / "recd.log"
@@ -132,9 +134,9 @@ def running(scenario: Scenario, directory: Path) -> Iterator[Subject]:
         base = stack.enter_context(tempfile.TemporaryDirectory(prefix="recd-bench-"))
         runtime = Path(base) / instance
         stage = stack.enter_context(_stage(scenario, runtime, Path(base) / "v4l2"))
-        variables = {**os.environ, "RECD_RUNTIME_DIR": base, **(stage.environment if stage else {})}
+        around = {**os.environ, "RECD_RUNTIME_DIR": base, **(stage.environment if stage else {})}
         began = now_ns()
-        process = stack.enter_context(_process(config, log, variables))
+        process = stack.enter_context(_process(config, log, {**around, **(variables or {})}))
         client = stack.enter_context(_connected(process, runtime, log))
         await_state(client, _session, {"READY"}, timeout_s=START_TIMEOUT_S)
         start_s = (now_ns() - began) / NS_PER_S

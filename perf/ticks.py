@@ -57,10 +57,11 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class LoopTicks:
-    """Steady state of one loop. net_blocks: median of the later looks less that of the earlier;
+    """Steady state of one loop. blocks: at each look; net_blocks: median of the later looks less that of the earlier;
     others: events between the first look and the last; calls: name -> spread a tick."""
 
     ticks: int
+    blocks: tuple[int, ...]
     net_blocks: float
     collections: int
     collecting: bool
@@ -118,6 +119,7 @@ def steady_state(
     spreads = {name: spread(count / rate_hz for count in counts) for name, counts in calls.items()}
     return LoopTicks(
         ticks=round((last.at_ns - first.at_ns) * rate_hz / NS_PER_S),
+        blocks=tuple(blocks),
         net_blocks=float(np.median(blocks[half:]) - np.median(blocks[:half])),
         collections=last.collections - first.collections,
         collecting=last.collecting,

@@ -297,6 +297,7 @@ def beside(pairs: int, quiet_s: float, output: Path, **options: Any) -> int:
     Needs lerobot's environment ('make interop' makes it) and a C compiler.
     """
     from recd.perf import beside as side
+    from recd.perf.peer_run import lerobot_python
 
     scenario = scenario_of(options)
     if scenario.source == "sim":
@@ -305,6 +306,7 @@ def beside(pairs: int, quiet_s: float, output: Path, **options: Any) -> int:
     if scenario.arm_pairs > 1:
         raise RecdError("--arm-pairs: lerobot is run with one pair here; expected 1, found "
                         f"{scenario.arm_pairs}", code="usage")  # fmt: skip
+    lerobot_python()
     with _folder() as folder:
         told = side.beside(scenario, folder, output, pairs=pairs, quiet_s=quiet_s, say=click.echo)
     side.show(told, console())

@@ -23,7 +23,6 @@ from recd.perf.floors import wire_us
 from recd.perf.recording import Recorded
 from recd.perf.scenario import Scenario
 from recd.perf.skew import JointTruth, Poses, joint_truth, skew_figures
-from recd.perf.subject import FOLLOWER
 from recd.shm.clock import NS_PER_MS, NS_PER_S
 
 Records = npt.NDArray[np.void]
@@ -121,9 +120,9 @@ def _rows(episode: StoredEpisode, robot: RobotConfig, ticks: Mapping[str, Record
 
 
 def _joint_truth(rows: Rows, robot: RobotConfig, poses: Poses) -> JointTruth:
-    bus = buses_of(robot)[0]  # FOLLOWER's: its joints come first in the rows
+    bus = buses_of(robot)[0]  # its joints come first in the rows
     judged = [at for at, rule in enumerate(bus.rules) if rule is JointRule.INTERPOLATE]
-    found = joint_truth(rows.state, rows.times_ns, poses, bus=FOLLOWER, judged=judged)
+    found = joint_truth(rows.state, rows.times_ns, poses, bus=f"{bus.pair}.follower", judged=judged)
     found.late_ns[~rows.whole] = np.nan
     return found
 

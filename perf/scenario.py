@@ -14,7 +14,8 @@ from recd.config.models import RobotConfig
 from recd.perf import v4l2_stage
 
 FIRST_CAMERAS = ("front", "wrist", "side", "top")
-PAIRS = ("main", "second")
+PAIRS = (("main",), ("left", "right"))
+"""Names of one pair of arms, and of two: a LeRobot robot has no other two."""
 
 SOURCES = ("sim", "v4l2", "v4l2-mjpeg")
 """`sim`: MJPEG streams over HTTP. `v4l2`, `v4l2-mjpeg`: YUYV or MJPEG by ioctl and mmap, through
@@ -57,8 +58,13 @@ class Scenario:
 
     @property
     def pair_names(self) -> tuple[str, ...]:
-        """Names of the pairs of arms; what is true of the joints is judged by the first."""
-        return PAIRS[: self.arm_pairs]
+        """Names of the pairs of arms."""
+        return PAIRS[self.arm_pairs - 1]
+
+    @property
+    def follower(self) -> str:
+        """The bus whose arm the cameras see, and by which the joints' truth is judged."""
+        return f"{self.pair_names[0]}.follower"
 
     @property
     def expected_rows(self) -> int:

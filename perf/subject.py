@@ -27,9 +27,6 @@ START_TIMEOUT_S = 120.0
 ARM_TIMEOUT_S = 30.0
 END_TIMEOUT_S = 60.0
 
-FOLLOWER = "main.follower"
-"""The bus whose arm is recorded and looked at."""
-
 POSE_FILE = "pose.bin"
 
 _LOOK_NS = 50 * NS_PER_MS
@@ -155,7 +152,7 @@ def _stage(scenario: Scenario, runtime: Path, folder: Path) -> Iterator[v4l2_sta
     plan = v4l2_stage.StagePlan(
         names=scenario.camera_names, width=scenario.width, height=scenario.height,
         fps=scenario.camera_fps, pose=str(runtime / SIM_FOLDER / POSE_FILE),
-        bus=FOLLOWER, folder=str(folder), fourcc=scenario.fourcc,
+        bus=scenario.follower, folder=str(folder), fourcc=scenario.fourcc,
     )  # fmt: skip
     with v4l2_stage.running(plan) as stage:
         yield stage

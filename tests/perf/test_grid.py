@@ -31,7 +31,7 @@ def test_two_pairs_are_two_pairs_of_the_daemon_each_with_files_of_its_own(tmp_pa
     assert slug(two) == f"{slug(one)}-2pairs"
     write_configuration(two, tmp_path / "bench.yaml", instance="x", root=tmp_path / "data")
     robot = robot_of(tmp_path / "bench.yaml")
-    assert list(robot.arms) == ["main", "second"]
+    assert list(robot.arms) == ["left", "right"]
     assert {arm.rate_hz for arm in robot.arms.values()} == {100}
     ids = [side.id for arm in robot.arms.values() for side in (arm.leader, arm.follower)]
     assert len(set(ids)) == 4

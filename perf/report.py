@@ -23,7 +23,7 @@ def show(result: Mapping[str, Any], console: Console) -> None:
     console.print(_heading(result))
     for note in result["notes"]:
         console.print(f"[bold red]! {note}[/]")
-    for make in (_kept, _cameras, _times, _loops, _floor, _goals, _costs, _budgets):
+    for make in (_kept, _cameras, _times, _loops, _floor, _goals, _costs, _floors, _budgets):
         table = make(result)
         if table is not None:
             console.print(table)
@@ -228,6 +228,29 @@ def _goals(result: Mapping[str, Any]) -> Table | None:
         word = {None: "not measured", True: "[green]kept[/]", False: "[red]MISSED[/]"}[kept]
         made.add_row(f"{loop}: {goal.label}", goals.number(found, goal.unit),
                      goals.number(limit, goal.unit), word)  # fmt: skip
+    return made
+
+
+def _floors(result: Mapping[str, Any]) -> Table | None:
+    """What the same work costs without recd, and what recd takes beside it."""
+    floors = result.get("floors")
+    if not floors:
+        return None
+    code, disk, wire = floors["code"], floors["disk"], floors["wire_us"]
+    steps = " + ".join(f"{code[f'{step}_ms']:.2f}" for step in ("decode", "convert", "encode"))
+    made = table("floors, measured after the runs under the same load", "", "floor", "recd")
+    made.add_row("CPU a picture, ms: decode + convert + encode", f"{steps} = {code['cpu_ms']:.2f}",
+                 figure(result, "against_floors.pipeline_ms", digits=2))  # fmt: skip
+    made.add_row("  of the floor, times (goal: 1.25)", "1",
+                 figure(result, "against_floors.pipeline_ratio", digits=2))  # fmt: skip
+    made.add_row("  all of recd, ms a picture", "-",
+                 figure(result, "against_floors.all_ms", digits=2))  # fmt: skip
+    made.add_row("copy of a frame, us", f"{floors['memcpy_us']:.0f}", "-")
+    made.add_row("wire time of a cycle, leader / follower, us",
+                 f"{wire['leader']:.0f} / {wire['follower']:.0f}", "see the goals")  # fmt: skip
+    made.add_row(f"disk ({disk['filesystem']}): MB/s; sync p50, max, ms",
+                 f"{disk['mb_per_s']:.0f}; {_number(disk['sync_p50_ms'], 1)}, "
+                 f"{_number(disk['sync_max_ms'], 1)}", "-")  # fmt: skip
     return made
 
 

@@ -11,7 +11,7 @@ from recd.perf.load import LOADS
 from recd.perf.scenario import PAIRS, SOURCES, Scenario, like_peer
 
 EXIT_OVER_BUDGET = 3
-LEAST_COLUMNS, GRID_COLUMNS = 110, 128
+LEAST_COLUMNS, GRID_COLUMNS = 110, 160
 
 
 def console(least: int = LEAST_COLUMNS) -> Console:

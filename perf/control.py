@@ -120,12 +120,6 @@ def sample_figures(
     due_ns = phase_ns + inside["tick"] * NS_PER_S // rate_hz
     goal = inside[(inside["goal_written_ns"] > 0) & (inside["leader_ns"] > 0)]
     flags = inside["flags"]
-    cycle_ns = 2 * inside["half_width_ns"]
-    if role == "follower":
-        goals_ns = round((wire_us()["follower"] - wire_us()["leader"]) * NS_PER_US)
-        written = inside["goal_written_ns"] > 0
-        cycle_ns = np.where(written, inside["goal_written_ns"] + goals_ns, 0) - inside["request_ns"]
-        cycle_ns = cycle_ns[written]
     span_ns = int(inside["request_ns"][-1] - inside["request_ns"][0]) if len(inside) > 1 else 0
     return {
         "samples": len(inside),
@@ -137,6 +131,17 @@ def sample_figures(
         "leader_to_goal_us": quantiles(
             goal["goal_written_ns"] - goal["leader_ns"], scale=NS_PER_US
         ),
-        "cycle_us": quantiles(cycle_ns, scale=NS_PER_US),
+        "cycle_us": quantiles(_cycles_ns(inside), scale=NS_PER_US),
         "read_us": quantiles(2 * inside["half_width_ns"], scale=NS_PER_US),
     }
+
+
+def _cycles_ns(samples: npt.NDArray[np.void]) -> Counts:
+    """Time of each tick from its first byte handed to the bus until the line is free, goals and
+    readings in whatever order; ticks without an answer of every joint are left out."""
+    answered = samples[(samples["flags"] & (JointFlag.NO_REPLY | JointFlag.RESYNC)) == 0]
+    request, goal = answered["request_ns"], answered["goal_written_ns"]
+    last = request + 2 * answered["half_width_ns"]
+    goals_ns = round((wire_us()["follower"] - wire_us()["leader"]) * NS_PER_US)
+    first = np.where(goal > 0, np.minimum(request, goal), request)
+    return np.asarray(np.maximum(last, np.where(goal > 0, goal + goals_ns, 0)) - first)

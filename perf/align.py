@@ -203,7 +203,7 @@ def joints_live_us() -> dict[str, float | None]:
     took = []
     for first in range(0, len(rows) - LIVE_ROWS, LIVE_ROWS):
         due = rows[first : first + LIVE_ROWS]
-        low, high = np.searchsorted(times, (due[0], due[-1])) + (-2, 2)
+        low, high = np.searchsorted(times, (due[0], due[-1])) + np.array((-2, 2))
         began = now_ns()
         align_joints(
             times[low:high], values[low:high], valid[low:high], due, rules=ROW_RULES,

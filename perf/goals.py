@@ -1,4 +1,4 @@
-"""What a control loop shall keep, and what it kept: goals as rows, judged by medians over runs. Pure.
+"""What a control loop shall keep, and what it kept: goals as rows, by medians over the runs. Pure.
 
 Limit: ratios to the bare loop need legs (`--floor-pairs`); a goal without a figure is told as such.
 """
@@ -83,7 +83,7 @@ def loops_of(result: Result) -> list[str]:
 
 
 def judged(result: Result) -> list[tuple[str, Goal, float | None, float | None]]:
-    """(loop, goal, found, limit) of every loop and goal; goals not meant for a loop are left out."""
+    """(loop, goal, found, limit) of every loop and goal that is meant for it."""
     rows = []
     for loop in loops_of(result):
         for goal in GOALS:

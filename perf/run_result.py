@@ -94,9 +94,7 @@ def _rows(episode: StoredEpisode, robot: RobotConfig, ticks: Mapping[str, Record
     logged, stored = episode.row_log(), episode.rows()
     times_ns = logged["tick_ns"]
     rebuilt = [
-        align_pair(
-            episode.samples(f"{bus.pair}.follower", joints=len(bus.joints)), times_ns, bus
-        )
+        align_pair(episode.samples(f"{bus.pair}.follower", joints=len(bus.joints)), times_ns, bus)
         for bus in buses_of(robot)
     ]
     state = np.hstack([pair.state_values for pair in rebuilt])

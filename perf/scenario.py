@@ -134,7 +134,8 @@ def configuration(scenario: Scenario, *, instance: str, root: Path) -> dict[str,
     }
     pair = data["arms"]["main"] | {"rate_hz": scenario.rate_hz}
     data["arms"] = {
-        name: pair | {side: pair[side] | {"id": f"{name}_{side}"} for side in ("leader", "follower")}
+        name: pair
+        | {side: pair[side] | {"id": f"{name}_{side}"} for side in ("leader", "follower")}
         for name in scenario.pair_names
     }
     encoder: dict[str, Any] = {

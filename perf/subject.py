@@ -119,7 +119,8 @@ def running(
 ) -> Iterator[Subject]:
     """A daemon of `scenario` with its dataset and log in `directory`, READY.
 
-    variables: of its environment, beside ours. RecdError with its last words when it does not start.
+    variables: of its environment, beside ours. RecdError with its last words when it does not
+    start.
     """
     instance = f"bench_{os.getpid()}"
     config, log = directory / "bench.yaml", directory / "recd.log"

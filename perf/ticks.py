@@ -57,8 +57,9 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class LoopTicks:
-    """Steady state of one loop. blocks: at each look; net_blocks: median of the later looks less that of the earlier;
-    others: events between the first look and the last; calls: name -> spread a tick."""
+    """Steady state of one loop. blocks: at each look; net_blocks: median of the later looks less
+    that of the earlier; others: events between the first look and the last; calls: name -> spread
+    a tick."""
 
     ticks: int
     blocks: tuple[int, ...]

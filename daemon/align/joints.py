@@ -113,8 +113,8 @@ def align_joints(
     aot.load(KERNELS)["align_samples"](
         times.ctypes.data, samples.ctypes.data, usable.ctypes.data, count,
         ticks.ctypes.data, rows, words.ctypes.data, turns.ctypes.data, joints,
-        not usable.all(), reach_ns, np.nan, made.values.ctypes.data, made.source.ctypes.data, made.error_ns.ctypes.data,
-        made.flags.ctypes.data,
+        not usable.all(), reach_ns, np.nan, made.values.ctypes.data, made.source.ctypes.data,
+        made.error_ns.ctypes.data, made.flags.ctypes.data,
     )  # fmt: skip
     bad = np.bitwise_and(made.flags, _BAD, out=made.valid.view(np.uint8))
     np.equal(bad, 0, out=made.valid)

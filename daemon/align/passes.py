@@ -133,9 +133,9 @@ def align_samples(
     """Values of all joints at the times `rows`: one forward pass over samples that rise in time.
 
     values, valid and all results are flat [.., joints]. words: [JOINT_WORDS, joints]; turns: (one
-    turn or 0, lowest value) per joint; holes: 0 when all of `valid` is set; nothing: the value where
-    there is none. The time is searched once a row, and in a row without holes a rule is decided
-    once, not once a joint [six joints, 250 Hz onto 30 Hz: 25 ns a row; joint by joint 50].
+    turn or 0, lowest value) per joint; holes: 0 when all of `valid` is set; nothing: the value
+    where there is none. The time is searched once a row, and in a row without holes a rule is
+    decided once, not once a joint [six joints, 250 Hz onto 30 Hz: 25 ns a row; joint by joint 50].
     """
     passed = ahead = seen = 0  # samples at or before the row, how many the last row passed
     for k in range(ticks):
@@ -175,7 +175,7 @@ def align_samples(
 
 def all_valid(valid: Any, sample: int, joints: int) -> bool:
     """Whether every joint of a sample is valid."""
-    for cell in range(sample * joints, (sample + 1) * joints):
+    for cell in range(sample * joints, (sample + 1) * joints):  # noqa: SIM110 (machine code)
         if not valid[cell]:
             return False
     return True

@@ -42,10 +42,10 @@ from recd.daemon.supervisor.serial_delivery import SerialDelivery
 from recd.daemon.supervisor.signals import Signals
 from recd.daemon.supervisor.spawn import Surroundings
 from recd.daemon.supervisor.status import Meters
-from recd.daemon.supervisor.timing import EpisodeTimes
 from recd.daemon.supervisor.statusline import starting_line, status_line
 from recd.daemon.supervisor.steps import Progress
 from recd.daemon.supervisor.takes import recording_spec
+from recd.daemon.supervisor.timing import EpisodeTimes
 from recd.daemon.worker import OPEN_TAKES
 from recd.shm import RingReader
 from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns

@@ -1,4 +1,4 @@
-"""What every Python process of a daemon under `recd.perf ticks` does at its start: listen for looks.
+"""Every Python process of a daemon under `recd.perf ticks` begins with this: it listens for looks.
 
 SIGUSR2 appends one line to a file of this process: blocks of the small-object allocator in use,
 collections so far, whether collection is on. Nothing runs between two looks.

@@ -50,7 +50,8 @@ def _python_form(times, values, valid, ticks, rules, wraps):
     turns = [word for wrap in wraps for word in ((wrap.turn, wrap.low) if wrap else (0.0, 0.0))]
     passes.align_samples(
         times, values.ravel(), valid.ravel(), len(times), ticks, len(ticks), words, turns,
-        len(rules), not valid.all(), REACH, np.nan, *(a.reshape(-1) for a in (out, source, error, flags)),
+        len(rules), not valid.all(), REACH, np.nan,
+        *(a.reshape(-1) for a in (out, source, error, flags)),
     )  # fmt: skip
     return out, source, error, flags
 

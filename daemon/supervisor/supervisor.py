@@ -391,8 +391,8 @@ class Supervisor:
         if what == "started":
             self._times.began()
             self._note_policies()
-        elif what == "ended" and (take := self.recording.current) is not None:
-            take.notes["timing"] = self._times.ended()
+        elif what == "ended":
+            self.recording.takes[uid].notes["timing"] = self._times.ended()
         self.planner.on_take(what, uid, now_ns())
 
     def _hold(self, held: bool) -> None:

@@ -44,6 +44,7 @@ def _heading(result: Mapping[str, Any]) -> str:
         f"@{scenario['camera_fps']:g} {scenario['pixels']}, {scenario['vcodec']} "
         f"{scenario['preset'] or '(default preset)'} crf {scenario['crf']} g {scenario['g']}, "
         f"{scenario['runs']} x {scenario['seconds']:g} s, control {scenario['rate_hz']} Hz"
+        f"{' of two pairs' if scenario.get('arm_pairs', 1) > 1 else ''}"
     )
 
 
@@ -128,7 +129,9 @@ KEPT = (
 
 
 def peer_of(scenario: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The quoted peer run with the same load, None where there is none."""
+    """The quoted peer run with the same load, None where there is none: it ran one pair of arms."""
+    if scenario.get("arm_pairs", 1) > 1:
+        return None
     for run in tomllib.loads(PEER.read_text())["run"]:
         same = ("cameras", "width", "height", "fps", "vcodec")
         if all(run[key] == scenario[key] for key in same):

@@ -38,11 +38,6 @@ WINDOW_S = 1.0
 ALLOWED_BLOCKS = 16
 """What may be in the hand at one look and not at another: a message or a packet in the making."""
 
-ALLOWED_PER_TICK = 0.01
-"""What the interpreter itself still keeps: its free lists, members of flags seen for the first time
-[a follower at 250 Hz: 22 blocks in the first two seconds of looking, 6 in the eighth]. One object
-kept at each heartbeat is 0.04."""
-
 _MINOR, _MAJOR = 7, 9  # fields of /proc/PID/stat behind the name
 _SCALE_EVENT = "syscalls:sys_enter_"
 
@@ -79,7 +74,7 @@ class LoopTicks:
     def steady(self) -> bool:
         """No net allocation, no collection, no page fault."""
         return (
-            self.net_blocks <= ALLOWED_BLOCKS + ALLOWED_PER_TICK * self.ticks / 2
+            self.net_blocks <= ALLOWED_BLOCKS
             and not (self.collections or self.collecting)
             and not (self.minor_faults or self.major_faults)
         )

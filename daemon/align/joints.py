@@ -88,7 +88,7 @@ def align_joints(
     int64 [K], never falling. rules: one per joint; wraps: none, or one per joint (None: does not
     turn). reach_ns: two neighbours further apart are not interpolated between (the nearest stands
     in, STALE), and a single sample further off is STALE. out: from `room(K, J)`, overwritten and
-    returned; new memory is otherwise half of the time. ValueError when the shapes disagree.
+    returned. ValueError when the shapes disagree.
     """
     count, joints, rows = len(times_ns), len(rules), len(ticks_ns)
     if values.shape != (count, joints) or valid.shape != values.shape:

@@ -44,10 +44,14 @@ def run_grid(
         require_space(plan)
     say(f"{len(plans)} cells, about {grid.seconds / 60:.0f} minutes; results in {folder}")
     cells: list[Cell] = []
-    for number, plan in enumerate(plans, 1):
-        say(f"cell {number} of {len(plans)}")
-        cells.append(_cell(number, plan, folder, say, measure_cell))
-        _write_index(grid, folder, cells)
+    try:
+        for number, plan in enumerate(plans, 1):
+            say(f"cell {number} of {len(plans)}")
+            cells.append(_cell(number, plan, folder, say, measure_cell))
+            _write_index(grid, folder, cells)
+    except KeyboardInterrupt:
+        say(f"interrupted: {len(cells)} of {len(plans)} cells are kept in {folder}")
+        raise
     return cells
 
 
@@ -84,9 +88,10 @@ def slug(scenario: Scenario) -> str:
     if scenario.source == "v4l2-mjpeg":
         pixels = "mjpeg_v4l2"
     codec = scenario.vcodec + (f"_{scenario.preset}" if scenario.preset else "")
+    pairs = f"-{scenario.arm_pairs}pairs" if scenario.arm_pairs > 1 else ""
     return (
         f"{scenario.cameras}x{scenario.width}x{scenario.height}@{scenario.camera_fps:g}-{pixels}"
-        f"-{codec}-{scenario.rate_hz}hz-{scenario.load}"
+        f"-{codec}-{scenario.rate_hz}hz-{scenario.load}{pairs}"
     )
 
 

@@ -24,7 +24,7 @@ from recd.perf.quiet import wait_for_quiet
 from recd.perf.report import table
 from recd.perf.scenario import Scenario
 from recd.perf.skew import Poses, PoseTrack
-from recd.perf.subject import FOLLOWER, running
+from recd.perf.subject import running
 from recd.shm.clock import NS_PER_S, now_ns, sleep_until_ns
 
 BESIDE_VERSION = 1
@@ -134,7 +134,13 @@ def ours(scenario: Scenario, folder: Path) -> dict[str, Any]:
         waits, start_s, root = recorded.waits, subject.start_s + armed_s, subject.root
     finishing = recorded.finishing
     return {
-        **_judged(scenario, folder, root, bus=FOLLOWER, index=int(recorded.saved["episode_index"])),
+        **_judged(
+            scenario,
+            folder,
+            root,
+            bus=scenario.follower,
+            index=int(recorded.saved["episode_index"]),
+        ),
         "start_s": start_s + (waits.t0_ns - waits.asked_ns) / NS_PER_S,
         "save_s": (waits.durable_ns - waits.stopping_ns) / NS_PER_S,
         "cores": sum(recorded.recording.cpu_s.values()) / recorded.recording.span_s,

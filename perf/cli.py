@@ -1,6 +1,7 @@
 """`python -m recd.perf`: measure, show a result, check that every process has a budget."""
 
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,11 @@ for command in commands.COMMANDS:
 
 
 def main() -> int:
-    """Entry: errors that a user can mend are told without a traceback."""
+    """Entry: errors that a user can mend are told without a traceback.
+
+    A request to end is an interruption: the daemon under test, in a session of its own, ends too.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return int(perf(standalone_mode=False) or 0)
     except RecdError as error:

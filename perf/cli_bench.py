@@ -297,11 +297,16 @@ def beside(pairs: int, quiet_s: float, output: Path, **options: Any) -> int:
     Needs lerobot's environment ('make interop' makes it) and a C compiler.
     """
     from recd.perf import beside as side
+    from recd.perf.peer_run import lerobot_python
 
     scenario = scenario_of(options)
     if scenario.source == "sim":
         raise RecdError("--source: lerobot opens V4L2 devices only; expected v4l2 or v4l2-mjpeg, "
                         "found sim", code="usage")  # fmt: skip
+    if scenario.arm_pairs > 1:
+        raise RecdError("--arm-pairs: lerobot is run with one pair here; expected 1, found "
+                        f"{scenario.arm_pairs}", code="usage")  # fmt: skip
+    lerobot_python()
     with _folder() as folder:
         told = side.beside(scenario, folder, output, pairs=pairs, quiet_s=quiet_s, say=click.echo)
     side.show(told, console())
@@ -350,4 +355,26 @@ def honesty(quiet_s: float, output: Path | None, **options: Any) -> int:
     return 0 if whole else EXIT_OVER_BUDGET
 
 
-COMMANDS = (bench, report, compare, machine, largest, beside, align, honesty)
+@click.command()
+@scenario_options(seconds=20.0, runs=1)
+@OUTPUT
+def ticks(output: Path | None, **options: Any) -> int:
+    """Tell what a tick of each control loop costs in steady state: objects, page faults, calls.
+
+    System calls need perf and root. Exit codes: 0 steady, 3 not.
+    """
+    from recd.perf import ticks as steady
+    from recd.perf.machine import fingerprint, origin
+
+    scenario = scenario_of(options)
+    with _folder() as folder:
+        told = {"kind": "ticks", "origin": origin(), "machine": fingerprint(folder),
+                "scenario": scenario.plain(), **steady.measure(scenario, folder)}  # fmt: skip
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(json.dumps(told, indent=1) + "\n")
+    steady.show(told, console())
+    return 0 if all(loop["steady"] for loop in told["loops"].values()) else EXIT_OVER_BUDGET
+
+
+COMMANDS = (bench, report, compare, machine, largest, beside, align, honesty, ticks)

@@ -22,9 +22,10 @@ LEAST_BAND = 0.02
 """Differences of 2 % are never told as changes, however calm the A/A runs were."""
 
 _SAME_SCENARIO = ("cameras", "width", "height", "fps", "camera_fps", "rate_hz", "vcodec", "preset",
-                  "crf", "g", "threads", "source", "load", "seconds")  # fmt: skip
+                  "crf", "g", "threads", "source", "load", "seconds",
+                  "arm_pairs")  # fmt: skip
 
-_DEFAULTS = {"load": "none"}
+_DEFAULTS = {"load": "none", "arm_pairs": 1}
 
 
 class Verdict(StrEnum):

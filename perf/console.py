@@ -8,10 +8,10 @@ from rich.console import Console
 
 from recd.config.errors import RecdError
 from recd.perf.load import LOADS
-from recd.perf.scenario import SOURCES, Scenario, like_peer
+from recd.perf.scenario import PAIRS, SOURCES, Scenario, like_peer
 
 EXIT_OVER_BUDGET = 3
-LEAST_COLUMNS, GRID_COLUMNS = 110, 128
+LEAST_COLUMNS, GRID_COLUMNS = 110, 160
 
 
 def console(least: int = LEAST_COLUMNS) -> Console:
@@ -37,6 +37,8 @@ def scenario_options(
         click.option("--camera-fps", type=float, default=None, help="Frames a second; as --fps."),
         click.option("--rate", "rate_hz", type=click.IntRange(10, 1000), default=250,
                      show_default=True, help="Control rate in Hz."),
+        click.option("--arm-pairs", type=click.IntRange(1, len(PAIRS)), default=1,
+                     show_default=True, help="Leaders with a follower each; 2: bimanual."),
         click.option("--codec", "vcodec", default="h264", show_default=True),
         click.option("--preset", default=preset, show_default=True,
                      help="Encoder preset; empty: the codec's own here."),

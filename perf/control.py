@@ -17,6 +17,7 @@ from recd.config.errors import RecdError
 from recd.config.streams import JointFlag
 from recd.daemon.arms.loop import ROLE_PHASE
 from recd.perf.figures import histogram_quantiles, quantiles
+from recd.perf.floors import wire_us
 from recd.shm import CellReader, Segment
 from recd.shm.clock import NS_PER_S, NS_PER_US
 
@@ -110,8 +111,8 @@ def sample_figures(
     """What the samples of one bus say about its loop between two times (CLOCK_MONOTONIC).
 
     request_us: position request on the wire after the tick's time, exact; leader_to_goal_us: leader
-    sample to goal on the wire; skipped: ticks that have no sample; invalid: samples without every
-    joint.
+    sample to goal on the wire; cycle_us: request on the wire until the line is free again; skipped:
+    ticks that have no sample; invalid: samples without every joint.
     """
     inside = samples[(samples["request_ns"] >= first_ns) & (samples["request_ns"] < last_ns)]
     period_ns = NS_PER_S // rate_hz
@@ -130,5 +131,17 @@ def sample_figures(
         "leader_to_goal_us": quantiles(
             goal["goal_written_ns"] - goal["leader_ns"], scale=NS_PER_US
         ),
+        "cycle_us": quantiles(_cycles_ns(inside), scale=NS_PER_US),
         "read_us": quantiles(2 * inside["half_width_ns"], scale=NS_PER_US),
     }
+
+
+def _cycles_ns(samples: npt.NDArray[np.void]) -> Counts:
+    """Time of each tick from its first byte handed to the bus until the line is free, goals and
+    readings in whatever order; ticks without an answer of every joint are left out."""
+    answered = samples[(samples["flags"] & (JointFlag.NO_REPLY | JointFlag.RESYNC)) == 0]
+    request, goal = answered["request_ns"], answered["goal_written_ns"]
+    last = request + 2 * answered["half_width_ns"]
+    goals_ns = round((wire_us()["follower"] - wire_us()["leader"]) * NS_PER_US)
+    first = np.where(goal > 0, np.minimum(request, goal), request)
+    return np.asarray(np.maximum(last, np.where(goal > 0, goal + goals_ns, 0)) - first)

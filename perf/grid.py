@@ -14,7 +14,7 @@ import yaml
 
 from recd.config.errors import ConfigError, ConfigProblem
 from recd.perf.load import LOADS
-from recd.perf.scenario import Scenario
+from recd.perf.scenario import PAIRS, Scenario
 
 GRIDS = Path(__file__).with_name("grids")
 
@@ -116,6 +116,7 @@ AXES: Mapping[str, Axis] = {
     "g": Axis(_whole(1, 600), lambda v: {"g": v}),
     "threads": Axis(_whole(1, 16), lambda v: {"threads": v}),
     "control_hz": Axis(_whole(10, 1000), lambda v: {"rate_hz": v}),
+    "arm_pairs": Axis(_whole(1, len(PAIRS)), lambda v: {"arm_pairs": v}),
     "load": Axis(_one_of(LOADS), lambda v: {"load": v}),
 }  # fmt: skip
 """What a cell may say; what it does not say is the default of Scenario."""

@@ -76,9 +76,11 @@ def cell_name(scenario: Mapping[str, Any]) -> str:
     pixels = "YUYV" if scenario["pixels"] == "YUYV" else "MJPEG"
     load = scenario.get("load", "none")
     beside = "" if load == "none" else f", {load.replace('_', ' ')} busy"
+    pairs = scenario.get("arm_pairs", 1)
+    arms = f", {pairs} pairs" if pairs > 1 else ""
     return (
         f"{scenario['cameras']}x{scenario['width']}x{scenario['height']}"
-        f"@{scenario['camera_fps']:g} {pixels}\n{codec}, {scenario['rate_hz']} Hz{beside}"
+        f"@{scenario['camera_fps']:g} {pixels}\n{codec}, {scenario['rate_hz']} Hz{arms}{beside}"
     )
 
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from recd.perf import goals
 from recd.perf.figures import at_path
 
 PEER = Path(__file__).with_name("peer.toml")
@@ -22,12 +23,14 @@ def show(result: Mapping[str, Any], console: Console) -> None:
     console.print(_heading(result))
     for note in result["notes"]:
         console.print(f"[bold red]! {note}[/]")
-    for make in (_kept, _cameras, _times, _loops, _floor, _costs, _budgets):
+    for make in (_kept, _cameras, _times, _loops, _floor, _goals, _costs, _floors, _budgets):
         table = make(result)
         if table is not None:
             console.print(table)
     for line in _findings(result):
         console.print(line)
+    for line in _realtime(result):
+        console.print(line, soft_wrap=True)
     console.print(_sources(result), soft_wrap=True)
 
 
@@ -41,6 +44,7 @@ def _heading(result: Mapping[str, Any]) -> str:
         f"@{scenario['camera_fps']:g} {scenario['pixels']}, {scenario['vcodec']} "
         f"{scenario['preset'] or '(default preset)'} crf {scenario['crf']} g {scenario['g']}, "
         f"{scenario['runs']} x {scenario['seconds']:g} s, control {scenario['rate_hz']} Hz"
+        f"{' of two pairs' if scenario.get('arm_pairs', 1) > 1 else ''}"
     )
 
 
@@ -125,7 +129,9 @@ KEPT = (
 
 
 def peer_of(scenario: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The quoted peer run with the same load, None where there is none."""
+    """The quoted peer run with the same load, None where there is none: it ran one pair of arms."""
+    if scenario.get("arm_pairs", 1) > 1:
+        return None
     for run in tomllib.loads(PEER.read_text())["run"]:
         same = ("cameras", "width", "height", "fps", "vcodec")
         if all(run[key] == scenario[key] for key in same):
@@ -213,6 +219,51 @@ def _floor(result: Mapping[str, Any]) -> Table | None:
             _three(ratios, digits=2),
         )  # fmt: skip
     return made
+
+
+def _goals(result: Mapping[str, Any]) -> Table | None:
+    rows = goals.judged(result)
+    if not rows:
+        return None
+    made = table("control loops against their goals", "loop, goal", "found", "at most", "")
+    for loop, goal, found, limit in rows:
+        kept = None if found is None or limit is None else found <= limit
+        word = {None: "not measured", True: "[green]kept[/]", False: "[red]MISSED[/]"}[kept]
+        made.add_row(f"{loop}: {goal.label}", goals.number(found, goal.unit),
+                     goals.number(limit, goal.unit), word)  # fmt: skip
+    return made
+
+
+def _floors(result: Mapping[str, Any]) -> Table | None:
+    """What the same work costs without recd, and what recd takes beside it."""
+    floors = result.get("floors")
+    if not floors:
+        return None
+    code, disk, wire = floors["code"], floors["disk"], floors["wire_us"]
+    steps = " + ".join(f"{code[f'{step}_ms']:.2f}" for step in ("decode", "convert", "encode"))
+    made = table("floors, measured after the runs under the same load", "", "floor", "recd")
+    made.add_row("CPU a picture, ms: decode + convert + encode", f"{steps} = {code['cpu_ms']:.2f}",
+                 figure(result, "against_floors.pipeline_ms", digits=2))  # fmt: skip
+    made.add_row("  of the floor, times (goal: 1.25)", "1",
+                 figure(result, "against_floors.pipeline_ratio", digits=2))  # fmt: skip
+    made.add_row("  all of recd, ms a picture", "-",
+                 figure(result, "against_floors.all_ms", digits=2))  # fmt: skip
+    made.add_row("copy of a frame, us", f"{floors['memcpy_us']:.0f}", "-")
+    made.add_row("wire time of a cycle, leader / follower, us",
+                 f"{wire['leader']:.0f} / {wire['follower']:.0f}", "see the goals")  # fmt: skip
+    made.add_row(f"disk ({disk['filesystem']}): MB/s; sync p50, max, ms",
+                 f"{disk['mb_per_s']:.0f}; {_number(disk['sync_p50_ms'], 1)}, "
+                 f"{_number(disk['sync_max_ms'], 1)}", "-")  # fmt: skip
+    return made
+
+
+def _realtime(result: Mapping[str, Any]) -> list[str]:
+    """What each process asked for and was granted."""
+    return [
+        f"real time, {name}: "
+        + escape(", ".join(f"{one}: {word}" for one, word in told.items()) or "nothing asked for")
+        for name, told in result["realtime"].items()
+    ]
 
 
 def _costs(result: Mapping[str, Any]) -> Table:

@@ -138,6 +138,9 @@ LOOP_SUMMARY: Mapping[str, str] = {
     "work_us.p99": "us",
     "work_us.p99_9": "us",
     "request_us.p99": "us",
+    "wire_us": "us",
+    "cycle_us.p50": "us",
+    "cycle_us.p99": "us",
     "leader_to_goal_us.p50": "us",
     "leader_to_goal_us.p99": "us",
 }

@@ -19,10 +19,10 @@ from recd.daemon.writer.rows import align_pair
 from recd.perf import truth
 from recd.perf.control import loop_between, sample_figures
 from recd.perf.episode import StoredEpisode
+from recd.perf.floors import wire_us
 from recd.perf.recording import Recorded
 from recd.perf.scenario import Scenario
 from recd.perf.skew import JointTruth, Poses, joint_truth, skew_figures
-from recd.perf.subject import FOLLOWER
 from recd.shm.clock import NS_PER_MS, NS_PER_S
 
 Records = npt.NDArray[np.void]
@@ -93,14 +93,17 @@ def _rows(episode: StoredEpisode, robot: RobotConfig, ticks: Mapping[str, Record
     """Rows as logged while recording, compared with the dataset's own and with a rebuild."""
     logged, stored = episode.row_log(), episode.rows()
     times_ns = logged["tick_ns"]
-    (bus,) = buses_of(robot)
-    samples = episode.samples(FOLLOWER, joints=len(bus.joints))
-    rebuilt = align_pair(samples, times_ns, bus)
+    rebuilt = [
+        align_pair(episode.samples(f"{bus.pair}.follower", joints=len(bus.joints)), times_ns, bus)
+        for bus in buses_of(robot)
+    ]
+    state = np.hstack([pair.state_values for pair in rebuilt])
+    action = np.hstack([pair.action_values for pair in rebuilt])
     accounts = {
         "dataset and row log: state": (stored[STATE], logged[STATE]),
         "dataset and row log: action": (stored[ACTION], logged[ACTION]),
-        "dataset and samples: state": (stored[STATE], rebuilt.state_values),
-        "dataset and samples: action": (stored[ACTION], rebuilt.action_values),
+        "dataset and samples: state": (stored[STATE], state),
+        "dataset and samples: action": (stored[ACTION], action),
     }
     for column, (name, records) in enumerate(ticks.items()):
         claimed = logged["recd.camera_error_ns"].reshape(len(times_ns), -1)[:, column]
@@ -115,9 +118,9 @@ def _rows(episode: StoredEpisode, robot: RobotConfig, ticks: Mapping[str, Record
 
 
 def _joint_truth(rows: Rows, robot: RobotConfig, poses: Poses) -> JointTruth:
-    (bus,) = buses_of(robot)
+    bus = buses_of(robot)[0]  # its joints come first in the rows
     judged = [at for at, rule in enumerate(bus.rules) if rule is JointRule.INTERPOLATE]
-    found = joint_truth(rows.state, rows.times_ns, poses, bus=FOLLOWER, judged=judged)
+    found = joint_truth(rows.state, rows.times_ns, poses, bus=f"{bus.pair}.follower", judged=judged)
     found.late_ns[~rows.whole] = np.nan
     return found
 
@@ -254,7 +257,9 @@ def _control(recorded: Recorded, episode: StoredEpisode, robot: RobotConfig) -> 
         if process not in recorded.loops_after:
             continue
         samples = episode.samples(bus, joints=len(robot.joints(pair)))
+        wire = wire_us()[role] + robot.simulation.reply_delay_us
         told[process] = {
+            "wire_us": wire,
             **loop_between(recorded.loops_before.get(process), recorded.loops_after[process]),
             **sample_figures(
                 samples, role=role, rate_hz=robot.arms[pair].rate_hz,

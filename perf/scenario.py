@@ -14,6 +14,8 @@ from recd.config.models import RobotConfig
 from recd.perf import v4l2_stage
 
 FIRST_CAMERAS = ("front", "wrist", "side", "top")
+PAIRS = (("main",), ("left", "right"))
+"""Names of one pair of arms, and of two: a LeRobot robot has no other two."""
 
 SOURCES = ("sim", "v4l2", "v4l2-mjpeg")
 """`sim`: MJPEG streams over HTTP. `v4l2`, `v4l2-mjpeg`: YUYV or MJPEG by ioctl and mmap, through
@@ -26,7 +28,7 @@ _FOURCC = {"v4l2": "YUYV"}
 class Scenario:
     """One setting. seconds: of each run; latency_ms: the camera delay that a calibration would
     give (simulated streams: 5 ms); preset: "" is the codec's default here; realtime: ask for it;
-    load: what else the machine does meanwhile (load.LOADS)."""
+    load: what else the machine does meanwhile (load.LOADS); arm_pairs: leaders with a follower."""
 
     seconds: float = 30.0
     runs: int = 3
@@ -46,12 +48,23 @@ class Scenario:
     realtime: bool = True
     columns: str = "plain"
     load: str = "none"
+    arm_pairs: int = 1
 
     @property
     def camera_names(self) -> tuple[str, ...]:
         """Names of the cameras: usual ones first, then cam4, cam5, ..."""
         more = (f"cam{number}" for number in range(len(FIRST_CAMERAS), self.cameras))
         return (*FIRST_CAMERAS[: self.cameras], *more)
+
+    @property
+    def pair_names(self) -> tuple[str, ...]:
+        """Names of the pairs of arms."""
+        return PAIRS[self.arm_pairs - 1]
+
+    @property
+    def follower(self) -> str:
+        """The bus whose arm the cameras see, and by which the joints' truth is judged."""
+        return f"{self.pair_names[0]}.follower"
 
     @property
     def expected_rows(self) -> int:
@@ -85,13 +98,14 @@ class Scenario:
         codec = self.vcodec + (f" {self.preset}" if self.preset else "")
         return (
             f"{self.cameras}x{self.width}x{self.height}@{self.camera_fps:g} {self.pixels}, {codec}"
-            f" crf {self.crf} g {self.g}, rows at {self.fps} Hz, control at {self.rate_hz} Hz,"
+            f" crf {self.crf} g {self.g}, rows at {self.fps} Hz,"
+            f" {self.arm_pairs} pair{'s' if self.arm_pairs > 1 else ''} at {self.rate_hz} Hz,"
             f" load {self.load}, {self.runs} x {self.seconds:g} s"
         )
 
 
 _BASE = ("cameras", "width", "height", "fps", "camera_fps", "rate_hz", "vcodec", "preset", "source",
-         "realtime", "load")  # fmt: skip
+         "realtime", "load", "arm_pairs")  # fmt: skip
 
 
 def is_base(scenario: Scenario) -> bool:
@@ -118,7 +132,12 @@ def configuration(scenario: Scenario, *, instance: str, root: Path) -> dict[str,
     data["cameras"] = {
         name: _camera(scenario, number) for number, name in enumerate(scenario.camera_names)
     }
-    data["arms"]["main"]["rate_hz"] = scenario.rate_hz
+    pair = data["arms"]["main"] | {"rate_hz": scenario.rate_hz}
+    data["arms"] = {
+        name: pair
+        | {side: pair[side] | {"id": f"{name}_{side}"} for side in ("leader", "follower")}
+        for name in scenario.pair_names
+    }
     encoder: dict[str, Any] = {
         "vcodec": scenario.vcodec, "crf": scenario.crf, "g": scenario.g,
         "threads": scenario.threads,

@@ -27,9 +27,6 @@ START_TIMEOUT_S = 120.0
 ARM_TIMEOUT_S = 30.0
 END_TIMEOUT_S = 60.0
 
-FOLLOWER = "main.follower"
-"""The bus whose arm is recorded and looked at."""
-
 POSE_FILE = "pose.bin"
 
 _LOOK_NS = 50 * NS_PER_MS
@@ -117,10 +114,13 @@ def _session(status: dict[str, Any]) -> set[str]:
 
 
 @contextmanager
-def running(scenario: Scenario, directory: Path) -> Iterator[Subject]:
+def running(
+    scenario: Scenario, directory: Path, *, variables: Mapping[str, str] | None = None
+) -> Iterator[Subject]:
     """A daemon of `scenario` with its dataset and log in `directory`, READY.
 
-    RecdError with its last words when it does not start.
+    variables: of its environment, beside ours. RecdError with its last words when it does not
+    start.
     """
     instance = f"bench_{os.getpid()}"
     config, log = directory / "bench.yaml", directory / "recd.log"
@@ -132,9 +132,9 @@ def running(scenario: Scenario, directory: Path) -> Iterator[Subject]:
         base = stack.enter_context(tempfile.TemporaryDirectory(prefix="recd-bench-"))
         runtime = Path(base) / instance
         stage = stack.enter_context(_stage(scenario, runtime, Path(base) / "v4l2"))
-        variables = {**os.environ, "RECD_RUNTIME_DIR": base, **(stage.environment if stage else {})}
+        around = {**os.environ, "RECD_RUNTIME_DIR": base, **(stage.environment if stage else {})}
         began = now_ns()
-        process = stack.enter_context(_process(config, log, variables))
+        process = stack.enter_context(_process(config, log, {**around, **(variables or {})}))
         client = stack.enter_context(_connected(process, runtime, log))
         await_state(client, _session, {"READY"}, timeout_s=START_TIMEOUT_S)
         start_s = (now_ns() - began) / NS_PER_S
@@ -153,7 +153,7 @@ def _stage(scenario: Scenario, runtime: Path, folder: Path) -> Iterator[v4l2_sta
     plan = v4l2_stage.StagePlan(
         names=scenario.camera_names, width=scenario.width, height=scenario.height,
         fps=scenario.camera_fps, pose=str(runtime / SIM_FOLDER / POSE_FILE),
-        bus=FOLLOWER, folder=str(folder), fourcc=scenario.fourcc,
+        bus=scenario.follower, folder=str(folder), fourcc=scenario.fourcc,
     )  # fmt: skip
     with v4l2_stage.running(plan) as stage:
         yield stage

@@ -32,6 +32,9 @@ class ValueFlag(IntFlag):
     NONE = passes.NONE  # there is no valid sample at all; the value is NaN
 
 
+_BAD = np.uint8(ValueFlag.STALE | ValueFlag.NONE)
+
+
 @dataclass(frozen=True, slots=True)
 class Wrap:
     """A joint that turns without end: `turn` is one turn, values lie in [low, low + turn)."""
@@ -56,6 +59,18 @@ class JointAlignment:
     flags: npt.NDArray[np.uint8]
 
 
+def room(rows: int, joints: int) -> JointAlignment:
+    """Arrays for `rows` rows, to be filled by `align_joints(..., out=)`, as often as wanted."""
+    shape = (rows, joints)
+    return JointAlignment(
+        values=np.empty(shape, np.float32),
+        valid=np.empty(shape, np.bool_),
+        source=np.empty(shape, np.int64),
+        error_ns=np.empty(shape, np.int64),
+        flags=np.empty(shape, np.uint8),
+    )
+
+
 def align_joints(
     times_ns: Int64s,
     values: npt.NDArray[np.float32],
@@ -65,40 +80,45 @@ def align_joints(
     rules: Sequence[JointRule],
     reach_ns: int,
     wraps: Sequence[Wrap | None] = (),
+    out: JointAlignment | None = None,
 ) -> JointAlignment:
-    """Values of J joints at K rows from N samples, by compiled code.
+    """Values of J joints at K rows from N samples, by compiled code, in one pass over both.
 
     times_ns: int64 [N], never falling; values: float32 [N, J]; valid: bool [N, J]; ticks_ns:
     int64 [K], never falling. rules: one per joint; wraps: none, or one per joint (None: does not
     turn). reach_ns: two neighbours further apart are not interpolated between (the nearest stands
-    in, STALE), and a single sample further off is STALE. ValueError when the shapes disagree.
+    in, STALE), and a single sample further off is STALE. out: from `room(K, J)`, overwritten and
+    returned. ValueError when the shapes disagree.
     """
-    joints = len(rules)
-    if values.shape != (len(times_ns), joints) or valid.shape != values.shape:
+    count, joints, rows = len(times_ns), len(rules), len(ticks_ns)
+    if values.shape != (count, joints) or valid.shape != values.shape:
         raise ValueError(
-            f"expected values and valid of shape ({len(times_ns)}, {joints}), "
+            f"expected values and valid of shape ({count}, {joints}), "
             f"got {values.shape} and {valid.shape}"
         )
     if wraps and len(wraps) != joints:
         raise ValueError(f"expected {joints} wraps, got {len(wraps)}")
+    made = room(rows, joints) if out is None else out
+    if made.values.shape != (rows, joints):
+        raise ValueError(f"expected out of shape ({rows}, {joints}), got {made.values.shape}")
     times = np.ascontiguousarray(times_ns, dtype=np.int64)
     ticks = np.ascontiguousarray(ticks_ns, dtype=np.int64)
     samples = np.ascontiguousarray(values, dtype=np.float32)
-    usable = np.ascontiguousarray(valid, dtype=np.uint8)
-    shape = (len(ticks), joints)
-    out = np.full(shape, np.nan, dtype=np.float32)
-    source, error = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
-    flags = np.zeros(shape, dtype=np.uint8)
-    align_samples = aot.load(KERNELS)["align_samples"]
-    for joint, rule in enumerate(rules):
-        wrap = (wraps[joint] if wraps else None) or Wrap(0.0, 0.0)
-        align_samples(
-            times.ctypes.data, samples.ctypes.data, usable.ctypes.data, len(times),
-            ticks.ctypes.data, len(ticks), joint, joints, int(rule), reach_ns, wrap.turn, wrap.low,
-            out.ctypes.data, source.ctypes.data, error.ctypes.data, flags.ctypes.data,
-        )  # fmt: skip
-    bad = int(ValueFlag.STALE | ValueFlag.NONE)
-    return JointAlignment(out, (flags & bad) == 0, source, error, flags)
+    usable = np.ascontiguousarray(valid).view(np.uint8)
+    words = np.full((passes.JOINT_WORDS, joints), -1, np.int64)
+    words[0] = rules
+    turns = np.array(
+        [(wrap.turn, wrap.low) if wrap else (0.0, 0.0) for wrap in wraps or [None] * joints]
+    )
+    aot.load(KERNELS)["align_samples"](
+        times.ctypes.data, samples.ctypes.data, usable.ctypes.data, count,
+        ticks.ctypes.data, rows, words.ctypes.data, turns.ctypes.data, joints,
+        not usable.all(), reach_ns, np.nan, made.values.ctypes.data, made.source.ctypes.data,
+        made.error_ns.ctypes.data, made.flags.ctypes.data,
+    )  # fmt: skip
+    bad = np.bitwise_and(made.flags, _BAD, out=made.valid.view(np.uint8))
+    np.equal(bad, 0, out=made.valid)
+    return made
 
 
 def hold_actions(

@@ -22,7 +22,8 @@ def _part(function: Any) -> Any:
     return njit(error_model="numpy", no_cpython_wrapper=True, _nrt=False)(function)
 
 
-_I, _F, _INT64S, _FLOATS, _BYTES = "int64", "float64", "int64*", "float32*", "uint8*"
+_I, _F, _BYTES = "int64", "float64", "uint8*"
+_INT64S, _FLOATS, _DOUBLES = "int64*", "float32*", "float64*"
 
 AOT: dict[str, Kernel] = {
     "align_frames": Kernel(
@@ -40,10 +41,12 @@ AOT: dict[str, Kernel] = {
         _with(
             passes.align_samples,
             between=_part(passes.between),
-            _next_valid=_part(passes._next_valid),
+            choose_sample=_part(passes.choose_sample),
+            neighbours=_part(passes.neighbours),
+            all_valid=_part(passes.all_valid),
         ),
         (
-            _INT64S, _FLOATS, _BYTES, _I, _INT64S, _I, _I, _I, _I, _I, _F, _F,
+            _INT64S, _FLOATS, _BYTES, _I, _INT64S, _I, _INT64S, _DOUBLES, _I, _I, _I, _F,
             _FLOATS, _INT64S, _INT64S, _BYTES,
         ),
         result="none",

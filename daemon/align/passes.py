@@ -107,6 +107,11 @@ def align_frames(
             last = at
 
 
+JOINT_WORDS = 3
+"""int64 words per joint for `align_samples`: its rule; then its last valid sample so far (-1 before
+the first row) and its next one (-1)."""
+
+
 def align_samples(
     times: Any,
     values: Any,
@@ -114,24 +119,25 @@ def align_samples(
     samples: int,
     rows: Any,
     ticks: int,
-    joint: int,
+    words: Any,
+    turns: Any,
     joints: int,
-    kind: int,
+    holes: int,
     reach: int,
-    wrap: float,
-    low: float,
+    nothing: float,
     out: Any,
     source: Any,
     error: Any,
     flags: Any,
 ) -> None:
-    """Value of one joint at the times `rows`: one forward pass over samples that rise in time.
+    """Values of all joints at the times `rows`: one forward pass over samples that rise in time.
 
-    values, valid and all results are flat [.., joints]. before and after are the valid samples
-    around the row; see joints.py for the rules.
+    values, valid and all results are flat [.., joints]. words: [JOINT_WORDS, joints]; turns: (one
+    turn or 0, lowest value) per joint; holes: 0 when all of `valid` is set; nothing: the value
+    where there is none. The time is searched once a row, and in a row without holes a rule is
+    decided once, not once a joint [six joints, 250 Hz onto 30 Hz: 25 ns a row; joint by joint 50].
     """
-    before, after = -1, _next_valid(valid, 0, samples, joint, joints)
-    passed = ahead = 0  # samples at or before the row, and how many the last row passed
+    passed = ahead = seen = 0  # samples at or before the row, how many the last row passed
     for k in range(ticks):
         tick = rows[k]
         # As far as for the last row, then step by step: 3 looks a row instead of 8 at 250 Hz onto
@@ -141,56 +147,85 @@ def align_samples(
             reached -= 1
         while reached < samples and times[reached] <= tick:
             reached += 1
-        newest = reached - 1
-        while newest >= passed and not valid[newest * joints + joint]:
-            newest -= 1
-        if newest >= passed:
-            before = newest
-        if after < reached:
-            after = _next_valid(valid, reached, samples, joint, joints)
+        whole = passed < reached < samples
+        if whole and holes:
+            whole = all_valid(valid, reached - 1, joints) and all_valid(valid, reached, joints)
+        decided, at, off, mark, first, second, share = -1, -1, 0, 0, 0, 0, 0.0
+        for joint in range(joints):
+            kind = words[joint]
+            if kind != decided or not whole:
+                decided, before, after = kind, reached - 1, reached
+                if not whole:
+                    before, after = neighbours(valid, seen, reached, samples, words, joint, joints)
+                at, off, mark = choose_sample(times, samples, tick, kind, before, after, reach)
+                first, second = at * joints, after * joints
+                if mark == INTERPOLATED:
+                    early, late = times[before] - tick, times[after] - tick
+                    share = np.float64(-early) / np.float64(late - early)
+            value = nothing if mark == NONE else np.float64(values[first + joint])
+            if mark == INTERPOLATED:
+                newer = np.float64(values[second + joint])
+                value = between(value, newer, share, turns[2 * joint], turns[2 * joint + 1])
+            cell = k * joints + joint
+            out[cell], source[cell], error[cell], flags[cell] = value, at, off, mark
+        if not whole:
+            seen = reached
         passed, ahead = reached, reached - passed
-        at = before
-        if before < 0 or (
-            kind != HOLD and after < samples and times[after] - tick < tick - times[before]
-        ):
-            at = after
-        cell = k * joints + joint
-        if at >= samples:
-            source[cell] = -1
-            error[cell] = 0
-            flags[cell] = NONE
-            continue
-        value: float = np.float64(values[at * joints + joint])
-        off = times[at] - tick
-        mark = 0
-        if off != 0 and kind == INTERPOLATE and before >= 0 and after < samples:
-            early, late = times[before] - tick, times[after] - tick
-            if late - early <= reach:
-                value = between(
-                    np.float64(values[before * joints + joint]),
-                    np.float64(values[after * joints + joint]),
-                    np.float64(-early) / np.float64(late - early),
-                    wrap,
-                    low,
-                )
-                at = before
-                off = late if late > -early else early
-                mark = INTERPOLATED
-            else:
-                mark = STALE
-        if abs(off) > reach or (kind == HOLD and off > 0):
+
+
+def all_valid(valid: Any, sample: int, joints: int) -> bool:
+    """Whether every joint of a sample is valid."""
+    for cell in range(sample * joints, (sample + 1) * joints):  # noqa: SIM110 (machine code)
+        if not valid[cell]:
+            return False
+    return True
+
+
+def neighbours(
+    valid: Any, seen: int, reached: int, samples: int, words: Any, joint: int, joints: int
+) -> tuple[int, int]:
+    """(last valid sample before `reached`, first one from there on) of one joint; -1 and `samples`
+    for none. words: of all joints, those of this one are kept up; seen: how far the last call got.
+    """
+    newest, last, coming = reached - 1, joints + joint, 2 * joints + joint
+    while newest >= seen and not valid[newest * joints + joint]:
+        newest -= 1
+    if newest >= seen:
+        words[last] = newest
+    after = max(reached, words[coming])
+    while after < samples and not valid[after * joints + joint]:
+        after += 1
+    words[coming] = after
+    return words[last], after
+
+
+def choose_sample(
+    times: Any, samples: int, tick: int, kind: int, before: int, after: int, reach: int
+) -> tuple[int, int, int]:
+    """(sample used, its time less `tick`, ValueFlag bits); see joints.py for the rules.
+
+    before, after: the valid samples around `tick`, -1 and `samples` where there is none.
+    """
+    at = before
+    if before < 0 or (
+        kind != HOLD and after < samples and times[after] - tick < tick - times[before]
+    ):
+        at = after
+    if at >= samples:
+        return -1, 0, NONE
+    off = times[at] - tick
+    mark = 0
+    if off != 0 and kind == INTERPOLATE and before >= 0 and after < samples:
+        early, late = times[before] - tick, times[after] - tick
+        if late - early <= reach:
+            at = before
+            off = late if late > -early else early
+            mark = INTERPOLATED
+        else:
             mark = STALE
-        out[cell] = value
-        source[cell] = at
-        error[cell] = off
-        flags[cell] = mark
-
-
-def _next_valid(valid: Any, at: int, samples: int, joint: int, joints: int) -> int:
-    """Position of the first sample from `at` on in which `joint` is valid; `samples` for none."""
-    while at < samples and not valid[at * joints + joint]:
-        at += 1
-    return at
+    if abs(off) > reach or (kind == HOLD and off > 0):
+        mark = STALE
+    return at, off, mark
 
 
 def between(start: float, end: float, share: float, wrap: float, low: float) -> float:

@@ -43,11 +43,14 @@ class Pacer:
     def _tick_before(self, at_ns: int) -> int:
         return tick_at_or_before(self.phase_ns, at_ns, self.rate_hz)
 
-    def wait(self) -> int:
-        """Sleep to the next tick that is still ahead; returns the time of waking (ns)."""
+    def wait(self, waited_ns: int = 0) -> int:
+        """Sleep to the next tick that is still ahead; returns the time of waking (ns).
+
+        waited_ns: asleep for the bus in the tick that ends now, which is not its work.
+        """
         now = now_ns()
         if self._woke_ns:
-            self._work[histogram_bucket(now - self._woke_ns)] += 1
+            self._work[histogram_bucket(now - self._woke_ns - waited_ns)] += 1
         expected = self.tick + 1
         tick = max(expected, self._tick_before(now) + 1)
         woke = sleep_until_spinning_ns(tick_ns(self.phase_ns, tick, self.rate_hz), self.spin_ns)

@@ -144,14 +144,16 @@ class Service:
 
     def _serve(self) -> bool:
         ctx, pacer, arm = self._ctx, self._pacer, self._arm
-        if arm is None:
+        if arm is None or self._bus is None:
             return False
+        port = self._bus.port
         realtime.freeze_garbage()
         pacer.restart()
         beat_every = max(1, pacer.rate_hz // _BEAT_HZ)
         stopping, told = False, None
         while True:
-            woke_ns = pacer.wait()
+            woke_ns = pacer.wait(port.waited_ns)
+            port.waited_ns = 0
             for message in ctx.messages():
                 self._hear(arm, message)
             if ctx.stopping and not stopping:

@@ -40,6 +40,7 @@ RECORDING_FACTS: Mapping[str, str] = {
     "rollout": "strategy that began the episode by itself",
     "commanded": "commands of callers with a key: name, role, fingerprint and time (of the plan's "
     "start, before the episode: negative)",
+    "timing": "lateness, work and lag of every process meanwhile: counts by half octaves of ns",
     "verdict": "good, check or bad, with the rules that said so",
     "recovered": "true when a crash interrupted the episode; then with what was lost",
     "clock": "monotonic and wall time at start and end",

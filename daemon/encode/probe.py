@@ -64,6 +64,18 @@ class CodecChoice:
         """Figures of the codec that was chosen."""
         return self.trials[-1]
 
+    def too_much(self) -> dict[str, str] | None:
+        """For the operator, where the machine has no room to spare: figures and what to do."""
+        if self.comfortable:
+            return None
+        cores = len(os.sched_getaffinity(0))
+        return {
+            "expected": f"encoding within {_SHARE:.0%} of {cores} cores",
+            "found": f"{self.chosen.load:.2f} cores, {self.chosen.cpu_ms:.1f} ms a picture",
+            "mend": "Record fewer, smaller or slower cameras, or with a faster preset; "
+            "recctl doctor measures what fits.",
+        }
+
     def info(self, size: tuple[int, int], fps: int) -> dict[str, Any]:
         """LeRobot's info block of one camera of `size` (width, height)."""
         return info_block(self.settings, size, fps)

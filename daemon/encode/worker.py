@@ -107,6 +107,9 @@ class EncoderWorker:
             self._settings, choice = self._policy.choose(wanted)
             if wanted.vcodec != "auto" and (aside := set_aside(wanted, self._settings)):
                 self._ctx.event("encoder.pinned", camera=self._camera, asked_and_used=aside)
+            first = self._camera == next(iter(self._policy.robot["cameras"]))  # all choose alike
+            if first and choice is not None and (told := choice.too_much()):
+                self._ctx.event("machine too small", level="warning", **told)
             facts["codec"] = self._settings.plain()
             facts["probe"] = choice.plain() if choice else {}
         self._open_spare()

@@ -45,6 +45,7 @@ from recd.daemon.supervisor.status import Meters
 from recd.daemon.supervisor.statusline import starting_line, status_line
 from recd.daemon.supervisor.steps import Progress
 from recd.daemon.supervisor.takes import recording_spec
+from recd.daemon.supervisor.timing import EpisodeTimes
 from recd.daemon.worker import OPEN_TAKES
 from recd.shm import RingReader
 from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns
@@ -78,6 +79,7 @@ class Supervisor:
         around = Surroundings(robot.instance_name, str(directory), dump(robot))
         self.fleet = Fleet(table, self.resources, around)
         self.meters = Meters(self.fleet)
+        self._times = EpisodeTimes(self.fleet)
         self.looks = Looks(self._readers("cam"), directory)
         self.progress = Progress(self._readers("ticks"), self._readers("cam"))
         self.hooks = Hooks(robot.hooks, robot.instance_name)
@@ -387,7 +389,10 @@ class Supervisor:
 
     def _on_take(self, what: str, uid: str) -> None:
         if what == "started":
+            self._times.began()
             self._note_policies()
+        elif what == "ended":
+            self.recording.takes[uid].notes["timing"] = self._times.ended()
         self.planner.on_take(what, uid, now_ns())
 
     def _hold(self, held: bool) -> None:

@@ -66,7 +66,7 @@ class Take:
     decode: what the decoding after its save found, empty before; warned: its end at the limit was
     announced; lost: what the writer said when it gave the take up while it was still running.
     commanded: what callers with a key commanded while it ran {cmd, name, role, key, at_s}; notes:
-    for the manifest (rollout, policies).
+    for the manifest (rollout, policies, timing).
     """
 
     uid: str

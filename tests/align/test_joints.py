@@ -11,6 +11,7 @@ from recd.daemon.align.joints import (
     Wrap,
     align_joints,
     hold_actions,
+    room,
 )
 from tests.align.streams import MS, T0
 
@@ -42,14 +43,16 @@ def samples(draw):
 
 def _python_form(times, values, valid, ticks, rules, wraps):
     shape = (len(ticks), len(rules))
-    out, source = np.full(shape, np.nan, np.float32), np.zeros(shape, np.int64)
-    error, flags = np.zeros(shape, np.int64), np.zeros(shape, np.uint8)
-    for joint, (rule, wrap) in enumerate(zip(rules, wraps, strict=True)):
-        turn, low = (wrap.turn, wrap.low) if wrap else (0.0, 0.0)
-        passes.align_samples(
-            times, values.ravel(), valid.ravel(), len(times), ticks, len(ticks), joint, len(rules),
-            int(rule), REACH, turn, low, *(a.reshape(-1) for a in (out, source, error, flags)),
-        )  # fmt: skip
+    out, flags = np.full(shape, 7.0, np.float32), np.zeros(shape, np.uint8)
+    source, error = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+    words = np.full(passes.JOINT_WORDS * len(rules), -1, np.int64)
+    words[: len(rules)] = rules
+    turns = [word for wrap in wraps for word in ((wrap.turn, wrap.low) if wrap else (0.0, 0.0))]
+    passes.align_samples(
+        times, values.ravel(), valid.ravel(), len(times), ticks, len(ticks), words, turns,
+        len(rules), not valid.all(), REACH, np.nan,
+        *(a.reshape(-1) for a in (out, source, error, flags)),
+    )  # fmt: skip
     return out, source, error, flags
 
 
@@ -158,6 +161,47 @@ def test_an_action_that_was_not_yet_in_force_is_not_valid():
     times, values, valid = _line(10, phase_ns=60 * MS)
     got = hold_actions(times, values, valid, GRID.ticks_ns(0, 2), reach_ns=REACH)
     assert got.valid[:, 0].tolist() == [False, True]
+
+
+@settings(max_examples=60, deadline=None)
+@given(samples(), samples(), st.integers(0, 6))
+def test_memory_that_is_used_again_tells_nothing_of_what_stood_in_it(first, second, rows):
+    ticks, made = GRID.ticks_ns(0, rows), {}
+    for times, values, valid, rules, wraps in (first, second):
+        shape = (rows, len(rules))
+        memory = made.setdefault(shape, room(*shape))
+        plan = {"rules": rules, "reach_ns": REACH, "wraps": wraps}
+        got = align_joints(times, values, valid, ticks, **plan, out=memory)
+        fresh = align_joints(times, values, valid, ticks, **plan)
+        assert got is memory
+        for name in ("values", "valid", "source", "error_ns", "flags"):
+            assert getattr(got, name).tobytes() == getattr(fresh, name).tobytes(), name
+
+
+def test_memory_of_another_shape_is_refused():
+    times, values, valid = _line(10)
+    with pytest.raises(ValueError, match="expected out of shape"):
+        align_joints(
+            times, values, valid, times, rules=[JointRule.HOLD], reach_ns=1, out=room(3, 1)
+        )
+
+
+def test_each_joint_is_found_as_if_it_were_alone():
+    times, values, valid = _line(200)
+    values, valid = np.repeat(values, 4, axis=1), np.repeat(valid, 4, axis=1)
+    values += np.arange(4, dtype=np.float32)
+    valid[10:30, 1] = valid[50:51, 2] = valid[:60, 3] = valid[120:, 3] = False
+    rules = [JointRule.INTERPOLATE, JointRule.INTERPOLATE, JointRule.NEAREST, JointRule.HOLD]
+    ticks = GRID.ticks_ns(-3, 24)
+    together = align_joints(times, values, valid, ticks, rules=rules, reach_ns=REACH)
+    for joint, rule in enumerate(rules):
+        one = slice(joint, joint + 1)
+        alone = align_joints(
+            times, values[:, one], valid[:, one], ticks, rules=[rule], reach_ns=REACH
+        )
+        assert together.values[:, one].tobytes() == alone.values.tobytes()
+        assert together.source[:, joint].tolist() == alone.source[:, 0].tolist()
+        assert together.flags[:, joint].tolist() == alone.flags[:, 0].tolist()
 
 
 def test_disagreeing_shapes_are_refused():

@@ -38,6 +38,16 @@ def test_an_overrun_skips_to_the_grid_and_is_counted_never_made_up() -> None:
     assert grid.overruns >= grid.skipped
 
 
+def test_time_asleep_for_the_bus_is_no_work_of_the_tick() -> None:
+    grid, status = pacer()
+    grid.wait()
+    before = now_ns()
+    sleep_until_ns(before + 40 * MS)
+    grid.wait(now_ns() - before)
+    assert int(status["work"].sum()) == 1
+    assert int(status["work"][histogram_bucket(40 * MS) :].sum()) == 0
+
+
 @pytest.mark.parametrize(
     ("value_ns", "expected"), [(0, 0), (1, 0), (2, 2), (3, 3), (1000, 19), (1 << 40, 63)]
 )

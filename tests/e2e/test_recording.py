@@ -71,6 +71,22 @@ def decode_of(robot, uid):
     return next(take["decode"] for take in takes if take["uid"] == uid)
 
 
+def test_the_manifest_keeps_how_every_loop_kept_its_time_in_this_episode_alone(robot):
+    for rows in (60, 15):
+        saved = robot.record(rows)
+        timing = json.loads((robot.own(saved["uid"]) / "manifest.json").read_text())["timing"]
+        arms = sorted(name for name in timing if name.startswith("arm:"))
+        assert arms == ["arm:main.follower", "arm:main.leader"]
+        seconds = saved["rows"] / 30
+        for arm in arms:
+            ticks = len(read_stream(robot.own(saved["uid"]) / f"{arm.replace(':', '.')}.arrows")[0])
+            counted = sum(timing[arm]["lateness"])
+            # Samples reach back beyond the episode, its end is asked for before its last row.
+            assert 0 < counted <= ticks + 250 * 2
+            assert counted > 250 * seconds / 4
+            assert abs(sum(timing[arm]["work"]) - counted) <= 2
+
+
 def test_every_saved_episode_is_decoded_in_the_background_and_its_manifest_says_so(robot):
     saved = robot.record(20)
     told = until(lambda: decode_of(robot, saved["uid"]), "the episode to be decoded")

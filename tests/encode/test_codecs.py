@@ -133,6 +133,9 @@ def test_a_codec_that_would_take_the_machine_is_passed_over_with_its_load():
     refused = [t.refused for t in choice.trials if t.vcodec == "h264" and t.refused]
     assert "takes" in refused[0]
     assert not choice.comfortable
+    told = choice.too_much()
+    assert f"{choice.chosen.load:.2f} cores" in told["found"]
+    assert "fewer" in told["mend"]
     assert choice.chosen.cpu_ms > 0
     assert all(trial.refused for trial in choice.trials[:-1])
     assert CodecChoice.from_plain(choice.plain()) == choice

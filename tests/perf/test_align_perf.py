@@ -15,3 +15,14 @@ def test_rows_lie_inside_their_samples():
     assert rows[-1] < times[-1]
     assert (times[1:] > times[:-1]).all()
     assert values.shape == (len(times), align.JOINTS)
+
+
+def test_the_exponent_of_growth_is_that_of_the_times():
+    for wanted in (1.0, 2.0):
+        grown = [{"samples": n, "ms": 3e-4 * n**wanted} for n in (100, 1000, 5000)]
+        assert abs(align.exponent(grown) - wanted) < 1e-9
+
+
+def test_rows_decided_live_are_all_timed():
+    rows = len(align.series(1)[2])
+    assert align.joints_live_us()["n"] == (rows - 1) // align.LIVE_ROWS

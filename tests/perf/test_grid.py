@@ -1,7 +1,9 @@
 import pytest
 
 from recd.config.errors import ConfigError
+from recd.perf.bench import slug
 from recd.perf.grid import GRIDS, grid_path, load_grid
+from recd.perf.scenario import robot_of, write_configuration
 
 
 def grid(tmp_path, text):
@@ -22,6 +24,17 @@ def test_a_cell_with_lists_stands_for_every_combination(tmp_path):
         for n in (1, 2) for width in (320, 640) for codec in (("h264", "ultrafast"), ("av1", "12"))
     }  # fmt: skip
     assert {(c.seconds, c.runs, c.rate_hz) for c in told.cells} == {(5.0, 2, 100)}
+
+
+def test_two_pairs_are_two_pairs_of_the_daemon_each_with_files_of_its_own(tmp_path):
+    (one, two) = grid(tmp_path, "cells: [{arm_pairs: [1, 2], control_hz: 100}]\n").cells
+    assert slug(two) == f"{slug(one)}-2pairs"
+    write_configuration(two, tmp_path / "bench.yaml", instance="x", root=tmp_path / "data")
+    robot = robot_of(tmp_path / "bench.yaml")
+    assert list(robot.arms) == ["left", "right"]
+    assert {arm.rate_hz for arm in robot.arms.values()} == {100}
+    ids = [side.id for arm in robot.arms.values() for side in (arm.leader, arm.follower)]
+    assert len(set(ids)) == 4
 
 
 def test_each_pixel_format_has_its_source_and_its_known_delay(tmp_path):

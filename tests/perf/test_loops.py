@@ -7,7 +7,7 @@ import pytest
 
 from recd.config.errors import RecdError
 from recd.config.load import load_robot
-from recd.config.streams import HISTOGRAM_BUCKETS, STATUS_DTYPE, arm_sample_dtype
+from recd.config.streams import HISTOGRAM_BUCKETS, STATUS_DTYPE, JointFlag, arm_sample_dtype
 from recd.perf import bare_loop, floor
 from recd.perf.control import LoopCounts, StatusCells, loop_between, sample_figures
 from recd.shm import CellWriter, Segment, create_cell
@@ -67,6 +67,18 @@ def test_samples_tell_of_skipped_ticks_and_of_the_way_from_leader_to_goal():
     assert (told["samples"], told["skipped"], told["invalid"]) == (5, 2, 0)
     assert told["request_us"]["p50"] == 90.0
     assert told["leader_to_goal_us"]["p99"] == 950.0
+
+
+@pytest.mark.parametrize(("goal_after_ns", "cycle_us"), [(-100_000, 1100.0), (900_000, 1160.0)])
+def test_a_cycle_lasts_from_the_first_byte_until_the_line_is_free(goal_after_ns, cycle_us):
+    samples = np.zeros(3, arm_sample_dtype(6))
+    samples["request_ns"] = np.arange(1, 4) * 4_000_000
+    samples["half_width_ns"] = 500_000
+    samples["goal_written_ns"] = samples["request_ns"] + goal_after_ns
+    samples["flags"][2], samples["half_width_ns"][2] = JointFlag.NO_REPLY, 3_000_000
+    told = sample_figures(samples, role="follower", rate_hz=250, first_ns=0, last_ns=2**62)
+    assert told["cycle_us"]["n"] == 2
+    assert told["cycle_us"]["p99"] == cycle_us
 
 
 def test_a_bare_loop_is_asked_for_what_the_control_loop_asks_for():

@@ -143,7 +143,9 @@ class ServoBus:
         port, dropped = self.port, self.port.dropped_bytes
         self._packets.syncReadTx(port, block.address, block.length, self._order, len(self._order))
         pace = self._paces.setdefault(block.length, ReplyPace())
+        sent_ns = now_ns()
         sleep_until_ns(port.request_ns + pace.sleep_ns)
+        port.waited_ns += now_ns() - sent_ns
         whole_bytes = len(self.ids) * (_FRAME_BYTES + block.length)
         overslept = pace.sleep_ns > 0 and port.getBytesAvailable() >= whole_bytes
         if port.dropped_bytes != dropped:

@@ -41,7 +41,8 @@ class BusPort(PortHandler):
 
     reply_timeout_ns: patience on top of the time that the bytes need on the wire; request_ns: when
     the last request was handed to the kernel; last_byte_ns: when the newest byte was read;
-    dropped_bytes: input thrown away before a request; received_bytes: all input; echo: True for an
+    dropped_bytes: input thrown away before a request; received_bytes: all input; waited_ns: time
+    asleep for replies, set back by whoever reads it; echo: True for an
     adapter that sends back what it is given.
     """
 
@@ -57,6 +58,7 @@ class BusPort(PortHandler):
         self.deadline_ns = 0
         self.dropped_bytes = 0
         self.received_bytes = 0
+        self.waited_ns = 0
         self.echo = False
         self._looked_late = False
         self._echo_due = 0
@@ -127,12 +129,16 @@ class BusPort(PortHandler):
             return b""
         inbox = self._inbox
         while len(inbox) < length:
-            left_ns = self.deadline_ns - now_ns()
+            now = now_ns()
+            left_ns = self.deadline_ns - now
             if left_ns <= 0:
                 if self._looked_late or not self.getBytesAvailable():
                     break
                 self._looked_late = True
-            elif select.select(self._fds, (), (), left_ns / NS_PER_S)[0]:
+                continue
+            came = select.select(self._fds, (), (), left_ns / NS_PER_S)[0]
+            self.waited_ns += now_ns() - now
+            if came:
                 self._fill()
         taken = bytes(inbox[:length])
         del inbox[:length]

@@ -1,0 +1,1 @@
+"""Put in front of a daemon's PYTHONPATH by `recd.perf ticks`; holds nothing else."""

@@ -28,8 +28,8 @@ _MB = 2.0**20
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """One row. subject: `process:GLOB`, `stream:GLOB` or `run`; limit: in `unit`, the metric's;
-    rig: class of machine and load for which it holds."""
+    """One row. subject: `process:GLOB`, `stream:GLOB`, `run` or `policy` (a run of that command);
+    limit: in `unit`, the metric's; rig: class of machine and load for which it holds."""
 
     subject: str
     metric: str
@@ -105,10 +105,37 @@ RUN_METRICS: Mapping[str, Metric] = {
     "skew_error_p99_ms": Metric("ms", lambda run, _: _worst_camera(run, "skew.error_ms.p99")),
 }
 
+
+def _worst_of(run: Mapping[str, Any], group: str, path: str) -> float | None:
+    values = [at_path(item, path) for item in run[group].values()]
+    known = [float(value) for value in values if value is not None]
+    return max(known) if known else None
+
+
+def _policy(path: str, unit: str) -> Metric:
+    return Metric(unit, lambda run, _: at_path(run, path))
+
+
+POLICY_METRICS: Mapping[str, Metric] = {
+    "observe_ratio_p50": Metric("floors", lambda run, _: _worst_of(run, "observe", "ratio_p50")),
+    "observe_p99_ms": Metric("ms", lambda run, _: _worst_of(run, "observe", "ms.p99")),
+    "first_goal_p99_periods": _policy("first_goal.periods.p99", "periods"),
+    "interrupted_periods": _policy("interrupted.periods.max", "periods"),
+    "hold_late_periods": _policy("frozen.late_periods.max", "periods"),
+    "commanded_rms_deg": Metric(
+        "deg", lambda run, _: _worst_of(run, "tracking", "commanded_deg.rms")
+    ),
+    "queue_empty": Metric("times", lambda run, _: _worst_of(run, "tracking", "queue_empty")),
+    "lateness_ratio_p50": Metric("", lambda run, _: _worst_of(run, "lateness", "ratio_p50")),
+    "lateness_ratio_p99": Metric("", lambda run, _: _worst_of(run, "lateness", "ratio_p99")),
+    "gateway_absent_cores": _policy("cpu.absent_cores.gateway", "cores"),
+}
+
 METRICS: Mapping[str, Mapping[str, Metric]] = {
     "process": PROCESS_METRICS,
     "stream": STREAM_METRICS,
     "run": RUN_METRICS,
+    "policy": POLICY_METRICS,
 }
 """Kind of subject -> what can be limited."""
 
@@ -150,6 +177,10 @@ def _problem(fields: Mapping[str, Any]) -> tuple[str, str] | None:
     if not str(fields["reason"]).strip():
         return "a reason", "none"
     return None
+
+
+POLICIES = ("policy={}", "policy.type=openpi")
+"""What makes every robot start a gateway and an adapter as well."""
 
 
 def subjects_of(robot: RobotConfig) -> tuple[str, ...]:
@@ -205,10 +236,13 @@ class Judgement:
 
 def judge(
     runs: list[Mapping[str, Any]], subjects: Iterable[str], budgets: Iterable[Budget], *,
-    rig: str = BENCH,
+    rig: str = BENCH, whole: str = "run",
 ) -> list[Judgement]:  # fmt: skip
-    """Every row that holds for `rig` against every subject it covers, by the median over `runs`."""
-    named = [*subjects, "run"]
+    """Every row that holds for `rig` against every subject it covers, by the median over `runs`.
+
+    whole: the subject that stands for a run as such, by the kind of result: `run` or `policy`.
+    """
+    named = [*subjects, whole]
     found = []
     for row in budgets:
         if row.rig not in (ANY, rig):

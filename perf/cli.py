@@ -11,8 +11,9 @@ import click
 from recd.config.errors import RecdError
 from recd.config.load import load_robot, preset_names
 from recd.perf import budgets, report, result
-from recd.perf.cli_bench import COMMANDS
+from recd.perf.cli_bench import COMMANDS, show
 from recd.perf.console import EXIT_OVER_BUDGET, console, scenario_of, scenario_options
+from recd.perf.policy.cli import policy
 from recd.perf.spine import Plan, measure
 from recd.perf.storm import commands
 
@@ -22,7 +23,7 @@ def perf() -> None:
     """Measure recd on this machine with the simulated robot."""
 
 
-for _command in COMMANDS:
+for _command in (*COMMANDS, policy):
     perf.add_command(_command)
 
 
@@ -81,19 +82,24 @@ def spine(output: Path | None, directory: Path | None, **options: Any) -> int:
 @click.argument("path", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 def show_result(path: Path) -> int:
     """Print a result file again."""
-    report.show(result.load(path), console())
+    show(result.load(path))
     return 0
 
 
 @perf.command("budgets")
 @click.argument("config", nargs=-1)
 def check_budgets(config: tuple[str, ...]) -> int:
-    """Check that every process and stream of CONFIG (default: all presets) has a budget row."""
+    """Check that every process and stream of CONFIG (default: all presets), as it is and with a
+    policy's adapter, has a budget row."""
     rows = budgets.load_budgets()
     for name in config or preset_names():
-        robot = load_robot(name)
-        budgets.require_complete(robot, rows)
-        click.echo(f"{name}: {len(budgets.subjects_of(robot))} processes and streams, all limited")
+        counts = []
+        for overrides in ((), budgets.POLICIES):
+            robot = load_robot(name, overrides=overrides)
+            budgets.require_complete(robot, rows)
+            counts.append(len(budgets.subjects_of(robot)))
+        click.echo(f"{name}: {counts[0]} processes and streams, {counts[1]} with an adapter, all "
+                   "limited")  # fmt: skip
     return 0
 
 

@@ -3,7 +3,7 @@
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ _PATH = click.Path(path_type=Path, exists=True)
 
 
 @contextmanager
-def _folder() -> Iterator[Path]:
+def data_folder() -> Iterator[Path]:
     """A folder for datasets on the disk of the working directory. Gone afterwards; left, and told,
     when something failed: logs are in it."""
     folder = Path(tempfile.mkdtemp(prefix="recd-bench-data-", dir=Path.cwd()))
@@ -82,7 +82,6 @@ def report(path: Path, plots: Path | None, form: str, each: bool) -> int:
     """Print the tables of PATH, a result file or a bench's folder, and draw its plots."""
     from recd.perf import beside as side
     from recd.perf import grid_report
-    from recd.perf import report as tables
     from recd.perf.bench import load_folder
     from recd.perf.plots import draw, require_matplotlib
 
@@ -101,10 +100,24 @@ def report(path: Path, plots: Path | None, form: str, each: bool) -> int:
         named = [(path.stem, result.load(path))]
     for stem, one in named:
         if each or not path.is_dir():
-            tables.show(one, screen)
+            show(one)
+        if plots is not None and one["kind"] != "spine":
+            raise RecdError(f"{path}: expected a recording to draw, found kind {one['kind']!r}",
+                            mend="Leave --plots out.")  # fmt: skip
         for written in draw(one, plots, stem=stem, form=form) if plots is not None else ():
             screen.print(f"drawn: {written}")
     return 0
+
+
+def show(one: Mapping[str, Any]) -> None:
+    """Print the tables of one result, by its kind."""
+    from recd.perf import report as spine
+    from recd.perf.policy import report as policy
+
+    if one["kind"] == "policy":
+        policy.show(one, console(GRID_COLUMNS))
+    else:
+        spine.show(one, console())
 
 
 def _kind(path: Path) -> str:
@@ -189,7 +202,7 @@ def machine(cameras: tuple[str, ...], pixels: tuple[str, ...], codecs: tuple[str
     settings = [_codec(text) for text in codecs]
     silence = wait_for_quiet(quiet_s)
     say(silence.sentence())
-    with _folder() as folder:
+    with data_folder() as folder:
         facts, speed = fingerprint(folder), disk(folder)
         rows = []
         for row in carry.survey(settings, wanted, folder):
@@ -254,7 +267,7 @@ def largest(most: int, peer: bool, quiet_s: float, output: Path | None, **option
     if peer:
         lerobot_python()
     first = scenario.cameras
-    with _folder() as folder:
+    with data_folder() as folder:
 
         def trial(cameras: int) -> Any:
             wanted = replace(scenario, cameras=cameras)
@@ -307,7 +320,7 @@ def beside(pairs: int, quiet_s: float, output: Path, **options: Any) -> int:
         raise RecdError("--arm-pairs: lerobot is run with one pair here; expected 1, found "
                         f"{scenario.arm_pairs}", code="usage")  # fmt: skip
     lerobot_python()
-    with _folder() as folder:
+    with data_folder() as folder:
         told = side.beside(scenario, folder, output, pairs=pairs, quiet_s=quiet_s, say=click.echo)
     side.show(told, console())
     click.echo(f"written: {output}")
@@ -345,7 +358,7 @@ def honesty(quiet_s: float, output: Path | None, **options: Any) -> int:
     from recd.perf import honesty as truth
     from recd.perf.spine import Plan, measure
 
-    with _folder() as folder:
+    with data_folder() as folder:
         plan = Plan(scenario_of(options), folder, quiet_s=quiet_s, floor_pairs=0, floors=False)
         found = measure(plan, click.echo)
     if output is not None:
@@ -367,7 +380,7 @@ def ticks(output: Path | None, **options: Any) -> int:
     from recd.perf.machine import fingerprint, origin
 
     scenario = scenario_of(options)
-    with _folder() as folder:
+    with data_folder() as folder:
         told = {"kind": "ticks", "origin": origin(), "machine": fingerprint(folder),
                 "scenario": scenario.plain(), **steady.measure(scenario, folder)}  # fmt: skip
     if output is not None:

@@ -22,8 +22,8 @@ LEAST_BAND = 0.02
 """Differences of 2 % are never told as changes, however calm the A/A runs were."""
 
 _SAME_SCENARIO = ("cameras", "width", "height", "fps", "camera_fps", "rate_hz", "vcodec", "preset",
-                  "crf", "g", "threads", "source", "load", "seconds",
-                  "arm_pairs")  # fmt: skip
+                  "crf", "g", "threads", "source", "load", "seconds", "arm_pairs",
+                  "latencies_ms", "horizon")  # fmt: skip
 
 _DEFAULTS = {"load": "none", "arm_pairs": 1}
 
@@ -50,7 +50,10 @@ class Change:
 
 
 def require_same(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
-    """RecdError when two results are of different scenarios; notes on what else differs."""
+    """RecdError when two results are of different kind or scenario; notes on what else differs."""
+    if a["kind"] != b["kind"]:
+        raise RecdError(f"kind: expected the same in both results, found {a['kind']!r} and "
+                        f"{b['kind']!r}", mend="Compare results of the same command.")  # fmt: skip
     for key in _SAME_SCENARIO:
         one, other = (r["scenario"].get(key, _DEFAULTS.get(key)) for r in (a, b))
         if one != other:

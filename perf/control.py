@@ -5,7 +5,8 @@ while it is measured.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ class StatusCells:
 
     def __init__(self, supervisor_pid: int, processes: Mapping[str, Any] | list[str]) -> None:
         """RecdError when a process has no cell that may be read."""
-        found = _cell_descriptors(supervisor_pid)
+        found = segment_descriptors(supervisor_pid)
         self._segments: dict[str, Segment] = {}
         self._readers: dict[str, CellReader] = {}
         for process in processes:
@@ -79,7 +80,26 @@ class StatusCells:
         return told
 
 
-def _cell_descriptors(pid: int) -> dict[str, Path]:
+@contextmanager
+def open_cell(supervisor_pid: int, name: str) -> Iterator[CellReader]:
+    """A reader of one cell of a running daemon. RecdError when there is none."""
+    path = segment_descriptors(supervisor_pid).get(name)
+    if path is None:
+        raise RecdError(f"no cell {name} among the descriptors of process {supervisor_pid}",
+                        mend="Run the bench as the user that runs the daemon.")  # fmt: skip
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        segment = Segment.attach(fd, readonly=True)
+    finally:
+        os.close(fd)
+    try:
+        yield CellReader(segment)
+    finally:
+        segment.close()
+
+
+def segment_descriptors(pid: int) -> dict[str, Path]:
+    """Name of a piece of shared memory -> where the daemon of this pid holds it."""
     found = {}
     for entry in Path(f"/proc/{pid}/fd").iterdir():
         try:

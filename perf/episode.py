@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recd.config.errors import DatasetError
+from recd.config.policy_streams import chunk_dtype
 from recd.config.streams import TICK_DTYPE, arm_sample_dtype
 from recd.daemon.dataset.layout import Layout
 from recd.daemon.dataset.manifest import read_manifest
@@ -51,6 +52,10 @@ class StoredEpisode:
     def samples(self, bus: str, *, joints: int) -> Records:
         """Native-rate samples of one arm bus."""
         return self._side(f"arm.{bus}", arm_sample_dtype(joints))
+
+    def chunks(self, *, width: int) -> Records:
+        """Every chunk that policies sent meanwhile, with its ACK. width: joints of the robot."""
+        return self._side("chunks", chunk_dtype(width))
 
     def row_log(self) -> dict[str, npt.NDArray[Any]]:
         """The rows as they were logged while recording, with all own columns, by name."""

@@ -120,10 +120,11 @@ def _one_step_down(pids: list[int]) -> Iterator[None]:
             os.sched_setscheduler(pid, policy, param)
 
 
-def compared(legs: list[Leg]) -> dict[str, Any]:
+def compared(legs: list[Leg], kinds: tuple[str, str] = (OURS, BARE)) -> dict[str, Any]:
     """Figures of both kinds and their ratio per process, pooled over legs and leg by leg. Pure.
 
-    ratio: ours / bare of the pooled legs; ratio_spread: of each A with the B after it.
+    legs: of the two kinds in turn; ratio: first / second kind of the pooled legs; ratio_spread: of
+    each A with the B after it.
     """
     processes = sorted({name for leg in legs for name in leg.loops})
     return {
@@ -131,15 +132,15 @@ def compared(legs: list[Leg]) -> dict[str, Any]:
             {"kind": leg.kind, "loops": {n: _without_lists(leg.loops[n]) for n in leg.loops}}
             for leg in legs
         ],
-        "processes": {name: _compare_one(legs, name) for name in processes},
+        "processes": {name: _compare_one(legs, name, kinds) for name in processes},
     }
 
 
-def _compare_one(legs: list[Leg], process: str) -> dict[str, Any]:
+def _compare_one(legs: list[Leg], process: str, kinds: tuple[str, str]) -> dict[str, Any]:
     counts = {
         kind: np.sum([leg.loops[process]["lateness_histogram"] for leg in legs if leg.kind == kind],
                      axis=0)
-        for kind in (OURS, BARE)
+        for kind in kinds
     }  # fmt: skip
     pooled = {kind: histogram_quantiles(of_kind, scale=NS_PER_US)
               for kind, of_kind in counts.items()}  # fmt: skip
@@ -149,14 +150,15 @@ def _compare_one(legs: list[Leg], process: str) -> dict[str, Any]:
         path = f"lateness_us.{name}"
         each = [
             ratio(
-                at_path(ours.loops[process], path),
-                at_path(bare.loops[process], path),
+                at_path(one.loops[process], path),
+                at_path(other.loops[process], path),
                 least=RESOLUTION_US,
             )
-            for ours, bare in zip(legs[::2], legs[1::2], strict=True)
+            for one, other in zip(legs[::2], legs[1::2], strict=True)
         ]
         found = spread(each)
-        told[f"ratio_{name}"] = ratio(pooled[OURS][name], pooled[BARE][name], least=RESOLUTION_US)
+        first, second = (pooled[kind][name] for kind in kinds)
+        told[f"ratio_{name}"] = ratio(first, second, least=RESOLUTION_US)
         told[f"ratio_{name}_spread"] = found.plain() if found else None
     return told
 

@@ -23,7 +23,7 @@ def show(result: Mapping[str, Any], console: Console) -> None:
     console.print(_heading(result))
     for note in result["notes"]:
         console.print(f"[bold red]! {note}[/]")
-    for make in (_kept, _cameras, _times, _loops, _floor, _goals, _costs, _floors, _budgets):
+    for make in (_kept, _cameras, _times, _loops, _floor, _goals, _costs, _floors, budget_table):
         table = make(result)
         if table is not None:
             console.print(table)
@@ -284,7 +284,8 @@ def _costs(result: Mapping[str, Any]) -> Table:
     return made
 
 
-def _budgets(result: Mapping[str, Any]) -> Table | None:
+def budget_table(result: Mapping[str, Any]) -> Table:
+    """What is over budget, and why the limit is there."""
     over = [row for row in result["budgets"] if row["kept"] is False]
     judged = [row for row in result["budgets"] if row["kept"] is not None]
     title = f"budgets: {len(judged) - len(over)} of {len(judged)} kept"

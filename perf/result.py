@@ -5,15 +5,19 @@ Limit: a reader needs the same version; figures of different versions are not co
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from recd.config.errors import RecdError
 from recd.perf.figures import at_path, spread
+from recd.perf.policy import shape as policy
 
 RESULT_VERSION = 1
 
-KEYS: Mapping[str, type | tuple[type, ...]] = {
+Kinds = type | tuple[type, ...]
+
+KEYS: Mapping[str, Kinds] = {
     "format": int,
     "kind": str,
     "origin.recd": str,
@@ -34,15 +38,15 @@ KEYS: Mapping[str, type | tuple[type, ...]] = {
     "realtime": dict,
     "startup.to_teleop_s": float,
     "runs": list,
-    "floor": (dict, type(None)),
-    "dataset": dict,
     "summary": dict,
     "budgets": list,
     "notes": list,
 }
-"""Path in the document -> type; every one must be there."""
+"""Path in the document -> type; every one must be there, whatever the kind."""
 
-RUN_KEYS: Mapping[str, type | tuple[type, ...]] = {
+SPINE_KEYS: Mapping[str, Kinds] = {"floor": (dict, type(None)), "dataset": dict}
+
+RUN_KEYS: Mapping[str, Kinds] = {
     "uid": str,
     "rows.expected": int,
     "rows.stored": int,
@@ -67,9 +71,9 @@ RUN_KEYS: Mapping[str, type | tuple[type, ...]] = {
     "codec": dict,
     "others_cores": float,
 }
-"""The same for each entry of `runs`."""
+"""The same for each entry of `runs` of a spine."""
 
-CAMERA_KEYS: Mapping[str, type | tuple[type, ...]] = {
+CAMERA_KEYS: Mapping[str, Kinds] = {
     "fresh": int,
     "repeated": int,
     "expected_repeats": int,
@@ -147,17 +151,47 @@ LOOP_SUMMARY: Mapping[str, str] = {
 """The same for each control loop."""
 
 
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a kind of result holds. keys: beyond KEYS; run_keys; item_keys: group of a run -> keys
+    of each of its items; summary, groups: figures whose spread is told; processes: maps of a run
+    from process to cores."""
+
+    keys: Mapping[str, Kinds]
+    run_keys: Mapping[str, Kinds]
+    item_keys: Mapping[str, Mapping[str, Kinds]]
+    summary: Mapping[str, str]
+    groups: Mapping[str, Mapping[str, str]]
+    processes: tuple[str, ...]
+
+
+SHAPES: Mapping[str, Shape] = {
+    "spine": Shape(
+        SPINE_KEYS, RUN_KEYS, {"cameras": CAMERA_KEYS}, SUMMARY,
+        {"cameras": CAMERA_SUMMARY, "control": LOOP_SUMMARY}, ("cpu.cores",),
+    ),
+    "policy": Shape(
+        policy.KEYS, policy.RUN_KEYS, {}, policy.SUMMARY, policy.GROUPS, policy.PROCESSES
+    ),
+}  # fmt: skip
+"""Kind of a result -> what it holds."""
+
+
 def problems(result: Any) -> list[str]:
     """What is wrong with a result document, as sentences; none when it is a whole one. Pure."""
     if not isinstance(result, Mapping):
         return [f"expected an object, found {type(result).__name__}"]
-    found = _missing(result, KEYS, "")
+    kind = SHAPES.get(str(result.get("kind")))
+    if kind is None:
+        return [f"kind: expected {' or '.join(SHAPES)}, found {result.get('kind')!r}"]
+    found = _missing(result, {**KEYS, **kind.keys}, "")
     if result.get("format") != RESULT_VERSION:
         found.append(f"format: expected {RESULT_VERSION}, found {result.get('format')!r}")
     for number, run in enumerate(result.get("runs") or []):
-        found += _missing(run, RUN_KEYS, f"runs[{number}].")
-        for name, camera in (run.get("cameras") or {}).items():
-            found += _missing(camera, CAMERA_KEYS, f"runs[{number}].cameras.{name}.")
+        found += _missing(run, kind.run_keys, f"runs[{number}].")
+        for group, keys in kind.item_keys.items():
+            for name, item in (run.get(group) or {}).items():
+                found += _missing(item, keys, f"runs[{number}].{group}.{name}.")
     return found
 
 
@@ -179,18 +213,19 @@ def _is_there(data: Any, path: str) -> bool:
     return isinstance(holder, Mapping) and key in holder
 
 
-def summary(runs: list[Mapping[str, Any]]) -> dict[str, Any]:
-    """Median, least and most over the runs of every figure in the tables above. Pure."""
-    told = {path: _spread_of(runs, path, unit) for path, unit in SUMMARY.items()}
-    for group, table in (("cameras", CAMERA_SUMMARY), ("control", LOOP_SUMMARY)):
+def summary(runs: list[Mapping[str, Any]], kind: Shape = SHAPES["spine"]) -> dict[str, Any]:
+    """Median, least and most over the runs of every figure in the tables of the kind. Pure."""
+    told = {path: _spread_of(runs, path, unit) for path, unit in kind.summary.items()}
+    for group, table in kind.groups.items():
         names = dict.fromkeys(name for run in runs for name in run[group])
         for name in names:
             each = [run[group][name] for run in runs if name in run[group]]
             for path, unit in table.items():
                 told[f"{group}.{name}.{path}"] = _spread_of(each, path, unit)
-    for process in dict.fromkeys(name for run in runs for name in run["cpu"]["cores"]):
-        values = [run["cpu"]["cores"].get(process) for run in runs]
-        told[f"cpu.cores.{process}"] = _plain(values, "cores")
+    for path in kind.processes:
+        each = [at_path(run, path) for run in runs]
+        for process in dict.fromkeys(name for cores in each for name in cores):
+            told[f"{path}.{process}"] = _plain([cores.get(process) for cores in each], "cores")
     return {path: figure for path, figure in told.items() if figure is not None}
 
 

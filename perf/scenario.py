@@ -3,6 +3,7 @@
 Built on the `demo` preset, so that the daemon under test is the one that `make demo` runs.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -167,9 +168,23 @@ def _camera(scenario: Scenario, number: int) -> dict[str, Any]:
     return camera
 
 
-def write_configuration(scenario: Scenario, path: Path, *, instance: str, root: Path) -> None:
-    """Write the YAML file that `recd run` is given."""
-    data = configuration(scenario, instance=instance, root=root)
+def merged(data: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """`data` with what `more` says in place of the same keys, section by section."""
+    told = dict(data)
+    for key, value in more.items():
+        inner = told.get(key)
+        if isinstance(value, Mapping) and isinstance(inner, Mapping):
+            told[key] = merged(inner, value)
+        else:
+            told[key] = value
+    return told
+
+
+def write_configuration(
+    scenario: Scenario, path: Path, *, instance: str, root: Path, more: Mapping[str, Any]
+) -> None:
+    """Write the YAML file that `recd run` is given. more: keys beyond the scenario."""
+    data = merged(configuration(scenario, instance=instance, root=root), more)
     path.write_text(yaml.safe_dump(data, sort_keys=False))
 
 

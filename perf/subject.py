@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from recd.clients.client import NotRunningError, RecdClient
@@ -115,17 +116,18 @@ def _session(status: dict[str, Any]) -> set[str]:
 
 @contextmanager
 def running(
-    scenario: Scenario, directory: Path, *, variables: Mapping[str, str] | None = None
-) -> Iterator[Subject]:
+    scenario: Scenario, directory: Path, more: Mapping[str, Any] = MappingProxyType({}), *,
+    variables: Mapping[str, str] | None = None,
+) -> Iterator[Subject]:  # fmt: skip
     """A daemon of `scenario` with its dataset and log in `directory`, READY.
 
-    variables: of its environment, beside ours. RecdError with its last words when it does not
-    start.
+    more: keys of its configuration beyond the scenario; variables: of its environment, beside
+    ours. RecdError with its last words when it does not start.
     """
     instance = f"bench_{os.getpid()}"
     config, log = directory / "bench.yaml", directory / "recd.log"
     root = directory / "dataset"
-    write_configuration(scenario, config, instance=instance, root=root)
+    write_configuration(scenario, config, instance=instance, root=root, more=more)
     robot = robot_of(config)
     with ExitStack() as stack:
         # A folder of its own and a short one: a socket's path has at most 107 bytes.

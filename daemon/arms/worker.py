@@ -188,11 +188,13 @@ class Service:
                     legal=(), mend="Check power and cable; recctl status tells what is missing.",
                 )  # fmt: skip
             arm.command(message)
+            self._ctx.link.send("obeyed", number=message.get("number", 0))
         except BusLostError:
             raise
         except RecdError as error:
             self._ctx.link.send(
-                "refused_op", op=message["ty"], reason=error.message, mend=error.mend,
+                "refused_op", op=message["ty"], number=message.get("number", 0),
+                reason=error.message, mend=error.mend,
                 code=error.code, state=getattr(error, "state", ""),
                 legal=list(getattr(error, "legal", ())),
             )  # fmt: skip

@@ -156,6 +156,8 @@ class Observer:
             found = self._newest_frame(name, now)
             if isinstance(found, NotNow):
                 return found
+            if not frames and found[0].t_capture_ns <= after_ns:
+                return NotNow("waiting")  # the first one's time is the observation's
             frames.append((name, *found))
         samples = {pair: self._samples(pair, now) for pair in self._arms}
         for pair, found_samples in samples.items():
@@ -204,12 +206,13 @@ class Observer:
         reader, dtype = self._arms[pair], self._dtypes[pair]
         back = max(2, LOOK_BACK_NS * self._robot.arms[pair].rate_hz // NS_PER_S)
         reader.seek(reader.peek_head() - back)
-        found: list[np.void] = []
-        while (slot := reader.take()) is not None and len(found) < 2 * back:
-            record = slot.payload[: dtype.itemsize].copy().view(dtype)[0]
-            if slot.intact() and record["sample_ns"] >= now - LOOK_BACK_NS:
-                found.append(record)
-        return np.array(found, dtype)
+        # One array from the start: records one by one take twice as long [180 us of 30 samples].
+        found, count = np.empty((2 * back, dtype.itemsize), np.uint8), 0
+        while count < len(found) and (slot := reader.take()) is not None:
+            found[count] = slot.payload[: dtype.itemsize]
+            count += slot.intact()
+        samples = found[:count].view(dtype)[:, 0]
+        return samples[samples["sample_ns"] >= now - LOOK_BACK_NS]
 
     def _observation(
         self, frames: list[tuple[str, Slot, bytes]], samples: dict[str, npt.NDArray[np.void]],
@@ -356,16 +359,31 @@ def state_at(samples: npt.NDArray[np.void], at_ns: int, stepwise: Sequence[bool]
     whose nearest sample is taken (grippers jump).
     """
     times, present = samples["sample_ns"], samples["present"].astype(np.float64)
+    grips, known = np.asarray(stepwise, np.bool_), np.isfinite(present)
+    if known.all():
+        return _between(times, present, at_ns, grips)
     state = np.full(present.shape[1], np.nan)
-    for joint in range(len(state)):
-        known = np.isfinite(present[:, joint])
-        if not known.any():
-            continue
-        at, values = times[known], present[known, joint]
-        if stepwise[joint]:
-            state[joint] = values[np.abs(at - at_ns).argmin()]
-            continue
-        # No joint turns half a turn between two samples: what looks like it passed its seam.
-        turned = np.interp(at_ns, at, np.unwrap(values, period=360.0))
-        state[joint] = turned if abs(turned) <= 180.0 else turned - np.sign(turned) * 360.0
+    for joint in np.flatnonzero(known.any(axis=0)):
+        rows, one = known[:, joint], slice(joint, joint + 1)
+        state[one] = _between(times[rows], present[rows, one], at_ns, grips[one])
     return state
+
+
+def _between(
+    times: npt.NDArray[np.int64], present: Floats, at_ns: int, stepwise: npt.NDArray[np.bool_]
+) -> Floats:
+    """The same of joints that are known in every sample."""
+    after = int(np.searchsorted(times, at_ns))
+    if after in (0, len(times)):
+        state = present[min(after, len(times) - 1)].copy()
+    else:
+        left, right = present[after - 1], present[after]
+        since, left_ns = at_ns - int(times[after - 1]), int(times[after]) - at_ns
+        # No joint turns half a turn between two samples: what looks like it passed its seam.
+        way = right - left
+        way -= 360.0 * np.round(way / 360.0)
+        nearest = left if since <= left_ns else right
+        state = np.where(stepwise, nearest, left + way * (since / (since + left_ns)))
+    turned = (np.abs(state) > 180.0) & ~stepwise
+    state[turned] -= np.sign(state[turned]) * 360.0
+    return np.asarray(state, np.float64)

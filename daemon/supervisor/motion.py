@@ -11,7 +11,7 @@ from recd.daemon.supervisor.takes import Post
 from recd.shm.clock import NS_PER_MS
 
 REPLY_AFTER_NS = 500 * NS_PER_MS
-"""A command is answered with the state known then, when the arm has not spoken before."""
+"""A command is answered with the state known then, when the arm has not answered before."""
 
 MOVING = ("arm", "teleop", "resume", "policy attach", "policy takeover")
 """Commands that set an arm in motion. Those that stop one are sent at once, whatever it is at."""
@@ -61,31 +61,38 @@ class Motion:
             why = unready[(starting or list(unready))[0]]
             if ty in MOVING or why.code != "starting":
                 raise RecdError(f"{ty}: {why.message}", mend=why.mend, code=why.code)
-        away = [name for name in pairs if not self._post.send(self._followers[name], ty, **fields)]
+        number = self._commands + 1
+        told = {**fields, "number": number}
+        away = [name for name in pairs if not self._post.send(self._followers[name], ty, **told)]
         if len(away) == len(pairs):
             raise RecdError(f"{ty}: {', '.join(away)} did not take the command",
                             mend="Try again; recctl status tells more.", code="device")  # fmt: skip
-        self._commands += 1
-        key = f"motion:{self._commands}"
+        self._commands, key = number, _key(number)
         self._waiting[key] = (set(pairs) - set(away), now + REPLY_AFTER_NS)
         return key
 
     def hear(self, process: str, ty: str, fields: Mapping[str, Any]) -> None:
-        """A `motion` message, or `refused_op` when the arm's machine says no."""
+        """A `motion` message; or the answer to a command, by its number: `obeyed`, or `refused_op`
+        when the arm's machine says no.
+
+        A `motion` message answers nothing: an arm also tells by itself where it is, and would take
+        the place of a refusal that is still on its way.
+        """
         pair = _pair_of(process)
         if ty == "motion":
             self._said[pair] = dict(fields)
-        for key, (pairs, until_ns) in list(self._waiting.items()):
-            if pair not in pairs:
-                continue
-            if ty == "refused_op":
-                del self._waiting[key]
-                self._resolve(key, _refusal(pair, fields))
-                continue
-            pairs.discard(pair)
-            if not pairs:
-                self._waiting[key] = (pairs, until_ns)
-                self._finish(key)
+            return
+        key = _key(fields.get("number"))
+        pairs, _ = self._waiting.get(key, (set(), 0))
+        if pair not in pairs:
+            return
+        if ty == "refused_op":
+            del self._waiting[key]
+            self._resolve(key, _refusal(pair, fields))
+            return
+        pairs.discard(pair)
+        if not pairs:
+            self._finish(key)
 
     def watch(self, now: int) -> None:
         """Answer what an arm has not spoken to in time, with what is known."""
@@ -112,6 +119,10 @@ class Motion:
     def forget(self, process: str) -> None:
         """The process ended: what it said is no longer true."""
         self._said.pop(_pair_of(process), None)
+
+
+def _key(number: object) -> str:
+    return f"motion:{number}"
 
 
 def _pair_of(process: str) -> str:

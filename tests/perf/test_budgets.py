@@ -4,6 +4,8 @@ import pytest
 
 from recd.config.errors import ConfigError
 from recd.config.load import load_robot, preset_names
+from recd.config.streams import STATUS_STATES
+from recd.daemon.supervisor.processes import process_table
 from recd.perf import budgets
 
 HEAD = (
@@ -87,8 +89,8 @@ def test_what_was_not_measured_is_neither_kept_nor_broken(run):
 
 
 def test_every_metric_finds_its_value_in_a_run(run):
-    for kind, metrics in budgets.METRICS.items():
-        for metric in metrics.values():
+    for kind in ("process", "stream", "run"):  # of policies: test_policy_perf.py
+        for metric in budgets.METRICS[kind].values():
             metric.of(run, {"process": "arm:main.follower", "stream": "cam.front"}.get(kind, ""))
 
 
@@ -103,3 +105,21 @@ def test_limits_of_the_base_case_judge_no_other_load_and_counts_judge_all(run):
     judged = [j.metric for j in budgets.judge([run], [], rows, rig="any")]
     assert judged == ["unflagged"]
     assert len(budgets.judge([run], [], rows, rig="bench")) == 2
+
+
+WITH_POLICIES = (*budgets.POLICIES, "arms.main.hand_over.leader=driven")
+
+
+def test_every_kind_of_process_that_a_configuration_can_start_has_a_budget_row(rows):
+    robot = load_robot("demo", overrides=WITH_POLICIES)
+    assert {row.kind for row in process_table(robot)} == set(STATUS_STATES)
+    assert budgets.without_row(budgets.subjects_of(robot), rows) == []
+
+
+@pytest.mark.parametrize(
+    "lost", ["process:adapter", "process:gateway", "stream:chunks", "stream:meeting.*"]
+)
+def test_an_adapter_or_a_gateway_without_a_row_is_an_error_too(lost, rows):
+    fewer = [row for row in rows if row.subject != lost]
+    with pytest.raises(ConfigError, match=lost.partition("*")[0]):
+        budgets.require_complete(load_robot("demo", overrides=WITH_POLICIES), fewer)

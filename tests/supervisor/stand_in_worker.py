@@ -177,3 +177,4 @@ class StandIn:
         elif (state := states.get(message["ty"])) is not None:
             self.state = state
             self.ctx.link.send("motion", state=state, cause="COMMAND", waiting_joints=[])
+            self.ctx.link.send("obeyed", number=message["number"])

@@ -6,6 +6,7 @@ Built on the `demo` preset, so that the daemon under test is the one that `make 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -181,8 +182,9 @@ def merged(data: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write_configuration(
-    scenario: Scenario, path: Path, *, instance: str, root: Path, more: Mapping[str, Any]
-) -> None:
+    scenario: Scenario, path: Path, *, instance: str, root: Path,
+    more: Mapping[str, Any] = MappingProxyType({}),
+) -> None:  # fmt: skip
     """Write the YAML file that `recd run` is given. more: keys beyond the scenario."""
     data = merged(configuration(scenario, instance=instance, root=root), more)
     path.write_text(yaml.safe_dump(data, sort_keys=False))

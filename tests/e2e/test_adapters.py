@@ -165,6 +165,7 @@ def test_a_server_that_wants_the_past_is_shown_it(bench) -> None:
         pytest.skip("a server of openpi has no word for the past")
     port = int(bench.server.address.rpartition(":")[2])
     bench.server.close()
+    until(lambda: not bench.offers(), "the adapter to miss its server")
     bench.server = new_server("gr00t", port, history=(-15, 0), state_history=(-3, -1, 0))
     mark = bench.attached()
     served = bench.server.served

@@ -57,11 +57,20 @@ def episodes(robot: Robot) -> list[dict[str, Any]]:
 
 
 def lead(robot: Robot) -> None:
-    """Arm, and wait until the leader leaves where it rests."""
-    robot.arm()
+    """Arm, and wait until the follower, whose joints are recorded, leaves where it rests."""
     pose = PoseHistory(next(robot.runtime.rglob("pose.bin")))
-    rest = pose.angles_at(now_ns())
-    until(lambda: np.abs(pose.angles_at(now_ns()) - rest).max() > 40, "the leader to move")
+    of_follower = [joint.bus == "main.follower" for joint in pose.joints]
+    rest = pose.angles_at(now_ns())[of_follower]
+
+    def away() -> bool:
+        return bool(np.abs(pose.angles_at(now_ns())[of_follower] - rest).max() > 40)
+
+    def leads() -> bool:
+        if robot.motion() != "TELEOP":  # a computer too busy for the arms holds them
+            robot.arm()
+        return away()
+
+    until(leads, "the follower to move")
     pose.close()
 
 

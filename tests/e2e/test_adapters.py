@@ -123,8 +123,8 @@ def test_a_fault_holds_the_arm_with_its_reason_and_it_goes_on_when_it_may(
     bench.server.faults.set(parse_fault(f"{fault} count=9000"))
     stays = bench.wire == "openpi" or fault == "far"
     bench.in_state("HOLD", "queue_empty" if stays else "lease_lost")
-    told = until(lambda: (said := bench.adapter())["trouble"] and said, "the reason")
-    assert reason in told["trouble"]
+    # The first chunks after the hold may be told something else: they were seen before it.
+    until(lambda: (said := bench.adapter()["trouble"]) and reason in said, "the reason")
     bench.server.faults.clear()
     if stays:
         bench.in_state("POLICY")

@@ -83,6 +83,7 @@ def test_an_attempt_with_its_correction_inside_marks_who_had_the_arm(bench) -> N
     rollout(bench, "dagger", corrections="inside")
     with bench.policy() as policy:
         correct(bench, policy)
+        bench.ticks(30)  # rows of the pause, too
         bench.client.hold()
         (take,) = saved(bench, 1)
     told = rows_of(bench, take["uid"])

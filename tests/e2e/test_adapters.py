@@ -86,6 +86,11 @@ def bench(served: AdapterBench) -> Iterator[AdapterBench]:
     if served.client.status()["episode"] is None:
         served.client.start()
     yield served
+    if served.client.status()["episode"] is None:
+        (last,) = served.client.call("episodes", limit=1)["episodes"]
+        # A simulated arm that a busy computer silences ends its episode; a server never does.
+        assert "main." in last["end_reason"] or "bus_silent" in last["end_reason"], last
+        return
     upto = served.robot.rows() + 3
     until(lambda: served.robot.rows() >= upto, "rows after the fault")
 

@@ -34,12 +34,19 @@ def show(result: Mapping[str, Any], console: Console) -> None:
     console.print(_sources(result), soft_wrap=True)
 
 
-def _heading(result: Mapping[str, Any]) -> str:
-    machine, scenario = result["machine"], result["scenario"]
+def computer_line(result: Mapping[str, Any]) -> str:
+    """What was measured, and on which computer: the first line of every kind of result."""
+    machine = result["machine"]
     virtual = ", virtual" if machine.get("virtual") else ""
     return (
         f"\n[bold]recd {result['origin']['recd']}[/] {result['origin']['commit']} on "
         f"{machine['cpu']}, {machine['cores_allowed']} cores{virtual}, Linux {machine['kernel']}\n"
+    )
+
+
+def _heading(result: Mapping[str, Any]) -> str:
+    scenario = result["scenario"]
+    return computer_line(result) + (
         f"{scenario['cameras']}x{scenario['width']}x{scenario['height']}"
         f"@{scenario['camera_fps']:g} {scenario['pixels']}, {scenario['vcodec']} "
         f"{scenario['preset'] or '(default preset)'} crf {scenario['crf']} g {scenario['g']}, "

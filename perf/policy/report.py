@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from recd.perf.report import budget_table, figure, table
+from recd.perf.report import budget_table, computer_line, figure, table
 
 _MB = 2.0**20
 
@@ -23,11 +23,8 @@ def show(result: Mapping[str, Any], console: Console) -> None:
 
 
 def _heading(result: Mapping[str, Any]) -> str:
-    machine, scenario = result["machine"], result["scenario"]
-    virtual = ", virtual" if machine.get("virtual") else ""
-    return (
-        f"\n[bold]recd {result['origin']['recd']}[/] {result['origin']['commit']} on "
-        f"{machine['cpu']}, {machine['cores_allowed']} cores{virtual}, Linux {machine['kernel']}\n"
+    scenario = result["scenario"]
+    return computer_line(result) + (
         f"policies: {scenario['cameras']}x{scenario['width']}x{scenario['height']}"
         f"@{scenario['camera_fps']:g} JPEG, control {scenario['rate_hz']} Hz, chunks of "
         f"{scenario['horizon']} rows, {scenario['runs']} runs, {scenario['seconds']:g} s a stretch"

@@ -15,8 +15,8 @@ from recd.clients.policy import PolicyClient
 from recd.config import keys
 from recd.config.errors import RecdError
 from recd.config.policy_wire import Status
+from recd.perf.ports import free_ports
 from tests.e2e.policybench import DT_S, OVERRIDES, PolicyBench
-from tests.ports import free_ports
 from tests.rig import running, until
 
 NOW = "2026-01-01T00:00:00+00:00"

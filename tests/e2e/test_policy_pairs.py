@@ -8,10 +8,10 @@ from recd.clients.policy import NoObservationError, PolicyClient
 from recd.config.policy_wire import Status
 from recd.config.streams import GoalSource
 from recd.daemon.sim import launch
+from recd.perf.ports import free_ports
 from tests.e2e.armbench import Bench
 from tests.e2e.policybench import DT_S
 from tests.e2e.test_policy import arrows
-from tests.ports import free_ports
 from tests.rig import until
 
 LEFT, RIGHT = 0, 1

@@ -17,7 +17,7 @@ from recd.config.errors import RecdError
 from recd.config.messages import COMMANDS
 from recd.config.roles import ROLES, allows
 from recd.daemon.supervisor.patience import STRIKES
-from tests.ports import free_ports
+from recd.perf.ports import free_ports
 from tests.supervisor.conftest import Daemon, until
 
 Start = Callable[..., Daemon]

@@ -95,8 +95,8 @@ def available_memory_bytes() -> int:
 def check_robot(robot: RobotConfig, *, check_machine: bool = True) -> list[Finding]:
     """All impossible combinations in a valid configuration."""
     findings = [*_cameras(robot), *_sources(robot), *_arms(robot), *_encoder(robot),
-                *_undecoded(robot), *_control(robot), *_policy(robot),
-                *_policy_server(robot)]  # fmt: skip
+                *_undecoded(robot), *_control(robot), *_priorities(robot),
+                *_policy(robot), *_policy_server(robot)]  # fmt: skip
     if check_machine:
         findings += [*_memory(robot), *_cores(robot), *_folders(robot)]
     return findings
@@ -110,6 +110,17 @@ def _control(robot: RobotConfig) -> Iterator[Finding]:
     except RecdError as error:
         expected = error.message.partition("expected ")[2].partition(", found")[0]
         yield Finding(("control", "endpoint"), expected, endpoint, error.mend)
+
+
+def _priorities(robot: RobotConfig) -> Iterator[Finding]:
+    """No policy may delay what the servos say, however much it asks for."""
+    wanted = robot.realtime
+    above = [given for given in (wanted.serial_priority, wanted.arm_priority) if given]
+    if wanted.gateway_priority and above and wanted.gateway_priority >= min(above):
+        yield Finding(
+            ("realtime", "gateway_priority"), "less than serial_priority and arm_priority: "
+            f"0..{min(above) - 1}", wanted.gateway_priority, "Raise those, or leave it out.",
+        )  # fmt: skip
 
 
 def _policy(robot: RobotConfig) -> Iterator[Finding]:

@@ -262,7 +262,9 @@ class RealtimeConfig(Section):
     """How long an arm process spins before its deadline instead of sleeping."""
     encoder_nice: int = Field(default=5, ge=-20, le=19)
     """Niceness of encoders and writer."""
-    serial_priority: int = Field(default=1, ge=0, le=49)
+    gateway_priority: int = Field(default=1, ge=0, le=48)
+    """SCHED_FIFO priority of the gateway's loop, below `serial_priority`; 0 none."""
+    serial_priority: int = Field(default=2, ge=0, le=49)
     """SCHED_FIFO priority of the kernel workers that deliver serial input, while the daemon runs;
     0: as they are."""
 

@@ -94,8 +94,7 @@ def read_chunk(
     values = _values(buffers, layout.width)
     dt_ns, offsets_ns = _times(header, len(values))
     mask = _mask(header.get("mask"), layout.width)
-    unknown = ~np.isfinite(values[:, mask])
-    if unknown.any():
+    if not np.isfinite(values).all() and (unknown := ~np.isfinite(values[:, mask])).any():
         row, column = (int(at) for at in np.argwhere(unknown)[0])
         name = np.array(layout.names)[mask][column]
         raise ChunkError(

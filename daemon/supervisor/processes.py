@@ -202,6 +202,9 @@ def _gateway(robot: RobotConfig) -> list[Process]:
     read |= {f"verdicts.{pair}": "BEST_EFFORT" for pair in robot.arms}
     leases = tuple(f"lease.{pair}" for pair in robot.arms)
     seats = tuple(f"seat.{pair}" for pair in robot.arms)
+    # A chunk waits for no encoder; the loop has one Python thread of this class: what it starts
+    # (shaper.py) is ordinary.
+    priority = robot.realtime.gateway_priority if robot.realtime.enabled else 0
     return [
         Process(
             name="gateway",
@@ -215,6 +218,7 @@ def _gateway(robot: RobotConfig) -> list[Process]:
                 cells_write=leases,
                 cells_read=seats,
             ),
+            realtime={"priority": priority},
         )
     ]
 

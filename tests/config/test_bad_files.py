@@ -56,6 +56,8 @@ BAD = [
     ("    follower:\n      port: sim\n", "", "arms.main.follower", 7, "Add the key"),
     (FOLLOWER, FOLLOWER + "      baud: 0\n", "arms.main.follower.baud", 11, "38400"),
     (FOLLOWER, FOLLOWER + "      baud: 115200\n", "arms.main.rate_hz", 7, "124 Hz"),
+    ("name: robo", "name: robo\nrealtime: {gateway_priority: 2}", "realtime.gateway_priority", 2,
+     "less than serial_priority"),
     (FOLLOWER, FOLLOWER + "    rate_hz: 900\n", "arms.main.rate_hz", 11, "on the wire"),
     (FOLLOWER, FOLLOWER + "      max_relative_target: -3\n",
      "arms.main.follower.max_relative_target", 11, "greater than 0"),

@@ -8,7 +8,7 @@ import pytest
 
 from recd.config.load import load_robot
 from recd.config.messages import COMMANDS, TOPICS
-from recd.config.models import PolicyConfig, RobotConfig
+from recd.config.models import PolicyConfig, RealtimeConfig, RobotConfig
 from recd.config.roles import ROLES
 from recd.daemon.supervisor import simulation
 from recd.daemon.supervisor.failures import Absence, Action, Loss, action_for, consequences
@@ -88,6 +88,14 @@ def test_an_adapter_runs_for_foreign_servers_alone_and_touches_no_stream(demo: R
         adapters = [row for row in rows if row.kind == "adapter"]
         assert len(adapters) == expected
         assert all(row.wants == Wants() and row.required is Required.NOTHING for row in adapters)
+
+
+def test_a_gateway_is_below_all_that_brings_what_the_servos_say(demo: RobotConfig) -> None:
+    robot = demo.model_copy(update={"policy": PolicyConfig()})
+    asked = {p.kind: p.realtime.get("priority", 0) for p in process_table(robot)}
+    assert 0 < asked["gateway"] < robot.realtime.serial_priority < asked["arm"]
+    off = robot.model_copy(update={"realtime": RealtimeConfig(enabled=False)})
+    assert {p.realtime.get("priority", 0) for p in process_table(off)} == {0}
 
 
 def test_every_stream_has_exactly_one_writer_and_every_reader_finds_it(demo: RobotConfig) -> None:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from recd.config.errors import RecdError
 from recd.config.policy_wire import Buffer, Status
 from recd.config.policy_wishes import STATE
+from recd.daemon.policy.prefix import along
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,27 @@ class Arm:
 
 
 @dataclass(frozen=True, slots=True)
+class Prefix:
+    """What the arms will be told if no new chunk comes. times_ns: int64 [N], of the daemon's clock,
+    growing: when each row is due, as the rows of a chunk are; the first one is what they are told
+    now. positions: float64 [N, D] in dataset units, columns as in `state`; NaN where a pair plays
+    no plan, or its plan has ended. N is 0 when no pair plays one.
+    """
+
+    times_ns: npt.NDArray[np.int64]
+    positions: npt.NDArray[np.float64]
+
+    def at(self, times_ns: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """Positions at other times, float64 [K, D], linear between the rows, as the arms are told
+        them; NaN before the first and after the last row of a pair.
+
+        times_ns: int64 [K] of the daemon's clock; `t_ref_ns + (k + 1) * dt_ns` for the rows of the
+        chunk to come.
+        """
+        return along(np.asarray(times_ns, np.int64), self.times_ns, self.positions)
+
+
+@dataclass(frozen=True, slots=True)
 class Observation:
     """One observation. t_ref_ns: the time that a chunk is anchored to; state: float32 [D] at it,
     NaN where a joint is not known; images: camera -> JPEG bytes (or raw bytes); facts: camera ->
@@ -37,7 +59,8 @@ class Observation:
 
     Of what was wished for: pictures: camera -> uint8 RGB [H, W, 3], those of `rgb8`; past: stream
     -> the same for each earlier time, in the order asked; their facts are under `front@-3`;
-    telemetry: load (percent), temperature (degrees Celsius), voltage -> float32 [D].
+    telemetry: load (percent), temperature (degrees Celsius), voltage -> float32 [D]; prefix: what
+    the arms will be told if no chunk comes, None where it was not wished for.
     """
 
     number: int
@@ -51,6 +74,7 @@ class Observation:
     pictures: Mapping[str, npt.NDArray[np.uint8]] = field(default_factory=dict)
     past: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     telemetry: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+    prefix: Prefix | None = None
     reset: bool = False
     """The first one since a person let the policy drive, or since it began to hold: a policy
     forgets what it had planned."""
@@ -111,7 +135,7 @@ def observation_of(header: Mapping[str, Any], buffers: Mapping[str, Buffer]) -> 
             telemetry[name.removeprefix("servo.")] = buffer.array().copy()
         elif buffer.facts.get("fmt") == "rgb8":
             pictures[name] = buffer.array().copy()
-        elif name not in _STATES:
+        elif name not in _NO_PICTURES:
             images[name] = bytes(buffer.data)
     arms = {
         pair: Arm(
@@ -132,6 +156,7 @@ def observation_of(header: Mapping[str, Any], buffers: Mapping[str, Buffer]) -> 
         pictures=pictures,
         past=past,
         telemetry=telemetry,
+        prefix=_prefix_of(buffers),
     )
 
 
@@ -149,7 +174,14 @@ def logged_of(
     )
 
 
-_STATES = ("state", "state_newest")
+_NO_PICTURES = ("state", "state_newest", "prefix.t", "prefix.values")
+
+
+def _prefix_of(buffers: Mapping[str, Buffer]) -> Prefix | None:
+    if "prefix.t" not in buffers:
+        return None
+    times, values = (buffers[f"prefix.{name}"].array() for name in ("t", "values"))
+    return Prefix(times.copy(), values.astype(np.float64))
 
 
 def _past_of(stream: str, buffer: Buffer) -> Any:

@@ -24,6 +24,7 @@ from recd.clients.observation import (
     LoggedChunk,
     NoObservationError,
     Observation,
+    Prefix,
     ack_of,
     logged_of,
     observation_of,
@@ -40,7 +41,7 @@ from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns
 Floats = npt.NDArray[np.floating[Any]]
 
 __all__ = ["Ack", "Arm", "Encoding", "Fit", "LoggedChunk", "NoObservationError", "Observation",
-           "PictureWish", "PolicyClient", "ack_of", "connected"]  # fmt: skip
+           "PictureWish", "PolicyClient", "Prefix", "ack_of", "connected"]  # fmt: skip
 
 REPLY_MS = 2_000
 ACK_MS = 1_000
@@ -163,6 +164,7 @@ class PolicyClient:
         pictures: PictureWish | Mapping[str, PictureWish] | None = None,
         history: Mapping[str, Sequence[int]] | None = None,
         history_ns: Mapping[str, Sequence[int]] | None = None, telemetry: bool = False,
+        prefix: bool = False,
     ) -> Observation:  # fmt: skip
         """The newest observation that was not given yet. Waits up to half a second for it.
 
@@ -170,8 +172,9 @@ class PolicyClient:
         than; again: the newest one, although it may have been given already; pictures: their form,
         one for all cameras or one each; history: stream (a camera or `state`) -> rows of the
         dataset before this one, below 0; history_ns: the same in nanoseconds; telemetry: readings
-        of the servos as well. NoObservationError with the reason when there is none; RecdError for
-        a wish that cannot be fulfilled.
+        of the servos as well; prefix: what the arms will be told if no chunk comes.
+        NoObservationError with the reason when there is none; RecdError for a wish that cannot be
+        fulfilled.
         """
         ident = new_request_id()
         wanted: dict[str, Any] = {
@@ -181,7 +184,8 @@ class PolicyClient:
         }  # fmt: skip
         if cameras is not None:
             wanted["cameras"] = list(cameras)
-        wishes = self._wishes(cameras, pictures, history, history_ns, telemetry=telemetry)
+        wishes = self._wishes(cameras, pictures, history, history_ns,
+                              telemetry=telemetry, prefix=prefix)  # fmt: skip
         wanted |= wishes
         self._observations.send_multipart(pack(wanted))
         header, buffers = self._answer(self._observations, ident, REPLY_MS)
@@ -207,6 +211,7 @@ class PolicyClient:
         pictures: PictureWish | Mapping[str, PictureWish] | None,
         history: Mapping[str, Sequence[int]] | None,
         history_ns: Mapping[str, Sequence[int]] | None, *, telemetry: bool,
+        prefix: bool,
     ) -> dict[str, Any]:  # fmt: skip
         """What a message `get` says of them. RecdError at a daemon that would not hear it."""
         if isinstance(pictures, PictureWish):
@@ -220,7 +225,10 @@ class PolicyClient:
                 told[key] = {stream: [int(at) for at in back] for stream, back in given.items()}
         if telemetry:
             told["telemetry"] = True
-        if told and "wishes" not in self.robot:
+        if prefix:
+            told["prefix"] = True
+        known = self.robot.get("wishes")
+        if told and (known is None or (prefix and not known.get("prefix"))):
             raise RecdError(
                 f"expected a daemon that gives {', '.join(told)}, found version "
                 f"{self.robot['version']}", mend="Update recd on the robot.", code="version",
@@ -231,14 +239,16 @@ class PolicyClient:
         self, seen: Observation, actions: Floats, *, dt_s: float,
         representation: str = "abs", mode: str = "replace", blend: int = 0,
         valid_s: float | None = None, mask: Sequence[bool] | None = None,
-        offsets_ns: Sequence[int] | None = None,
+        offsets_ns: Sequence[int] | None = None, prefix_used: int | None = None,
         facts: Mapping[str, Any] | None = None,
     ) -> Ack:  # fmt: skip
         """Send a chunk that answers `seen` and wait for what became of it.
 
         actions: float [T, D] in the order of `names`; row k is due (k + 1) * dt_s after the
-        observation, or `offsets_ns[k]` after it. T = 0 stops the arm. facts: more for the header;
-        `task`: what the policy is at, else the observation's. ReplyTimeoutError when no ACK comes.
+        observation, or `offsets_ns[k]` after it. T = 0 stops the arm. prefix_used: how many of its
+        rows, from the first one, go on from `seen.prefix`, for the record. facts: more for the
+        header; `task`: what the policy is at, else the observation's. ReplyTimeoutError when no
+        ACK comes.
         """
         self._chunk += 1
         ident = new_request_id()
@@ -253,6 +263,8 @@ class PolicyClient:
             chunk["offsets_ns"] = [int(offset) for offset in offsets_ns]
         if valid_s is not None:
             chunk["valid_ns"] = round(valid_s * NS_PER_S)
+        if prefix_used is not None:
+            chunk["prefix_used"] = int(prefix_used)
         if mask is not None:
             chunk["mask"] = [bool(item) for item in mask]
         ack = self.send_raw(pack(chunk, [raw("actions", actions)]), ident)

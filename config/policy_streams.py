@@ -8,7 +8,7 @@ from enum import IntEnum
 
 import numpy as np
 
-from recd.config.policy_wire import MOST_STEPS, TASK_BYTES, Mode, Status
+from recd.config.policy_wire import MOST_QUEUED, MOST_STEPS, TASK_BYTES, Mode, Status
 
 STATUSES = tuple(Status)
 MODES = tuple(Mode)
@@ -71,6 +71,7 @@ LEASE_DTYPE = np.dtype(
         ("epoch", "<i8"),  # grows with every change of holder, over restarts of the gateway, too
         ("beat_ns", "<i8"),  # when the holder last gave a sign of life that counts
         ("held", "<i8"),  # Held
+        ("asked_until_ns", "<i8"),  # until then somebody wants to see what is planned
     ],
     align=True,
 )
@@ -82,7 +83,8 @@ def seat_dtype(joints: int) -> np.dtype[np.void]:
 
     low, high: limits of the goal; goal: as commanded now; permitted: a person lets the holder of
     epoch `granted` drive; since_ns: when the present state began; held_ns: when the hold began
-    that an observation has to be younger than, 0 none; queued_until_ns: last target, 0 none.
+    that an observation has to be younger than, 0 none; queued_until_ns: last target, 0 none;
+    plan: how often the plan has changed; due_ns: when `goal` is due.
     """
     vector = (joints,)
     return np.dtype(
@@ -95,6 +97,8 @@ def seat_dtype(joints: int) -> np.dtype[np.void]:
             ("chunk", "<i8"),
             ("index", "<i8"),
             ("grants", "<i8"),
+            ("plan", "<i8"),
+            ("due_ns", "<i8"),
             ("motion", "u1"),
             ("permitted", "u1"),
             ("cause", "<u2"),
@@ -106,13 +110,33 @@ def seat_dtype(joints: int) -> np.dtype[np.void]:
     )
 
 
+def queue_dtype(joints: int) -> np.dtype[np.void]:
+    """A pair's plan as it stands since its last change: follower -> gateway (cell `queue.<pair>`),
+    only while somebody wants to see it.
+
+    plan: as in the seat; until_ns: nothing is played after; rows: in use; velocity: 1 for rows that
+    are velocities until their target; values: NaN where the joint holds.
+    """
+    return np.dtype(
+        [
+            ("plan", "<i8"),
+            ("until_ns", "<i8"),
+            ("rows", "<u4"),
+            ("target_ns", "<i8", (MOST_QUEUED,)),
+            ("velocity", "u1", (MOST_QUEUED,)),
+            ("values", "<f8", (MOST_QUEUED, joints)),
+        ],
+        align=True,
+    )
+
+
 def chunk_dtype(width: int) -> np.dtype[np.void]:
     """One chunk as received, with its ACK: gateway -> writer (ring `chunks`).
 
     values: float32 as received, relative ones too, all rows, those beyond `steps` zero; mask: bit
     per dimension; status: STATUSES; task: what the policy was at, UTF-8, empty: it did not say;
-    received_ns, acked_ns: of the gateway; obs_ns: time of the
-    observation that it answers.
+    received_ns, acked_ns: of the gateway; obs_ns: time of the observation that it answers;
+    prefix_used: how many of its rows go on from the prefix, -1: it did not say.
     """
     return np.dtype(
         [
@@ -134,6 +158,7 @@ def chunk_dtype(width: int) -> np.dtype[np.void]:
             ("mode", "u1"),
             ("status", "u1"),
             ("task", f"S{TASK_BYTES}"),
+            ("prefix_used", "<i4"),
             ("offset_ns", "<i8", (MOST_STEPS,)),
             ("values", "<f4", (MOST_STEPS * width,)),
         ],

@@ -23,6 +23,8 @@ ACT_BYTES: Final = 1024 * 1024
 
 MOST_STEPS: Final = 256
 """Steps of one chunk."""
+MOST_QUEUED: Final = 2 * MOST_STEPS
+"""Rows that may be queued: what appended chunks have beyond that is cut."""
 TASK_BYTES: Final = 256
 """Longest task of a chunk, in UTF-8."""
 MOST_PARTS: Final = 65

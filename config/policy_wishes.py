@@ -93,15 +93,19 @@ class Source:
 @dataclass(frozen=True, slots=True)
 class Wishes:
     """Of one request. pictures: camera -> form, those without a row as they came; history: stream
-    -> places in the past, in the order of the request; telemetry: loads, temperatures, voltages.
+    -> places in the past, in the order of the request; telemetry: loads, temperatures, voltages;
+    prefix: what the arms will be told if no chunk comes.
     """
 
     pictures: Mapping[str, PictureWish] = field(default_factory=dict)
     history: Mapping[str, tuple[Back, ...]] = field(default_factory=dict)
     telemetry: bool = False
+    prefix: bool = False
 
 
 NOTHING: Final = Wishes()
+WISHES: Final = ("pictures", "history", "history_ns", "telemetry", "prefix")
+"""Fields of `get` that are wishes."""
 
 
 def read_wishes(
@@ -111,11 +115,8 @@ def read_wishes(
     robot has of it; row_ns: time between two rows of the dataset. MessageError with what was
     expected, found, and what helps.
     """
-    if not any(name in header for name in ("pictures", "history", "history_ns", "telemetry")):
+    if not any(name in header for name in WISHES):
         return NOTHING
-    telemetry = header.get("telemetry", False)
-    if type(telemetry) is not bool:
-        raise MessageError(f"telemetry: expected true or false, found {_said(telemetry)}")
     pictures = {
         camera: _picture(told, f"pictures.{camera}")
         for camera, told in _map(header, "pictures", cameras).items()
@@ -126,9 +127,16 @@ def read_wishes(
         for stream, told in _map(header, name, streams).items():
             found = _places(told, f"{name}.{stream}", unit_ns, sources[stream].reach_ns)
             history[stream] = history.get(stream, ()) + found
-    wishes = Wishes(pictures, history, telemetry)
+    wishes = Wishes(pictures, history, _yes(header, "telemetry"), _yes(header, "prefix"))
     _check_amount(wishes, cameras, sources)
     return wishes
+
+
+def _yes(header: Mapping[str, Any], name: str) -> bool:
+    told = header.get(name, False)
+    if type(told) is not bool:
+        raise MessageError(f"{name}: expected true or false, found {_said(told)}")
+    return told
 
 
 def _map(header: Mapping[str, Any], name: str, streams: Sequence[str]) -> Mapping[str, Any]:

@@ -48,7 +48,8 @@ class ChunkError(RecdError):
 class Chunk:
     """A chunk whose form is sound. values: float64 [T, D] as received; offsets_ns: int64 [T] from
     the observation's time; mask: bool [D], False where the policy leaves a dimension alone;
-    valid_ns: after the observation, None: as long as its targets; task: what the policy was at.
+    valid_ns: after the observation, None: as long as its targets; task: what the policy was at;
+    prefix_used: how many of its rows go on from the prefix, -1: it did not say.
     """
 
     number: int
@@ -66,6 +67,7 @@ class Chunk:
     values: Floats
     mask: npt.NDArray[np.bool_]
     task: str
+    prefix_used: int = -1
 
     @property
     def steps(self) -> int:
@@ -120,6 +122,9 @@ def read_chunk(
         values=values,
         mask=mask,
         task=_task(header.get("task", "")),
+        prefix_used=-1
+        if header.get("prefix_used") is None
+        else _whole(header, "prefix_used", most=MOST_STEPS),
     )
 
 

@@ -187,7 +187,7 @@ class Desk:
         record["values"], record["offset_ns"], record["steps"] = 0, 0, 0
         record["epoch"] = record["obs"] = record["obs_ns"] = record["dt_ns"] = 0
         record["mask"] = record["representation"] = record["mode"] = 0
-        record["task"] = b""
+        record["task"], record["prefix_used"] = b"", -1
         if chunk is not None:
             _fill(record, chunk)
         self._log.commit(self._log.spec.slot_bytes, t_capture_ns=now, t_arrival_ns=now)
@@ -200,7 +200,7 @@ def _fill(record: Any, chunk: Chunk) -> None:
     record["mask"] = int(sum(1 << k for k in np.flatnonzero(chunk.mask)))
     record["representation"] = REPRESENTATIONS.index(chunk.representation)
     record["mode"] = MODES.index(chunk.mode)
-    record["task"] = chunk.task.encode()
+    record["task"], record["prefix_used"] = chunk.task.encode(), chunk.prefix_used
     record["offset_ns"][:steps] = chunk.offsets_ns
     record["values"][: steps * width] = chunk.values.reshape(-1)
 

@@ -98,6 +98,7 @@ class Gateway:
         self._lookout = Lookout(
             self._observer, sockets, self._journal, task=robot.dataset.task,
             row_ns=round(NS_PER_S / robot.dataset.fps), words=self._words, count=self._count,
+            prefix=self._seats.prefix,
         )  # fmt: skip
         self._layout: ActionLayout | None = None
         self._statuses: Counter[str] = Counter()

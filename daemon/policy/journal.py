@@ -97,7 +97,7 @@ class Journal:
         return {"newest": self.newest, "chunks": [dict(entry.told) for entry in entries]}, buffers
 
 
-_OF_HEADER = ("obs", "t_ref", "dt_ns", "rep", "mode", "policy", "task")
+_OF_HEADER = ("obs", "t_ref", "dt_ns", "rep", "mode", "policy", "task", "prefix_used")
 _OF_ACK = ("chunk", "epoch", "status", "reason", "first_applied", "late", "clipped", "splice_gap",
            "margin_ns")  # fmt: skip
 

@@ -5,6 +5,7 @@ in the turn that the frame came.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from recd.config.policy_wire import Buffer, pack
@@ -23,16 +24,18 @@ WAITING_MOST = 64
 
 class Lookout:
     """All requests for observations. words: what every answer says beside its own: session, leases,
-    arms; count: a counter of the gateway's status; task: of the observations from now on.
+    arms; count: a counter of the gateway's status; task: of the observations from now on; prefix:
+    what the arms plan, None while one has not told it.
     """
 
     def __init__(
         self, observer: Observer, sockets: Sockets, journal: Journal, *, task: str, row_ns: int,
         words: Callable[[], Mapping[str, Any]], count: Callable[[str, int], None],
+        prefix: Callable[[int], Sequence[Buffer] | None],
     ) -> None:  # fmt: skip
         self._observer, self._sockets, self._journal = observer, sockets, journal
         self.task, self._row_ns = task, row_ns
-        self._words, self._count = words, count
+        self._words, self._count, self._prefix = words, count, prefix
         self._sources = observer.sources()
         self._wanted: dict[Peer, Wanted] = {}
         self._shaper = Shaper()
@@ -59,6 +62,7 @@ class Lookout:
             "fits": list(Fit),
             "edge": list(EDGE_PIXELS),
             "row_ns": self._row_ns,
+            "prefix": True,
             "reach_ns": {name: source.reach_ns for name, source in self._sources.items()},
         }
 
@@ -88,8 +92,7 @@ class Lookout:
             now = now_ns()
             seen = self._observer.seen(wanted.after)
             after_ns = max(wanted.newer_than_ns, 0 if seen is None else seen.t_ref_ns)
-            found = self._observer.look(wanted.cameras, now, after_ns=after_ns,
-                                        wishes=wanted.wishes)  # fmt: skip
+            found = self._look(wanted, now, after_ns)
             if isinstance(found, NotNow):
                 if now >= wanted.until_ns:
                     del self._wanted[peer]
@@ -101,6 +104,15 @@ class Lookout:
                 continue
             self._shaping.add(peer)
             self._shaper.submit((peer, wanted.ident, found), found.arrays)
+
+    def _look(self, wanted: Wanted, now: int, after_ns: int) -> Observation | NotNow:
+        found = self._observer.look(wanted.cameras, now, after_ns=after_ns, wishes=wanted.wishes)
+        if not wanted.wishes.prefix or isinstance(found, NotNow):
+            return found
+        prefix = self._prefix(now)
+        if prefix is None:
+            return NotNow("waiting: an arm has not told its plan yet")
+        return replace(found, arrays=(*found.arrays, *prefix))
 
     def _send_shaped(self) -> None:
         """Observations whose pictures are ready by now."""

@@ -8,13 +8,11 @@ nothing valid is left there is no goal, and why.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isnan, nan
+from typing import Any
 
-from recd.config.policy_wire import MOST_STEPS, Mode, Status
+from recd.config.policy_wire import MOST_QUEUED, Mode, Status
 from recd.daemon.arms.motion import Event
 from recd.shm.clock import NS_PER_S
-
-MOST_QUEUED = 2 * MOST_STEPS
-"""Rows that may be queued: appended chunks beyond that replace nothing and are cut."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +78,7 @@ class Verdict:
 
 class Playback:
     """The queue of one pair. chunk, index: where the present goal comes from, -1 none; ended: the
-    event that says why there is no goal any more.
+    event that says why there is no goal any more; changes: how often the plan has changed.
     """
 
     def __init__(self, rules: Rules) -> None:
@@ -90,6 +88,7 @@ class Playback:
         self._joints = len(rules.low)
         self._out = [0.0] * self._joints
         self._last_chunk = -1
+        self.changes = 0
         self.flush()
 
     def forget(self) -> None:
@@ -110,6 +109,7 @@ class Playback:
         self._dt_ns = self._valid_until_ns = self._obs_ns = 0
         self.ended = Event.QUEUE_EMPTY
         self.chunk = self.index = -1
+        self.changes += 1
 
     @property
     def queued_until_ns(self) -> int:
@@ -221,6 +221,20 @@ class Playback:
         self._at = 0
         self._dt_ns, self._valid_until_ns = plan.dt_ns, plan.valid_until_ns
         self._obs_ns = plan.obs_ns
+        self.changes += 1
+
+    def show(self, record: Any) -> None:
+        """Write what is ahead into a `queue_dtype` record."""
+        count = self.queued
+        record["plan"], record["rows"] = self.changes, count
+        record["until_ns"] = (
+            min(self._valid_until_ns, self._obs_ns + self.rules.observation_ns)
+            + self.rules.latency_ns
+        )  # in times that goals are due, as the targets
+        if count:
+            record["target_ns"][:count] = self._targets_ns[self._at :]
+            record["velocity"][:count] = self._moves[self._at :]
+            record["values"][:count] = self._rows[self._at :]
 
     def _blend(self, targets_ns: list[int], rows: list[list[float]], plan: Plan) -> None:
         """The first rows, from the plan that was there to the new one, as long as both are

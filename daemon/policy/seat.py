@@ -37,6 +37,7 @@ class SeatStreams:
     verdicts: RingWriter
     lease: CellReader
     cell: CellWriter
+    queue: CellWriter
 
 
 def seat_streams(ctx: WorkerContext, pair: str) -> SeatStreams | None:
@@ -48,6 +49,7 @@ def seat_streams(ctx: WorkerContext, pair: str) -> SeatStreams | None:
         verdicts=ctx.ring_writer(f"verdicts.{pair}"),
         lease=ctx.cell_reader(f"lease.{pair}"),
         cell=ctx.cell_writer(f"seat.{pair}"),
+        queue=ctx.cell_writer(f"queue.{pair}"),
     )
 
 
@@ -92,7 +94,7 @@ class PolicySeat:
         self._plan_dtype = plan_dtype(len(side.joints))
         self._plans, self._verdicts = streams.plans, streams.verdicts
         self._verdict_slots = self._verdicts.views(VERDICT_DTYPE)
-        self._lease, self._cell = streams.lease, streams.cell
+        self._lease, self._cell, self._queue = streams.lease, streams.cell, streams.queue
         self._playback = Playback(rules_of(policy, ctx.config, side, path))
         least_ns = self._playback.rules.latency_ns
         latencies = latencies_ns(policy, ctx.config, side.names)
@@ -105,6 +107,8 @@ class PolicySeat:
         self._sound = 0
         self._newest = Status.SHADOW
         self._gap = 0.0
+        self._shown = -1
+        self._due_ns = 0
         self._grants = 0
         self.asked: Sequence[float] = ()
         record = self._cell.record[0]
@@ -154,6 +158,7 @@ class PolicySeat:
         """Once per tick, before the goal: the lease, then what came. Returns the fact that the
         motion machine has to hear, if there is one.
         """
+        self._due_ns = at_ns + self._playback.rules.latency_ns
         if state.phase not in PLAYING and self._playback.queued_until_ns:
             self._playback.flush()
         if self._take_lease() or (state.phase in SEATED and self._granted != self._epoch):
@@ -221,7 +226,12 @@ class PolicySeat:
 
     def publish(self, state: MotionState) -> None:
         """Tell the gateway where the arm and its motion machine are."""
-        record = self._record
+        record, changes = self._record, self._playback.changes
+        if self._shown != changes and self._lease.record["asked_until_ns"][0] > self._due_ns:
+            self._playback.show(self._queue.record[0])
+            self._queue.publish()  # before the seat says that there is another plan
+            self._shown = changes
+        record["plan"], record["due_ns"] = changes, self._due_ns
         record["at_ns"], record["since_ns"] = now_ns(), state.since_ns
         record["held_ns"], record["granted"] = self._held_ns, self._granted
         record["queued_until_ns"] = self._playback.queued_until_ns

@@ -3,11 +3,15 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
+
 from recd.config.models import RobotConfig
 from recd.config.policy_streams import VERDICT_DTYPE, plan_dtype
+from recd.config.policy_wire import Buffer, raw
 from recd.config.streams import Motion
 from recd.daemon.arms.motion import Cause
 from recd.daemon.policy.leases import Leases
+from recd.daemon.policy.prefix import Queue, prefix_of
 from recd.daemon.worker import WorkerContext
 from recd.shm.clock import NS_PER_MS, NS_PER_S
 
@@ -16,6 +20,12 @@ SILENT_NS = NS_PER_S
 
 LEAD_NS = 20 * NS_PER_MS
 """Kept free between a chunk's arrival and the end of the plan before it."""
+
+SHOWN_NS = 5 * NS_PER_S
+"""So long after somebody asked for it do the arms tell what they plan."""
+
+MOVES = (Motion.POLICY, Motion.REPLAY)
+"""Motions in which a plan is played."""
 
 Limits = Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]]
 
@@ -36,6 +46,9 @@ class Seats:
         self._leases = {pair: ctx.cell_writer(f"lease.{pair}") for pair in pairs}
         self._epochs = {pair: _last_epoch(ctx, pair) for pair in pairs}
         self._seats = {pair: ctx.cell_reader(f"seat.{pair}") for pair in pairs}
+        self._queues = {pair: ctx.cell_reader(f"queue.{pair}") for pair in pairs}
+        self._widths = {pair: len(robot.joints(pair)) for pair in pairs}
+        self._asked_until_ns = 0
         self._told: dict[str, tuple[int, ...]] = {}
 
     def epochs(self) -> dict[str, int]:
@@ -107,6 +120,46 @@ class Seats:
             age_ns = now - int(seat.record["at_ns"][0])
             told[pair] = {**words, "age_ms": age_ns / NS_PER_MS, "silent": age_ns > SILENT_NS}
         return told
+
+    def prefix(self, now: int) -> list[Buffer] | None:
+        """What every arm will be told if no chunk comes, for an observation; None while an arm has
+        not told its plan yet. Asked for once, the arms go on telling for SHOWN_NS.
+        """
+        if self._asked_until_ns < now + SHOWN_NS // 2:
+            self._asked_until_ns = now + SHOWN_NS
+            for lease in self._leases.values():
+                lease.record[0]["asked_until_ns"] = self._asked_until_ns
+                lease.publish()
+        queues = {}
+        for pair in self._seats:
+            queue = self._queue(pair, now)
+            if queue is None:
+                return None
+            if queue.targets_ns.size:
+                queues[pair] = queue
+        times, places = prefix_of(queues, self._widths)
+        return [raw("prefix.t", times), raw("prefix.values", places.astype(np.float32))]
+
+    def _queue(self, pair: str, now: int) -> Queue | None:
+        """A pair's plan, without rows when it plays none; None when it is not the newest."""
+        cell, seat = self._queues[pair], self._seats[pair]
+        known = cell.refresh()  # before the seat: a plan that came in between is seen as missing
+        spoken = seat.refresh()
+        told, said = cell.record[0], seat.record[0]
+        plays = spoken and now - int(said["at_ns"]) <= SILENT_NS and said["motion"] in MOVES
+        if plays and (not known or told["plan"] != said["plan"]):
+            return None
+        rows = int(told["rows"]) if plays else 0
+        return Queue(
+            due_ns=int(said["due_ns"]),
+            goal=said["goal"].copy(),
+            targets_ns=told["target_ns"][:rows].copy(),
+            rows=told["values"][:rows].copy(),
+            velocity=told["velocity"][:rows] != 0,
+            until_ns=int(told["until_ns"]),
+            low=said["low"].copy(),
+            high=said["high"].copy(),
+        )
 
     def changes(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Pairs whose motion, cause or permission changed since the last call."""

@@ -187,7 +187,7 @@ def _arm_wants(robot: RobotConfig, pair: str, side: str) -> Wants:
     return Wants(
         rings_write=(*rings, f"verdicts.{pair}"),
         rings_read={f"plans.{pair}": "LATEST"},
-        cells_write=(f"seat.{pair}", *meeting),
+        cells_write=(f"seat.{pair}", f"queue.{pair}", *meeting),
         cells_read=(*cells, f"lease.{pair}"),
     )
 
@@ -201,7 +201,7 @@ def _gateway(robot: RobotConfig) -> list[Process]:
     read |= {f"telemetry.{pair}.follower": "LATEST" for pair in robot.arms}
     read |= {f"verdicts.{pair}": "BEST_EFFORT" for pair in robot.arms}
     leases = tuple(f"lease.{pair}" for pair in robot.arms)
-    seats = tuple(f"seat.{pair}" for pair in robot.arms)
+    seats = tuple(f"{kind}.{pair}" for pair in robot.arms for kind in ("seat", "queue"))
     # A chunk waits for no encoder; the loop has one Python thread of this class: what it starts
     # (shaper.py) is ordinary.
     priority = robot.realtime.gateway_priority if robot.realtime.enabled else 0

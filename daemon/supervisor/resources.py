@@ -17,6 +17,7 @@ from recd.config.policy_streams import (
     VERDICT_DTYPE,
     chunk_dtype,
     plan_dtype,
+    queue_dtype,
     seat_dtype,
 )
 from recd.config.streams import (
@@ -129,6 +130,7 @@ def policy_cells(robot: RobotConfig) -> Iterable[tuple[str, np.dtype[np.void]]]:
     for pair in robot.arms:
         yield f"lease.{pair}", LEASE_DTYPE
         yield f"seat.{pair}", seat_dtype(len(robot.joints(pair)))
+        yield f"queue.{pair}", queue_dtype(len(robot.joints(pair)))
         if robot.meets(pair):
             yield f"meeting.{pair}", meeting_dtype(len(robot.joints(pair)))
 

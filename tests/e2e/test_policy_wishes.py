@@ -9,10 +9,14 @@ import pytest
 
 from recd.clients.policy import Observation, PolicyClient
 from recd.config.errors import RecdError
-from recd.config.policy_wire import pack, unpack
+from recd.config.policy_streams import chunk_dtype
+from recd.config.policy_wire import Status, pack, unpack
 from recd.config.policy_wishes import Encoding, PictureWish
+from recd.config.streams import arm_sample_dtype
+from recd.daemon.writer.sidelog import records_of
 from recd.shm.clock import NS_PER_S
-from tests.e2e.policybench import OVERRIDES, PolicyBench
+from tests.e2e.policybench import DT_S, FOLLOWER, OVERRIDES, PolicyBench
+from tests.e2e.test_policy import arrows
 from tests.rig import until
 
 SMALL_RGB = PictureWish(Encoding.RGB, 224, 224)
@@ -130,6 +134,40 @@ def test_a_wish_that_cannot_be_fulfilled_is_refused_in_words(bench, wishes, word
             policy.observe(**wishes)
         assert caught.value.code != "observation", "asking again would not help"
         assert seen(policy).images, "and the next request is served"
+
+
+def test_the_prefix_is_what_the_arm_is_then_told(bench) -> None:
+    """Against the goals of the side file; and nothing of a plan is told to who does not ask."""
+    with bench.policy() as policy:
+        bench.drive(policy)
+        bench.client.start()
+        until(lambda: (bench.send(policy), bench.robot.rows() >= 20)[1], "rows, the glide over")
+        asked = bench.observe(policy)
+        assert asked.prefix is None
+        ack = policy.act(asked, bench.chunk(asked, 60), dt_s=DT_S, prefix_used=7)
+        assert ack.status is Status.APPLIED
+        told = seen(policy, prefix=True)
+        arm = told.arms["main"]
+        bench.in_state("HOLD", "queue_empty")
+        assert not len(seen(policy, prefix=True).prefix.times_ns), "nothing is planned any more"
+        saved = bench.client.stop()
+    prefix = told.prefix
+    assert prefix.times_ns[-1] == arm.queued_until_ns
+    assert prefix.times_ns[0] < arm.need_by_ns < prefix.times_ns[-1]
+    own = bench.robot.own(saved["uid"])
+    samples = records_of(arrows(own / f"arm.{FOLLOWER}.arrows"), arm_sample_dtype(6))
+    wrote = samples[samples["goal_written_ns"] > 0]
+    between = wrote[(wrote["goal_written_ns"] >= prefix.times_ns[0])
+                    & (wrote["goal_written_ns"] <= prefix.times_ns[-1])]  # fmt: skip
+    assert len(between) > 50
+    foretold = prefix.at(between["goal_written_ns"])
+    # A goal is written up to a tick after it was made; the arm goes 15 units a second at most.
+    np.testing.assert_allclose(between["limited"], foretold, atol=0.3)
+    assert np.ptp(foretold[:, 0]) > 3.0, "it was a movement that was foretold"
+    chunks = records_of(arrows(own / "chunks.arrows"), chunk_dtype(6))
+    used = dict(zip(chunks["chunk"].tolist(), chunks["prefix_used"].tolist(), strict=True))
+    assert used.pop(policy._chunk) == 7
+    assert set(used.values()) == {-1}, "the others did not say"
 
 
 def test_two_clients_with_one_wish_get_one_picture(bench) -> None:

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recd.config.policy_wire import Mode, Status
+from recd.config.policy_wire import MOST_QUEUED, Mode, Status
 from recd.daemon.arms.goalpath import GoalPath
 from recd.daemon.arms.limits import JointLimits
 from recd.daemon.arms.motion import Event
 from recd.daemon.arms.normalize import DegreesScale
-from recd.daemon.policy.playback import MOST_QUEUED, Plan, Playback, Rules
+from recd.daemon.policy.playback import Plan, Playback, Rules
 from recd.shm.clock import NS_PER_MS, NS_PER_S
 
 JOINTS = 2

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -43,9 +44,10 @@ def test_who_wishes_nothing_is_not_looked_at() -> None:
 def test_a_wish_comes_out_as_it_was_told() -> None:
     wish = PictureWish(Encoding.JPEG, 224, 160, Fit.STRETCH, 75)
     found = wishes(pictures={"front": wish.told()}, history={"front": [-3, -1], "state": [-2]},
-                   history_ns={"front": [-50_000_000]}, telemetry=True)  # fmt: skip
+                   history_ns={"front": [-50_000_000]}, telemetry=True, prefix=True)  # fmt: skip
     assert found.pictures == {"front": wish}
     assert found.telemetry
+    assert found.prefix
     assert [back.name("front") for back in found.history["front"]] == [
         "front@-3", "front@-1", "front@-50000000ns",
     ]  # fmt: skip
@@ -80,6 +82,7 @@ def test_a_wish_comes_out_as_it_was_told() -> None:
         ({"history_ns": {"wrist": [-2 * NS_PER_S - 1]}}, "at most 2.00 s"),
         ({"history": {"state": list(range(-70, 0))}}, "at most 56 pictures"),
         ({"telemetry": 1}, "true or false"),
+        ({"prefix": [1]}, "true or false"),
     ],
 )
 def test_a_bad_wish_is_refused_with_what_was_expected_and_found(header: Any, words: str) -> None:
@@ -109,7 +112,7 @@ PLAIN = st.recursive(
 
 
 @given(header=st.dictionaries(
-    st.sampled_from(["pictures", "history", "history_ns", "telemetry"]), PLAIN, max_size=3
+    st.sampled_from(["pictures", "history", "history_ns", "telemetry", "prefix"]), PLAIN, max_size=3
 ))  # fmt: skip
 def test_whatever_is_wished_for_is_refused_in_words_or_bounded(header: Any) -> None:
     words = ""
@@ -132,3 +135,13 @@ def test_the_bytes_on_the_page_are_the_wish_that_it_tells_of() -> None:
     assert found.pictures == {"front": PictureWish(Encoding.RGB, 224, 224)}
     assert [back.name("front") for back in found.history["front"]] == ["front@-3"]
     assert [back.name("state") for back in found.history["state"]] == ["state@-1"]
+
+
+def test_the_bytes_of_a_prefix_on_the_page_are_what_it_tells_of() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "policy_api.md").read_text()
+    parts = page[page.index("## What is planned") :].split("```\n")
+    wish, times, places = (bytes.fromhex(parts[at]) for at in (2, 4, 6))
+    header, _ = unpack([wish])
+    assert read_wishes(header, CAMERAS, SOURCES, row_ns=ROW_NS) == Wishes(prefix=True)
+    assert np.frombuffer(times, "<i8").tolist() == [14881054104936, 14881087438269]
+    assert np.frombuffer(places, "<f4").reshape(2, 6)[:, 0].tolist() == [0.0, 0.5]

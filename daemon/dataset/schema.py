@@ -71,18 +71,22 @@ PICTURES = ("video", "image")
 STATE = "observation.state"
 ACTION = "action"
 CAMERA_PREFIX = "observation.images."
-OWN_COLUMNS_VERSION = 1
+OWN_COLUMNS_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
 class OwnColumn:
-    """One column of ours: per row a scalar, or a vector over cameras, state or action."""
+    """One column of ours: per row a scalar, or a vector over cameras, state, action, or the pairs
+    of arms where there are several. Texts over pairs are a column each: see `text_column`. since:
+    the version of the list that brought it.
+    """
 
     name: str
     dtype: str
-    over: Literal["row", "cameras", "state", "action"]
+    over: Literal["row", "cameras", "state", "action", "pairs"]
     unused: int | str
     meaning: str
+    since: int = 1
 
 
 OWN_COLUMNS: tuple[OwnColumn, ...] = (
@@ -101,9 +105,18 @@ OWN_COLUMNS: tuple[OwnColumn, ...] = (
     OwnColumn("recd.chunk_index", "int64", "row", -1, "position in that chunk, -1 none"),
     OwnColumn("recd.phase", "int64", "row", 0, "phase of the session plan"),
     OwnColumn("recd.episode_uid", "string", "row", "", "uid of the episode"),
+    OwnColumn("recd.pair_control_source", "int64", "pairs", 0, "recd.control_source of each", 2),
+    OwnColumn("recd.pair_intervention", "bool", "pairs", 0, "recd.intervention of each", 2),
+    OwnColumn("recd.pair_chunk_id", "int64", "pairs", -1, "recd.chunk_id of each", 2),
+    OwnColumn("recd.pair_chunk_index", "int64", "pairs", -1, "recd.chunk_index of each", 2),
+    OwnColumn("recd.pair_task", "string", "pairs", "", "task of each one's chunk, empty none", 2),
+    OwnColumn("recd.requested", "float32", "action", 0, "what leader or policy asked for", 2),
+    OwnColumn("recd.limited", "float32", "action", 0, "what the arm's limits made of it", 2),
+    OwnColumn("recd.sent", "float32", "action", 0, "what the servos were told", 2),
 )
-"""Version 1. Names that LeRobot's policies ignore; none holds the word "image", which would make
-lerobot demand camera-shaped statistics; cameras are a vector, so their names stay out of keys."""
+"""Version 2. Columns over pairs are there where a robot has several. Names that LeRobot's policies
+ignore; none holds the word "image", which would make lerobot demand camera-shaped statistics;
+cameras are a vector, so their names stay out of keys."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +137,21 @@ def _vector(names: Sequence[str], dtype: str = "float32") -> Feature:
     return {"dtype": dtype, "names": list(names), "shape": [len(names)]}
 
 
+def text_column(name: str, pair: str) -> str:
+    """Name of one pair's column of texts: lerobot reads texts one a row, not as vectors."""
+    return f"{name}.{pair}"
+
+
+def _own_features(column: OwnColumn, names: Mapping[str, Sequence[str]]) -> Features:
+    """The features of one own column, by name; none for a vector over nothing."""
+    if column.over == "row":
+        return {column.name: _own_feature(column, names)}
+    if column.over == "pairs" and column.dtype == "string":
+        one = OwnColumn(column.name, column.dtype, "row", column.unused, column.meaning)
+        return {text_column(column.name, p): _own_feature(one, names) for p in names["pairs"]}
+    return {column.name: _own_feature(column, names)} if names[column.over] else {}
+
+
 def _own_feature(column: OwnColumn, names: Mapping[str, Sequence[str]]) -> Feature:
     over = None if column.over == "row" else list(names[column.over])
     return {
@@ -141,10 +169,12 @@ def build_features(
     cameras: Sequence[Camera],
     use_videos: bool = True,
     columns: Columns = "plain",
+    pairs: Sequence[str] = (),
 ) -> Features:
     """The `features` of info.json, in lerobot's order: action, state, cameras, own, bookkeeping.
 
-    DatasetError for names that lerobot refuses or that would meet in one column.
+    pairs: of arms, in the order of the state, where there are several. DatasetError for names that
+    lerobot refuses or that would meet in one column.
     """
     features: Features = {ACTION: _vector(action_names), STATE: _vector(state_names)}
     for camera in cameras:
@@ -166,10 +196,10 @@ def build_features(
             "state": state_names,
             "action": action_names,
             "cameras": [camera.name for camera in cameras],
+            "pairs": pairs if len(pairs) > 1 else (),
         }
         for column in OWN_COLUMNS:
-            if column.over == "row" or over[column.over]:
-                features[column.name] = _own_feature(column, over)
+            features |= _own_features(column, over)
     for name, dtype in BOOKKEEPING.items():
         features[name] = {"dtype": dtype, "shape": [1], "names": None}
     return features
@@ -200,8 +230,11 @@ class DatasetSchema:
         action_names: Sequence[str] = (),
         use_videos: bool = True,
         columns: Columns = "plain",
+        pairs: Sequence[str] = (),
     ) -> "DatasetSchema":
-        """Schema as lerobot 0.6.1 makes it for this robot; names default to the known table."""
+        """Schema as lerobot 0.6.1 makes it for this robot; names default to the known table. pairs:
+        of arms, for the columns of `full` that each has.
+        """
         kind = ROBOT_KINDS.get(robot_type)
         if kind is None and not state_names:
             raise DatasetError(
@@ -218,6 +251,7 @@ class DatasetSchema:
                 cameras=cameras,
                 use_videos=use_videos,
                 columns=columns,
+                pairs=pairs,
             ),
             columns=columns,
         )
@@ -252,7 +286,7 @@ class DatasetSchema:
 def unused_column(name: str, rows: int, feature: Feature) -> Any:
     """The constant an own column holds where nothing fills it: array, or list of strings."""
     for column in OWN_COLUMNS:
-        if column.name == name:
+        if name == column.name or (column.over == "pairs" and name.startswith(f"{column.name}.")):
             if column.dtype == "string":
                 return [str(column.unused)] * rows
             width = feature["shape"][0]

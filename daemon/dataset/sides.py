@@ -23,41 +23,35 @@ from recd.daemon.dataset.schema import (
     STATE,
     DatasetSchema,
     OwnColumn,
+    text_column,
 )
 
 ROWS_FILE = "rows.arrows"
 """Name of the row stream in an episode's own folder."""
 
-ROWS_VERSION = 2
-"""2 has PAIR_COLUMNS. Streams of a robot with one pair have none, and stay what version 1 was."""
-
-PAIR_COLUMNS: Mapping[str, tuple[str, int]] = {
-    "recd.pair_control_source": ("int64", 0),
-    "recd.pair_intervention": ("bool", 0),
-    "recd.pair_chunk_id": ("int64", -1),
-    "recd.pair_chunk_index": ("int64", -1),
-}
-"""Of a robot with several pairs of arms, own columns of each: name -> type, unused value. Vectors
-in the order of `recd.pairs` of the metadata; the dataset's own columns hold the first pair's."""
+ROWS_VERSION = 3
+"""3 has the columns of version 2 of OWN_COLUMNS. Before, streams of several pairs (2) had the
+numbers of each of them; those of one pair (1) did not."""
 
 NEWER = "newer_format"
 """Code of the error that a stream of a later version gets."""
 
 
-def _width(column: OwnColumn, schema: DatasetSchema) -> int:
+def _width(column: OwnColumn, schema: DatasetSchema, pairs: Sequence[str]) -> int:
     """Values per row; 0 for a scalar."""
     return {
         "row": 0,
         "cameras": len(schema.camera_keys),
         "state": len(schema.state_names),
         "action": len(schema.action_names),
+        "pairs": len(pairs),
     }[column.over]
 
 
 def _streamed(
-    schema: DatasetSchema, pairs: Sequence[str] = ()
+    schema: DatasetSchema, pairs: Sequence[str], version: int
 ) -> dict[str, tuple[pa.DataType, int]]:
-    """Type and width of every column of the row stream but `task`."""
+    """Type and width of every column of the row stream but `task`. version: of OWN_COLUMNS."""
     columns: dict[str, tuple[pa.DataType, int]] = {
         "k": (pa.int64(), 0),
         "tick_ns": (pa.int64(), 0),
@@ -65,24 +59,34 @@ def _streamed(
         ACTION: (pa.float32(), len(schema.action_names)),
     }
     for column in OWN_COLUMNS:
-        width = _width(column, schema)
-        if column.dtype != "string" and (column.over == "row" or width):
+        width = _width(column, schema, pairs)
+        if column.dtype == "string":
+            if column.over == "pairs" and column.since <= version:
+                texts = (text_column(column.name, pair) for pair in pairs)
+                columns |= dict.fromkeys(texts, (pa.string(), 0))
+            continue
+        # The numbers of pairs were in the streams before they were in datasets.
+        known = column.since <= version or column.over == "pairs"
+        if known and (column.over == "row" or width):
             columns[column.name] = (arrow_type(column.dtype), width)
-    if pairs:
-        columns |= {n: (arrow_type(kind), len(pairs)) for n, (kind, _) in PAIR_COLUMNS.items()}
     return columns
 
 
-def rows_schema(schema: DatasetSchema, uid: str, pairs: Sequence[str] = ()) -> pa.Schema:
-    """Arrow schema of the row stream of episode `uid`. pairs: of arms, where there are several."""
+def rows_schema(
+    schema: DatasetSchema, uid: str, pairs: Sequence[str] = (), *,
+    version: int = OWN_COLUMNS_VERSION,
+) -> pa.Schema:  # fmt: skip
+    """Arrow schema of the row stream of episode `uid`. pairs: of arms, where there are several;
+    version: of OWN_COLUMNS.
+    """
     fields = [
         pa.field(name, pa.list_(kind, width) if width else kind)
-        for name, (kind, width) in _streamed(schema, pairs).items()
+        for name, (kind, width) in _streamed(schema, pairs, version).items()
     ]
     metadata = {
-        "recd.rows_version": str(ROWS_VERSION if pairs else 1),
+        "recd.rows_version": str(ROWS_VERSION),
         **({"recd.pairs": ",".join(pairs)} if pairs else {}),
-        "recd.columns_version": str(OWN_COLUMNS_VERSION),
+        "recd.columns_version": str(version),
         "recd.uid": uid,
         "recd.fps": str(schema.fps),
         "recd.cameras": ",".join(schema.camera_keys),
@@ -121,10 +125,9 @@ class RowLog:
         """Begin `rows.arrows` in the episode's own folder. pairs: of arms, if there are several."""
         self.path = folder / ROWS_FILE
         self.rows = 0
-        self._columns = _streamed(schema, pairs)
+        self._columns = _streamed(schema, pairs, OWN_COLUMNS_VERSION)
         self._schema = rows_schema(schema, uid, pairs)
-        self._unused = {c.name: c.unused for c in OWN_COLUMNS}
-        self._unused |= {name: unused for name, (_, unused) in PAIR_COLUMNS.items()}
+        self._unused: dict[str, int | str] = {c.name: c.unused for c in OWN_COLUMNS}
         self._file = self.path.open("wb", buffering=0)
         self._stream = pa.ipc.new_stream(self._file, self._schema)
 
@@ -141,7 +144,7 @@ class RowLog:
             **block.extra,
         }
         arrays = [
-            self._array(given.get(name, self._unused.get(name)), count, kind, width)
+            self._array(given.get(name, self._unused.get(name, "")), count, kind, width)
             for name, (kind, width) in self._columns.items()
         ]
         arrays.append(pa.array(list(block.task), pa.string()))
@@ -150,6 +153,8 @@ class RowLog:
 
     def _array(self, values: Any, count: int, kind: pa.DataType, width: int) -> pa.Array:
         shape = (count, width) if width else (count,)
+        if pa.types.is_string(kind):
+            return pa.array(np.broadcast_to(values, shape).tolist(), kind)
         whole = np.asarray(values, dtype=kind.to_pandas_dtype())
         # A vector over one camera may come as a scalar per row, as its dataset column does.
         whole = whole.reshape(shape) if whole.size == count * max(width, 1) else whole
@@ -229,7 +234,8 @@ def read_rows(path: Path, schema: DatasetSchema) -> LoggedRows:
         )
     uid = metadata.get("recd.uid", "")
     pairs = [pair for pair in metadata.get("recd.pairs", "").split(",") if pair]
-    expected = rows_schema(schema, uid, pairs).remove_metadata()
+    version = int(metadata.get("recd.columns_version", "1"))
+    expected = rows_schema(schema, uid, pairs, version=version).remove_metadata()
     if not table.schema.remove_metadata().equals(expected):
         raise DatasetError(f"{path.name}: its columns are not those of this dataset")
     numbers = table["k"].to_numpy()
@@ -258,7 +264,8 @@ def _extra(table: pa.Table, schema: DatasetSchema, uid: str) -> dict[str, Any]:
         if key == "recd.episode_uid":
             extra[key] = [uid] * table.num_rows
         elif key in table.column_names:
-            extra[key] = _matrix(table[key])
+            texts = pa.types.is_string(table.schema.field(key).type)
+            extra[key] = table[key].to_pylist() if texts else _matrix(table[key])
     return extra
 
 

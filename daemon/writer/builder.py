@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from recd.config.models import RobotConfig
-from recd.daemon.dataset.schema import DatasetSchema
+from recd.daemon.dataset.schema import DatasetSchema, text_column
 from recd.daemon.dataset.sides import ROWS_FILE, RowBlock, RowLog
 from recd.daemon.writer.episode import Episode
-from recd.daemon.writer.rows import Bus, PairRows, align_pair, bus_of
+from recd.daemon.writer.rows import GOALS, Bus, PairRows, align_pair, bus_of
 from recd.shm.clock import NS_PER_S
 
 CUT = "cut"
@@ -66,13 +66,14 @@ class RowBuilder:
         pairs = [
             align_pair(self._samples(bus.pair, int(at_ns[0])), at_ns, bus) for bus in self._buses
         ]
+        tasks = self._tasks(pairs, at_ns)
         block = RowBlock(
             first=first,
             tick_ns=self._episode.row_times(first, upto),
             state=np.hstack([pair.state_values for pair in pairs]),
             action=np.hstack([pair.action_values for pair in pairs]),
-            task=self._tasks(pairs, at_ns),
-            extra=self._own_columns(first, upto, pairs),
+            task=[next(filter(None, of_row), self._task) for of_row in zip(*tasks, strict=True)],
+            extra=self._own_columns(first, upto, pairs, tasks),
         )
         self._log.append(block)
         self.blocks.append(block)
@@ -88,18 +89,19 @@ class RowBuilder:
         self._from[pair] = at
         return track.records[at:]
 
-    def _tasks(self, pairs: list[PairRows], at_ns: npt.NDArray[np.int64]) -> list[str]:
-        """Task of the chunk that acted in each row, of the first pair that one with a task moved;
-        else the episode's."""
-        found, first = [""] * len(at_ns), 0
+    def _tasks(self, pairs: list[PairRows], at_ns: npt.NDArray[np.int64]) -> list[list[str]]:
+        """Of each pair, the task of the chunk that acted in each row, empty where none said one. A
+        row's own is that of the first pair with one, else the episode's."""
+        found, first = [], 0
         for bus, pair in zip(self._buses, pairs, strict=True):
             among = ((1 << len(bus.joints)) - 1) << first
-            tasks = self._episode.chunks.tasks(pair.chunk_id, at_ns, "", among=among)
-            found = [known or task for known, task in zip(found, tasks, strict=True)]
+            found.append(self._episode.chunks.tasks(pair.chunk_id, at_ns, "", among=among))
             first += len(bus.joints)
-        return [task or self._task for task in found]
+        return found
 
-    def _own_columns(self, first: int, upto: int, pairs: list[PairRows]) -> dict[str, Any]:
+    def _own_columns(
+        self, first: int, upto: int, pairs: list[PairRows], tasks: list[list[str]]
+    ) -> dict[str, Any]:
         columns: dict[str, Any] = {
             "recd.state_error_ns": _furthest(pair.state.error_ns for pair in pairs),
             "recd.state_valid": np.hstack([pair.state.valid for pair in pairs]),
@@ -111,12 +113,15 @@ class RowBuilder:
             "recd.intervention": np.any([pair.intervention for pair in pairs], axis=0),
             "recd.chunk_id": pairs[0].chunk_id,
             "recd.chunk_index": pairs[0].chunk_index,
+            **{f"recd.{name}": np.hstack([pair.goals[name] for pair in pairs]) for name in GOALS},
         }
         if self._pairs:
             columns |= {
                 f"recd.pair_{name}": np.stack([getattr(pair, name) for pair in pairs], axis=1)
                 for name in ("control_source", "intervention", "chunk_id", "chunk_index")
             }
+            for pair, of_pair in zip(self._pairs, tasks, strict=True):
+                columns[text_column("recd.pair_task", pair)] = np.array(of_pair)
         if self._cameras:
             ticks = [self._episode.ticks_of(camera, first, upto) for camera in self._cameras]
             for name, field in CAMERA_COLUMNS.items():

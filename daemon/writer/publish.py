@@ -53,6 +53,7 @@ def dataset_schema(robot: RobotConfig) -> DatasetSchema:
         action_names=robot.feature_joints(),
         use_videos=robot.dataset.video,
         columns=robot.dataset.columns,
+        pairs=tuple(robot.arms),
     )
 
 

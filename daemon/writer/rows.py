@@ -14,6 +14,9 @@ from recd.config.streams import GoalSource, Motion
 from recd.daemon.align.joints import JointAlignment, JointRule, Wrap, align_joints, hold_actions
 from recd.shm.clock import NS_PER_S
 
+GOALS = ("requested", "limited", "sent")
+"""Fields of a sample: a goal on its way to the servos. The action is the first or the last."""
+
 Records = npt.NDArray[np.void]
 Int64s = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -47,7 +50,8 @@ class PairRows:
 
     control_source: int64 [R], GoalSource of the tick in force, HOLD while nothing is commanded;
     chunk_id, chunk_index: int64 [R], the policy's chunk and the row in it, -1 none; intervention:
-    bool [R], a person corrected, and the arm was at the leader; state_tick, action_tick: int64 [R],
+    bool [R], a person corrected, and the arm was at the leader; goals: float32 [R, J] by GOALS,
+    the action's way to the servos; state_tick, action_tick: int64 [R],
     `tick` of the bus sample used, -1 none.
     """
 
@@ -59,6 +63,7 @@ class PairRows:
     chunk_id: Int64s
     chunk_index: Int64s
     intervention: Bools
+    goals: dict[str, npt.NDArray[np.float32]]
     state_tick: Int64s
     action_tick: Int64s
 
@@ -100,30 +105,38 @@ def align_pair(samples: Records, grid_ns: Int64s, bus: Bus) -> PairRows:
         rules=bus.rules, reach_ns=bus.reach_ns, wraps=bus.wraps,
     )  # fmt: skip
     goals = samples[samples["goal_written_ns"] > 0]
-    requested = goals[bus.action]
-    action = hold_actions(
-        goals["goal_written_ns"], requested, ~np.isnan(requested), grid_ns, reach_ns=bus.reach_ns
-    )
+    told = {
+        name: hold_actions(goals["goal_written_ns"], goals[name], ~np.isnan(goals[name]), grid_ns,
+                           reach_ns=bus.reach_ns)
+        for name in GOALS
+    }  # fmt: skip
+    action = told[bus.action]
     commanded_ns = np.where(
         samples["goal_written_ns"] > 0, samples["goal_written_ns"], samples["request_ns"]
     )
     tick = np.searchsorted(commanded_ns, grid_ns, side="right") - 1
     state_values = np.nan_to_num(state.values, nan=0.0)
-    action_values = np.where(np.isnan(action.values), state_values, action.values)
+    values = {name: _or(found.values, state_values) for name, found in told.items()}
     source = _of_sample(samples["source"], tick, none=0)
     corrected = _of_sample(samples["motion"], tick, none=0) == Motion.CORRECTING
     return PairRows(
         state=state,
         action=action,
         state_values=state_values,
-        action_values=action_values.astype(np.float32),
+        action_values=values[bus.action],
         control_source=source,
         chunk_id=_of_sample(samples["chunk"], tick, none=-1),
         chunk_index=_of_sample(samples["chunk_index"], tick, none=-1),
         intervention=corrected & (source == GoalSource.LEADER),
+        goals=values,
         state_tick=_of_sample(read["tick"], state.source[:, 0], none=-1),
         action_tick=_of_sample(goals["tick"], action.source[:, 0], none=-1),
     )
+
+
+def _or(values: Any, state: Any) -> npt.NDArray[np.float32]:
+    """Goals, and where there is none the place of the arm: a dataset can hold no NaN."""
+    return np.where(np.isnan(values), state, values).astype(np.float32)
 
 
 def _of_sample(values: npt.NDArray[Any], source: Int64s, *, none: int) -> Int64s:

@@ -7,7 +7,7 @@ import pytest
 from recd.config.errors import DatasetError
 from recd.daemon.dataset import Camera, DatasetSchema
 from recd.daemon.dataset.parquet import data_schema, episodes_schema
-from recd.daemon.dataset.schema import OWN_COLUMNS
+from recd.daemon.dataset.schema import OWN_COLUMNS, unused_column
 
 FACTS = Path(__file__).parent / "facts"
 
@@ -65,7 +65,22 @@ def test_own_columns_keep_clear_of_what_lerobot_reads_as_policy_input():
         assert "/" not in column.name
     cameras = [Camera("image_front", 48, 64)]
     full = DatasetSchema.for_robot("so101_follower", fps=30, cameras=cameras, columns="full")
-    assert set(full.extra_keys) == {column.name for column in OWN_COLUMNS}
+    assert set(full.extra_keys) == {column.name for column in OWN_COLUMNS if column.over != "pairs"}
+
+
+def test_each_of_several_pairs_has_its_own_columns_in_shapes_that_do_not_change():
+    full = DatasetSchema.for_robot(
+        "bi_so_follower", fps=30, cameras=[], columns="full", pairs=("left", "right")
+    )
+    source = full.features["recd.pair_control_source"]
+    assert (source["shape"], source["names"]) == ([2], ["left", "right"])
+    texts = [name for name in full.features if name.startswith("recd.pair_task")]
+    assert texts == ["recd.pair_task.left", "recd.pair_task.right"]
+    assert all(full.features[name]["shape"] == [1] for name in texts), (
+        "lerobot reads no text vector"
+    )
+    assert unused_column(texts[0], 2, full.features[texts[0]]) == ["", ""]
+    assert full.features["recd.sent"]["shape"] == [12]
 
 
 def test_full_without_cameras_has_no_empty_camera_columns():

@@ -47,22 +47,49 @@ def test_a_plain_dataset_keeps_the_same_truth_beside_it_but_not_in_its_rows(tmp_
     assert "recd.camera_error_ns" in read_rows(log.path, full).rows.extra
 
 
-def test_several_pairs_have_columns_of_their_own_and_one_pair_stays_as_it_was(tmp_path):
+def test_several_pairs_have_columns_of_their_own_and_one_pair_has_none(tmp_path):
     schema = schema_of()
     sources = np.array([[1, 2], [1, 3]])
     log = RowLog(tmp_path, schema, uid="u", pairs=("left", "right"))
-    log.append(block_of(0, 2, **{"recd.pair_control_source": sources}))
+    tasks = np.array(["fold", ""])
+    told = {"recd.pair_control_source": sources, "recd.pair_task.right": tasks}
+    log.append(block_of(0, 2, **told))
     log.close()
     with log.path.open("rb") as file:
         told = pa.ipc.open_stream(file).read_all()
     assert told.schema.metadata[b"recd.pairs"] == b"left,right"
-    assert told.schema.metadata[b"recd.rows_version"] == b"2"
     assert told["recd.pair_control_source"].to_pylist() == sources.tolist()
     assert told["recd.pair_chunk_id"].to_pylist() == [[-1, -1]] * 2
+    assert told["recd.pair_task.right"].to_pylist() == ["fold", ""]
+    assert told["recd.pair_task.left"].to_pylist() == ["", ""]
     assert len(read_rows(log.path, schema).rows) == 2
     one = rows_schema(schema, "u")
-    assert one.metadata[b"recd.rows_version"] == b"1"
     assert not [name for name in one.names if name.startswith("recd.pair_")]
+
+
+@pytest.mark.parametrize("pairs", [(), ("left", "right")])
+def test_a_stream_of_the_version_before_is_read_and_lacks_only_what_came_later(tmp_path, pairs):
+    robot = "bi_so_follower" if pairs else "so101_follower"
+    schema = DatasetSchema.for_robot(robot, fps=30, cameras=[], columns="full", pairs=pairs)
+    earlier = rows_schema(schema, "u", pairs, version=1)
+    told = {**earlier.metadata, b"recd.rows_version": b"2" if pairs else b"1"}
+    assert not {"recd.requested", "recd.pair_task.left"} & set(earlier.names)
+    assert ("recd.pair_chunk_id" in earlier.names) is bool(pairs)
+    columns = []
+    for field in earlier:
+        width = getattr(field.type, "list_size", 0)
+        kind = field.type.value_type if width else field.type
+        one = "pick" if pa.types.is_string(kind) else kind.to_pandas_dtype()(0)
+        columns.append(pa.array([[one] * width if width else one], field.type))
+    path = tmp_path / "rows.arrows"
+    with pa.ipc.new_stream(path, earlier.with_metadata(told)) as stream:
+        stream.write_batch(pa.RecordBatch.from_arrays(columns, names=earlier.names))
+    found = read_rows(path, schema).rows
+    assert found.task == ["pick"]
+    assert set(schema.extra_keys) - set(found.extra) == {
+        name for name in schema.extra_keys
+        if name in ("recd.requested", "recd.limited", "recd.sent") or "pair_task" in name
+    }  # fmt: skip
 
 
 def test_one_camera_may_give_a_scalar_per_row(tmp_path):

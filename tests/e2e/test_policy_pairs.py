@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow.dataset as ds
 
 from recd.clients.policy import NoObservationError, PolicyClient
 from recd.config.policy_wire import Status
@@ -22,7 +23,8 @@ def test_a_policy_has_one_pair_a_person_the_other_and_each_row_says_who_had_whic
 ) -> None:
     with launch.running(tmp_path / "sim", pairs=["left", "right"], hand="attend") as arms:
         endpoint = f"tcp://127.0.0.1:{free_ports(4)}"
-        two = Bench(arms, tmp_path, "arms.main=null", f"policy.endpoint={endpoint}")
+        two = Bench(arms, tmp_path, "arms.main=null", f"policy.endpoint={endpoint}",
+                    "dataset.columns=full")  # fmt: skip
         try:
             two.robot.start()
             for pair in ("left", "right"):
@@ -46,6 +48,26 @@ def test_a_policy_has_one_pair_a_person_the_other_and_each_row_says_who_had_whic
     assert not corrected.any()
     assert rows["recd.control_source"].to_pylist() == source[:, LEFT].tolist()
     assert "fold it" in rows["task"].to_pylist()
+    tasks = {pair: rows[f"recd.pair_task.{pair}"].to_pylist() for pair in ("left", "right")}
+    assert set(tasks["right"]) == {""}
+    assert [own or saved["task"] for own in tasks["left"]] == rows["task"].to_pylist()
+    limited, sent, asked = (
+        np.array(rows[f"recd.{name}"].to_pylist()) for name in ("limited", "sent", "requested")
+    )
+    assert asked.shape == limited.shape == sent.shape == (len(rows), 12)
+    assert np.array_equal(asked, np.array(rows["action"].to_pylist())), (
+        "what was asked is the action"
+    )
+    assert np.abs(sent - limited).max() < 0.2, "steps of a servo"
+    _assert_the_dataset_shows_the_same(two, rows)
+
+
+def _assert_the_dataset_shows_the_same(two: Bench, rows) -> None:
+    """Every column of the arms that the rows were logged with, value for value."""
+    data = ds.dataset(two.robot.root / "data", format="parquet").to_table()
+    own = [name for name in rows.column_names if name.startswith("recd.") and "camera" not in name]
+    assert "recd.pair_chunk_id" in own
+    assert [name for name in own if data[name].to_pylist() != rows[name].to_pylist()] == []
 
 
 def _recorded(two: Bench, endpoint: str) -> dict:

@@ -22,17 +22,22 @@ from recd.clients.recctl.demo_daemon import (
 )
 from recd.clients.recctl.output import Output
 from recd.clients.recctl.policy import stats_lines
-from recd.clients.recctl.sim_policy import new_server
+from recd.clients.recctl.sim_policy import WIRES, new_server
 from recd.config.errors import RecdError
 from recd.config.load import load_robot
 from recd.shm.clock import NS_PER_S, now_ns
 
 OFFER_S = 60.0
 TURN_S = 0.1
+SIDECAR = "policy.server.lerobot"
+SIDECAR_MEND = (
+    f"Give --set '{SIDECAR}={{python: ENVIRONMENT/bin/python, path: scripted}}': what lerobot's "
+    "server sends is read in lerobot's own environment only."
+)
 
 
 @click.command()
-@click.option("--wire", type=click.Choice(["openpi", "gr00t", "zmq"]), default="openpi",
+@click.option("--wire", type=click.Choice(WIRES), default="openpi",
               show_default=True, help="Protocol of the server.")  # fmt: skip
 @click.option("--latency", "latency_ms", type=click.FloatRange(0, 900), default=80.0,
               show_default=True, metavar="MS", help="Time of an inference.")  # fmt: skip
@@ -46,6 +51,8 @@ def policy(
     overrides: tuple[str, ...],
 ) -> int:  # fmt: skip
     """A scripted policy drives the simulated robot and is recorded."""
+    if wire == "lerobot" and not any(o.startswith(f"{SIDECAR}=") for o in overrides):
+        raise RecdError(f"{SIDECAR}: expected lerobot's interpreter, found none", mend=SIDECAR_MEND)
     directory = directory.absolute()
     script, say = Script(latency_ms=latency_ms), say_unless(output.as_json)
     server = None if wire == "zmq" else new_server(wire, script)

@@ -15,7 +15,8 @@ from recd.clients.recctl.output import Output
 from recd.config.errors import RecdError
 from recd.shm.clock import NS_PER_S, now_ns
 
-DEFAULT_PORTS = {"openpi": 8000, "gr00t": 5555}
+DEFAULT_PORTS = {"openpi": 8000, "gr00t": 5555, "lerobot": 8080}
+WIRES = ("openpi", "gr00t", "lerobot", "zmq")
 FORMS: dict[str, Form] = {"B": "B", "C": "C", "D": "D"}
 TURN_S = 0.2
 TOLD_NS = 5 * NS_PER_S
@@ -37,6 +38,11 @@ def new_server(
 
                 known = load_profile(profile, wire=wire)
                 return OpenpiServer(known, script, host=host, port=port)
+            case "lerobot":
+                from recd.clients.policybench.lerobot_server import LerobotServer
+
+                known = load_profile(profile, wire=wire)
+                return LerobotServer(known, script, host=host, port=port)
             case _:
                 from recd.clients.policybench.gr00t_server import Gr00tServer
 
@@ -83,7 +89,7 @@ def _obey(server: Server, line: str, say: Callable[[str], None]) -> None:
 @click.command(name="policy", epilog="\b\nFaults:\n" + "\n".join(
     f"  {kind:10} {what}" for kind, what in FAULTS.items()
 ))  # fmt: skip
-@click.option("--wire", type=click.Choice(["openpi", "gr00t", "zmq"]), default="openpi",
+@click.option("--wire", type=click.Choice(WIRES), default="openpi",
               show_default=True, help="Which protocol.")  # fmt: skip
 @click.option("--profile", default="", help="Name or file; else the protocol's own.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")

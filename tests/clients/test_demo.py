@@ -48,6 +48,14 @@ def test_a_demo_that_is_configured_wrongly_ends_at_once_and_leaves_nothing(demo,
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_demo_of_lerobots_wire_says_what_it_needs_before_anything_is_started(demo):
+    done = demo("policy", "--wire", "lerobot")
+    assert done.returncode != 0
+    said = done.stdout + done.stderr
+    assert "policy.server.lerobot: expected lerobot's interpreter" in said
+    assert "python: ENVIRONMENT/bin/python" in said
+
+
 def test_the_demo_of_a_policy_drives_records_and_leaves_nothing_running(demo, tmp_path):
     done = demo("policy", "--episode-time", "2", *SMALL, "--set", "name=by_policy")
     assert done.returncode == 0, done.stderr

@@ -10,6 +10,10 @@ import pyarrow.dataset as ds
 import pytest
 from recorders import SMALL
 
+from recd.clients.adapters.profile import load_profile
+from recd.clients.policybench.faults import Fault
+from recd.clients.policybench.lerobot_server import LerobotServer
+from recd.clients.policybench.script import Script
 from recd.config.errors import RecdError
 from recd.daemon.sim import launch
 from tests.e2e.policybench import OVERRIDES, PolicyBench
@@ -161,16 +165,89 @@ def test_robot_client_drives_the_arm_with_what_the_policy_server_says(
     tally.add("plugin_actions", applied(bench) - before)
 
 
+def by_sidecar(side, plugin, address: str, path: object, **more: object) -> tuple[str, ...]:
+    """Settings of a daemon that asks the server at an address through the sidecar."""
+    server = {"address": address, **more}
+    return (
+        *SETTINGS,
+        *(setting for setting in SMALL if "wrist" not in setting),
+        *(f"policy.server.{key}={value}" for key, value in server.items()),
+        "policy.type=lerobot",
+        f"policy.server.lerobot={{python: {side.python}, path: {path}, actions_per_chunk: 20}}",
+        f"policy.server.lerobot.python_path=[{plugin['PYTHONPATH'].rpartition(':')[2]}]",
+    )
+
+
+@pytest.fixture
+def scripted() -> Iterator[LerobotServer]:
+    """The scripted server, which has neither lerobot nor torch."""
+    server = LerobotServer(load_profile("", wire="lerobot"), Script(latency_ms=30, jitter_ms=5))
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+def test_robot_client_drives_the_arm_with_what_a_scripted_server_says(
+    bench, side, plugin, scripted, tally
+) -> None:
+    mark, before = bench.control.mark(), applied(bench)
+    command = [
+        "lerobot.async_inference.robot_client",
+        "--robot.type=recd",
+        f"--robot.endpoint={bench.endpoint}",
+        f"--server_address={scripted.address}",
+        "--policy_type=act",
+        "--pretrained_name_or_path=scripted",
+        "--actions_per_chunk=20",
+        "--task=Swing.",
+    ]
+    with (
+        person_attaches(bench) as attached,
+        side.running(command, variables=plugin, name="robot_client-scripted") as client,
+    ):
+        until(attached.is_set, "the person")
+        since = applied(bench)
+
+        def played() -> bool:
+            client.has_said("Robot connected")
+            return applied(bench) > since + 40
+
+        until(played, "40 actions of the scripted server")
+    assert scripted.served > 2
+    assert not scripted.trouble
+    assert_it_has_driven(bench, mark, more_goals_than=10)
+    tally.add("plugin_actions", applied(bench) - before)
+
+
+def test_a_scripted_server_drives_through_the_sidecar_and_its_faults_only_hold_the_arm(
+    side, plugin, scripted, tally, tmp_path
+) -> None:
+    asked = by_sidecar(side, plugin, scripted.address, "scripted", timeout_s=2, failures_most=20)
+    with PolicyBench.running(tmp_path / "robot", *asked, rate_hz=60) as bench:
+        mark = bench.control.mark()
+        with person_attaches(bench) as attached:
+            until(attached.is_set, "the adapter to be ready", 120)
+        bench.in_state("POLICY")
+        for kind in ("nan", "object", "huge", "truncated", "error", "hangup", "restart"):
+            scripted.faults.set(Fault(kind))
+            until(lambda kind=kind: scripted.faults.happened.get(kind), f"{kind} to happen")
+            since = applied(bench)
+            until(lambda since=since: applied(bench) > since + 2, f"chunks after {kind}")
+            bench.in_state("POLICY")
+        scripted.faults.set(Fault("stall", 1, 600.0))
+        bench.in_state("HOLD", "queue_empty")
+        scripted.faults.clear()
+        bench.in_state("POLICY")
+        assert moved(bench, mark) > 20
+        bench.assert_gentle(mark)
+        tally.add("sidecar_chunks", applied(bench))
+
+
 def test_the_policy_server_drives_the_arm_through_the_sidecar(
     side, plugin, act, policy_server, tally, tmp_path
 ) -> None:
-    sidecar = (
-        f"policy.server.lerobot={{python: {side.python}, path: {act}, actions_per_chunk: 20}}",
-        f"policy.server.lerobot.python_path=[{plugin['PYTHONPATH'].rpartition(':')[2]}]",
-    )
-    to_server = (f"policy.server.address={policy_server}", "policy.type=lerobot", *sidecar)
-    small = [setting for setting in SMALL if "wrist" not in setting]
-    asked = (*SETTINGS, *small, *to_server)
+    asked = by_sidecar(side, plugin, policy_server, act)
     with PolicyBench.running(tmp_path / "robot", *asked, rate_hz=60) as bench:
         mark = bench.control.mark()
         with person_attaches(bench) as attached:

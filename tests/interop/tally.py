@@ -25,6 +25,7 @@ COUNTED = {
     "bus_steps": "control steps of the real lerobot on the simulated bus",
     "plugin_actions": "actions of lerobot programs that the arm of recd played",
     "sidecar_chunks": "chunks of lerobot's PolicyServer that the arm of recd played",
+    "scripted_chunks": "chunks of the scripted server that it played, through the sidecar",
     "arms_normalised": "arms normalised by both, bit by bit",
     "arms_differ": "... of which differ",
     "verdicts_compared": "good and broken datasets judged by recd's checker and by lerobot",

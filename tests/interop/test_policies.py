@@ -241,7 +241,7 @@ def test_a_scripted_server_drives_through_the_sidecar_and_its_faults_only_hold_t
         bench.in_state("POLICY")
         assert moved(bench, mark) > 20
         bench.assert_gentle(mark)
-        tally.add("sidecar_chunks", applied(bench))
+        tally.add("scripted_chunks", applied(bench))
 
 
 def test_the_policy_server_drives_the_arm_through_the_sidecar(

@@ -143,6 +143,8 @@ class LerobotServer(Server):
         if type(step) is not int or not 0 <= step < LARGEST_STEP or type(at_s) is not float:
             raise RequestError(f"TypeError: timestep {step!r:.20}, timestamp {at_s!r:.20}")
         reply, fault = self._bench.answer({}, {STATE: self._state(seen.get("observation"))})
+        if self._bench.stopping.is_set():
+            self._fail(context, "UNAVAILABLE", "the server ends")  # as a killed one: no answer
         kind = fault.kind if fault else ""
         if kind == "error":
             self._fail(context, "UNKNOWN", "Exception calling application: scripted failure")

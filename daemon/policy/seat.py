@@ -6,17 +6,19 @@ tick however much comes. Motion is decided by the motion machine: a seat only te
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isnan
 from typing import Any
 
 from recd.config.errors import StateError
 from recd.config.policy_streams import MODES, STATUSES, VERDICT_DTYPE, Held, plan_dtype
-from recd.config.policy_wire import MOST_STEPS, Status
+from recd.config.policy_wire import MOST_STEPS, Mode, Status
 from recd.config.streams import GoalSource
 from recd.daemon.arms.goalpath import GoalPath
 from recd.daemon.arms.motion import PLAYING, SEATED, Event, MotionState, Phase, legal_commands
 from recd.daemon.arms.side import ArmSide, period_ns
 from recd.daemon.policy.ahead import ahead
 from recd.daemon.policy.playback import Plan, Playback, Rules, Verdict
+from recd.daemon.policy.turns import continued, within
 from recd.daemon.worker import WorkerContext
 from recd.shm import CellReader, CellWriter, RingReader, RingWriter, Slot
 from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns
@@ -187,7 +189,7 @@ class PolicySeat:
         record = slot.payload[: slot.nbytes].copy().view(self._plan_dtype)[0]
         if not slot.intact():
             return None
-        plan = ahead(_plan_of(record), self._more_ns)
+        plan = ahead(self._continued(_plan_of(record), at_ns), self._more_ns)
         seated = state.phase in SEATED
         if plan.epoch != self._epoch or self._held is Held.NOBODY:
             verdict = Verdict(Status.STALE_EPOCH)
@@ -206,6 +208,14 @@ class PolicySeat:
                 return Event.CHUNK_STOPPED
         return None
 
+    def _continued(self, plan: Plan, at_ns: int) -> Plan:
+        """The plan on the turn that the arm is on, or where what it is appended to will end."""
+        near, tail = self._path.goal, self._playback.tail
+        if plan.mode is Mode.APPEND and tail is not None:
+            near = [own if isnan(end) else end for own, end in zip(near, tail, strict=True)]
+            at_ns = self._playback.queued_until_ns + 1
+        return continued(plan, self._path.turns, near, at_ns)
+
     def _tell(self, plan: Plan, verdict: Verdict, at_ns: int) -> None:
         record = self._verdict_slots[self._verdicts.begin()][0]
         record["chunk"], record["epoch"], record["at_ns"] = plan.chunk, plan.epoch, at_ns
@@ -218,6 +228,15 @@ class PolicySeat:
     def goal(self, at_ns: int) -> Sequence[float] | None:
         """Positions for this tick, NaN for joints that hold; None when the plan has ended."""
         return self._playback.goal(at_ns, self._path.goal)
+
+    def ask(self, goal: Sequence[float]) -> None:
+        """Note what the plan asks in this tick, as a joint would be read; to stay, where it asks
+        nothing."""
+        low, turns = self._playback.rules.low, self._path.turns
+        self.asked = [
+            own if isnan(asked) else within(asked, low[joint], turns[joint])
+            for joint, (asked, own) in enumerate(zip(goal, self._path.goal, strict=True))
+        ]
 
     def publish(self, state: MotionState) -> None:
         """Tell the gateway where the arm and its motion machine are."""

@@ -1,6 +1,7 @@
 """Policies at the whole daemon: what they may do, and what their faults do to the arm: nothing."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -189,3 +190,32 @@ def test_a_policy_of_velocities_moves_the_arm_by_them_and_stops_with_them(bench)
         bench.assert_stands()
         ended = bench.observe(policy).state
         np.testing.assert_allclose(ended[1:], begun[1:], atol=2.0)
+
+
+def test_a_wrist_that_passes_its_seam_does_not_turn_back_by_a_whole_turn(bench) -> None:
+    with bench.policy() as policy:
+        bench.drive(policy)
+        seen = bench.observe(policy)
+        wrist = policy.names.index("wrist_roll.pos")
+        way = np.linspace(seen.state[wrist], 185.0, 60)
+        rows = np.repeat(seen.state[None].astype(float), 120, axis=0)
+        rows[:, wrist] = np.concatenate([way, np.full(60, way[-1])])
+        rows[rows[:, wrist] > 180.0, wrist] -= 360.0  # as the joint itself would be read
+        mark = bench.control.mark()
+        assert policy.act(seen, rows, dt_s=DT_S).status is Status.APPLIED
+
+        def there() -> bool:
+            policy.progress += 1
+            return bool(bench.observe(policy).state[wrist] > 175.0)
+
+        until(there, "the wrist to come to its seam")
+        bench.ticks(60)
+        goals = bench.goals(mark)[wrist + 1]
+        assert min(b - a for a, b in pairwise(goals)) > -20, "it never turned back"
+        bench.assert_gentle(mark)
+        # From there on a policy says -175: five degrees from where the arm is told to be.
+        seen = bench.observe(policy)
+        ahead = np.repeat(seen.state[None].astype(float), 30, axis=0)
+        ahead[:, wrist] = -175.0
+        ack = policy.act(seen, ahead, dt_s=DT_S)
+        assert (ack.status, ack.splice_gap < 10) == (Status.APPLIED, True)

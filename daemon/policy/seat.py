@@ -26,6 +26,9 @@ from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns
 CHUNKS_A_TICK = 4
 """Chunks looked at in one period; what comes faster waits, and is late then."""
 
+SOUND = (Status.SHADOW, Status.APPLIED, Status.STOPPED)
+"""What a newest chunk may have been told. APPLIED: a policy that is paused and waits."""
+
 SOURCES = {Held.TELEOP: GoalSource.LEADER, Held.POLICY: GoalSource.POLICY,
            Held.REPLAY: GoalSource.REPLAY}  # fmt: skip
 """Who asked for a goal, by the kind of lease."""
@@ -142,7 +145,7 @@ class PolicySeat:
             most = self._playback.rules.start_gap
             why = f"its newest chunk begins {self._gap:.0f} units from the arm, at most {most:g}"
             mend = "Bring the arm to where the policy expects it, or ask the policy again."
-        elif self._newest is not Status.SHADOW:
+        elif self._newest not in SOUND:
             why = f"its newest chunk was refused: {self._newest}"
         if why:
             raise StateError(
@@ -199,7 +202,7 @@ class PolicySeat:
                 after_hold=state.phase not in PLAYING, dry=not seated,
             )  # fmt: skip
             self._newest, self._gap = verdict.status, verdict.splice_gap
-            self._sound += verdict.status in (Status.SHADOW, Status.APPLIED)
+            self._sound += verdict.status in SOUND[:2]
         self._tell(plan, verdict, at_ns)
         match verdict.status:
             case Status.APPLIED if state.phase is Phase.SEATED:

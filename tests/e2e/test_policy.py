@@ -1,6 +1,8 @@
 """Policies at the whole daemon: what they may do, and what their faults do to the arm: nothing."""
 
 import json
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from recd.clients.policy import PolicyClient
 from recd.config.errors import StateError
 from recd.config.policy_wire import Status, raw
 from recd.config.streams import GoalSource
@@ -65,6 +68,62 @@ def test_a_person_is_obeyed_at_once_and_the_policy_only_looks_on(bench) -> None:
             bench.client.call("policy.attach")
         bench.client.arm()
         bench.in_state("TELEOP")
+
+
+def recctl(bench, *command: str, policy: PolicyClient | None = None) -> list[str]:
+    """What it prints; it has to succeed, without a complaint. policy: lives meanwhile."""
+    running = subprocess.Popen(
+        [sys.executable, "-m", "recd.clients.recctl.cli", *command],
+        env=bench.robot.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+    def ended() -> bool:
+        if policy is not None:
+            policy.progress += 1
+        return running.poll() is not None
+
+    until(ended, f"the end of recctl {command}")
+    said, complaints = running.communicate()
+    assert (running.returncode, complaints) == (0, "")
+    return said.splitlines()
+
+
+def test_an_operator_interrupts_takes_over_gives_back_and_detaches_by_recctl(bench) -> None:
+    with bench.policy(name="mine") as policy, bench.actions() as socket:
+        bench.drive(policy)
+        mark = bench.control.mark()
+        assert recctl(bench, "policy", "pause", policy=policy) == ["main: PAUSED (command)"]
+        said = recctl(bench, "policy", "takeover", policy=policy)
+        assert said[0].startswith(("main: PAUSED", "main: CORRECTING"))
+        bench.in_state("CORRECTING")
+        said = recctl(bench, "policy", "resume", policy=policy)
+        assert said == ["main: HOLD (waiting_for_chunk)"]
+        bench.center = bench.observe(policy).state.astype(float)
+        bench.rejoin(policy)
+        socket.send_multipart(bench.raw_act(policy, layout="0123456789abcdef"))
+        assert bench.answer(socket)["status"] == Status.LAYOUT
+        until(lambda: bench.gateway("policy.stats")["refused"]["status"] == "layout", "the reason")
+        told = "\n".join(recctl(bench, "policy", "stats", policy=policy))
+        assert "mine (policy) holds the lease, last heard " in told
+        assert "it may drive" in told
+        assert ": layout: layout: expected " in told
+        assert "Ask `describe` again" in told
+        assert "  policy: mine (policy) holds main" in recctl(bench, "status", policy=policy)
+        said = recctl(bench, "policy", "detach", policy=policy)
+        assert said == ["main: HOLD (command)"]
+        until(lambda: bench.leases()["main"]["kind"] == "nobody", "the lease to be free")
+        bench.assert_gentle(mark)
+    assert "  policy: nobody holds a lease" in recctl(bench, "status")
+
+
+def test_a_policy_at_an_arm_without_torque_is_detached_as_well(bench) -> None:
+    bench.client.call("disarm", policy="release")
+    bench.in_state("DISARMED")
+    with bench.policy() as policy:
+        policy.acquire()
+        until(lambda: bench.leases()["main"]["kind"] == "policy", "the lease to be told")
+        assert recctl(bench, "policy", "detach")[0].startswith("main: DISARMED")
+        until(lambda: bench.leases()["main"]["kind"] == "nobody", "the lease to be free")
 
 
 def test_pause_correct_and_resume_go_without_a_jump(bench) -> None:

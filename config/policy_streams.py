@@ -10,6 +10,7 @@ import numpy as np
 
 from recd.config.policy_wire import MOST_STEPS, TASK_BYTES, Mode, Status
 
+REASON_BYTES = 200
 STATUSES = tuple(Status)
 MODES = tuple(Mode)
 """Words of the wire by their number in the records below."""
@@ -109,9 +110,13 @@ def seat_dtype(joints: int) -> np.dtype[np.void]:
 def chunk_dtype(width: int) -> np.dtype[np.void]:
     """One chunk as received, with its ACK: gateway -> writer (ring `chunks`).
 
-    values: float32 as received, relative ones too, all rows, those beyond `steps` zero; mask: bit
-    per dimension; status: STATUSES; task: what the policy was at, UTF-8, empty: it did not say;
-    received_ns, acked_ns: of the gateway; obs_ns: time of the
+    values: float32 as received, row after row of `columns` numbers, of refused chunks, too (what
+    lies beyond its room is cut), unused ones zero; mask: bit per dimension; status: STATUSES;
+    reason: of a refusal; task: what the policy was at; both UTF-8, empty: it did not say;
+    received_ns, acked_ns: of the gateway; valid_ns: after the observation, -1: as long as its
+    rows; infer_start_ns, infer_end_ns: by the policy's own clock, 0: it did not say; first_goal_ns:
+    when its first kept row is due, 0 none; of a chunk that was refused for its form, numbers that
+    made no sense are 0; obs_ns: time of the
     observation that it answers.
     """
     return np.dtype(
@@ -134,6 +139,13 @@ def chunk_dtype(width: int) -> np.dtype[np.void]:
             ("mode", "u1"),
             ("status", "u1"),
             ("task", f"S{TASK_BYTES}"),
+            ("valid_ns", "<i8"),
+            ("infer_start_ns", "<i8"),
+            ("infer_end_ns", "<i8"),
+            ("first_goal_ns", "<i8"),
+            ("columns", "<u4"),
+            ("blend", "<u4"),
+            ("reason", f"S{REASON_BYTES}"),
             ("offset_ns", "<i8", (MOST_STEPS,)),
             ("values", "<f4", (MOST_STEPS * width,)),
         ],

@@ -8,7 +8,7 @@ from enum import IntEnum, IntFlag
 
 import numpy as np
 
-STREAMS_VERSION = 3
+STREAMS_VERSION = 4
 """Raised when a record of a ring changes shape, and with it the side file that keeps it; both carry
 it. Cells are made and read by one daemon alone."""
 
@@ -16,6 +16,13 @@ JOINED: dict[str, tuple[int, int | bytes]] = {
     "chunk": (2, -1),
     "chunk_index": (2, -1),
     "task": (3, b""),
+    "valid_ns": (4, -1),
+    "infer_start_ns": (4, 0),
+    "infer_end_ns": (4, 0),
+    "first_goal_ns": (4, 0),
+    "columns": (4, 0),
+    "blend": (4, 0),
+    "reason": (4, b""),
 }
 """Field that came later -> the version that brought it, its value in side files from before."""
 

@@ -359,9 +359,8 @@ class Gateway:
             "leases": {p: lease.describe(now) for p, lease in self._leases.by_pair.items()},
             "seats": self._seats.describe(now),
             "chunks": dict(self._statuses),
-            "refused": self._refusal and {
-                **self._refusal, "ago_s": (now - self._refusal["at_ns"]) / NS_PER_S
-            },
+            "refused": self._refusal
+            and {**self._refusal, "ago_s": (now - self._refusal["at_ns"]) / NS_PER_S},
             "latency_ms": {
                 "count": len(ordered),
                 "median": ordered[len(ordered) // 2] if ordered else None,

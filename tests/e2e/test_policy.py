@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from recd.clients.policy import PolicyClient
-from recd.config.errors import StateError
+from recd.config.errors import RecdError, StateError
 from recd.config.policy_wire import Status, raw
 from recd.config.streams import GoalSource
 from tests.e2e.policybench import DT_S
@@ -195,7 +196,11 @@ def test_an_episode_tells_who_drove_each_row_and_keeps_every_chunk(bench) -> Non
     chunks = arrows(own / "chunks.arrows")
     statuses = chunks["status"].to_numpy()
     numbers = chunks["chunk"].to_numpy()
-    assert list(Status).index(Status.NOT_FINITE) in statuses
+    refused = chunks.slice(statuses.tolist().index(list(Status).index(Status.NOT_FINITE)), 1)
+    (values,), (columns,) = refused["values"].to_pylist(), refused["columns"].to_pylist()
+    assert np.isnan(values[: 30 * columns]).all(), "kept as it came"
+    assert b"finite" in refused["reason"].to_pylist()[0]
+    assert (chunks["infer_end_ns"].to_numpy() >= chunks["infer_start_ns"].to_numpy()).all()
     acted = set(chunk[source == GoalSource.POLICY].tolist()) - {-1}
     assert len(acted & set(numbers.tolist())) >= len(acted) - 1, "all but one from before the start"
 
@@ -278,3 +283,33 @@ def test_a_wrist_that_passes_its_seam_does_not_turn_back_by_a_whole_turn(bench) 
         ahead[:, wrist] = -175.0
         ack = policy.act(seen, ahead, dt_s=DT_S)
         assert (ack.status, ack.splice_gap < 10) == (Status.APPLIED, True)
+
+
+class Model:
+    """What the page's loop asks: it stays where the arm is, until it was let drive."""
+
+    def __init__(self, bench) -> None:
+        self._bench = bench
+        self.resets = 0
+
+    def reset(self) -> None:
+        self.resets += 1
+
+    def infer(self, images, state, task) -> np.ndarray:
+        assert images["front"].startswith(b"\xff\xd8")
+        assert task
+        if self._bench.motion()["state"] == "POLICY":
+            raise KeyboardInterrupt
+        with suppress(RecdError):  # not before enough of its chunks were sound
+            self._bench.client.call("policy.attach")
+        return np.repeat(state[None], 30, axis=0)
+
+
+def test_the_loop_on_the_page_drives_as_it_stands_there(bench) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "policy_api.md").read_text()
+    loop = page.partition("## Twenty lines")[2].partition("```python\n")[2].partition("```")[0]
+    model = Model(bench)
+    with pytest.raises(KeyboardInterrupt):
+        exec(compile(loop, "policy_api.md", "exec"), {"model": model})
+    assert model.resets > 1, "at its first observation, and when it was let drive"
+    bench.in_state("HOLD")

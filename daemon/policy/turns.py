@@ -1,7 +1,7 @@
-"""Joints that turn all the way round: a plan's rows continued over the seam, nearest to the arm. Pure.
+"""Joints that turn all the way round: a plan's rows continued over the seam, nearest to the arm.
 
--179 degrees after 179 is 181: taken as it stands, the way between two such rows is a whole turn back.
-No joint turns half a turn from one row to the next.
+Pure. -179 degrees after 179 is 181: taken as it stands, the way between two such rows is a whole
+turn back. No joint turns half a turn from one row to the next.
 """
 
 from collections.abc import Sequence

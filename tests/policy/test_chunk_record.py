@@ -67,7 +67,8 @@ def test_the_numbers_of_a_refused_chunk_are_kept_as_they_came(actions, changes, 
 
 def test_what_makes_no_sense_is_kept_as_nothing_and_what_is_too_long_is_cut() -> None:
     record = record_of(
-        np.full((400, 3), 1e300), chunk="one", obs=2**63, t_ref=None, infer=5, lease=[], valid_ns=True
+        np.full((400, 3), 1e300), chunk="one", obs=2**63, t_ref=None, infer=5, lease=[],
+        valid_ns=True,
     )  # fmt: skip
     assert (record["chunk"], record["obs"], record["obs_ns"], record["epoch"]) == (-1, 0, 0, 0)
     assert (record["infer_start_ns"], record["valid_ns"], record["steps"]) == (0, -1, 400)

@@ -10,6 +10,7 @@ import numpy as np
 
 from recd.config.policy_wire import MOST_QUEUED, MOST_STEPS, TASK_BYTES, Mode, Status
 
+REASON_BYTES = 200
 STATUSES = tuple(Status)
 MODES = tuple(Mode)
 """Words of the wire by their number in the records below."""
@@ -133,10 +134,14 @@ def queue_dtype(joints: int) -> np.dtype[np.void]:
 def chunk_dtype(width: int) -> np.dtype[np.void]:
     """One chunk as received, with its ACK: gateway -> writer (ring `chunks`).
 
-    values: float32 as received, relative ones too, all rows, those beyond `steps` zero; mask: bit
-    per dimension; status: STATUSES; task: what the policy was at, UTF-8, empty: it did not say;
-    received_ns, acked_ns: of the gateway; obs_ns: time of the observation that it answers;
-    prefix_used: how many of its rows go on from the prefix, -1: it did not say.
+    values: float32 as received, row after row of `columns` numbers, of refused chunks, too (what
+    lies beyond its room is cut), unused ones zero; mask: bit per dimension; status: STATUSES;
+    reason: of a refusal; task: what the policy was at; both UTF-8, empty: it did not say;
+    received_ns, acked_ns: of the gateway; valid_ns: after the observation, -1: as long as its
+    rows; infer_start_ns, infer_end_ns: by the policy's own clock, 0: it did not say; first_goal_ns:
+    when its first kept row is due, 0 none; of a chunk that was refused for its form, numbers that
+    made no sense are 0; obs_ns: time of the observation that it answers; prefix_used: how many of
+    its rows go on from the prefix, -1: it did not say.
     """
     return np.dtype(
         [
@@ -159,6 +164,13 @@ def chunk_dtype(width: int) -> np.dtype[np.void]:
             ("status", "u1"),
             ("task", f"S{TASK_BYTES}"),
             ("prefix_used", "<i4"),
+            ("valid_ns", "<i8"),
+            ("infer_start_ns", "<i8"),
+            ("infer_end_ns", "<i8"),
+            ("first_goal_ns", "<i8"),
+            ("columns", "<u4"),
+            ("blend", "<u4"),
+            ("reason", f"S{REASON_BYTES}"),
             ("offset_ns", "<i8", (MOST_STEPS,)),
             ("values", "<f4", (MOST_STEPS * width,)),
         ],

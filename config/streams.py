@@ -17,6 +17,13 @@ JOINED: dict[str, tuple[int, int | bytes]] = {
     "chunk_index": (2, -1),
     "task": (3, b""),
     "prefix_used": (4, -1),
+    "valid_ns": (4, -1),
+    "infer_start_ns": (4, 0),
+    "infer_end_ns": (4, 0),
+    "first_goal_ns": (4, 0),
+    "columns": (4, 0),
+    "blend": (4, 0),
+    "reason": (4, b""),
 }
 """Field that came later -> the version that brought it, its value in side files from before."""
 

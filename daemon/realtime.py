@@ -1,8 +1,8 @@
 """Real-time settings of one process: asked for, tried, and reported as granted or refused.
 
 Nothing here is required: without privileges everything still works and the report says what is
-missing. Priority is only for one Python thread of a process (what it starts is ordinary): two threads
-of the same real-time class under one GIL starve each other for hundreds of milliseconds.
+missing. Priority is only for one Python thread of a process (what it starts is ordinary): two
+threads of one real-time class under one GIL starve each other for hundreds of milliseconds.
 """
 
 import ctypes

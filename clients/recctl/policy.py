@@ -176,6 +176,10 @@ def stats_lines(told: Mapping[str, Any]) -> list[str]:
         lines.append(f"{pair}: {seat['motion']}{cause}; {holder}; it {may}")
     counts = ", ".join(f"{count} {word}" for word, count in sorted(told.get("chunks", {}).items()))
     lines.append(f"chunks: {counts or 'none yet'}")
+    if refused := told.get("refused"):
+        lines.append(f"  refused last, {refused['ago_s']:.0f} s ago: {refused['status']}: "
+                     f"{refused['reason']}")  # fmt: skip
+        lines += [f"  {refused['mend']}"] * bool(refused["mend"])
     latency = told.get("latency_ms", {})
     if latency.get("count"):
         lines.append(f"from observation to chunk: median {latency['median']:.0f} ms, "

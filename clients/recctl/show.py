@@ -147,6 +147,7 @@ def status(told: Told) -> list[str]:
     lines += [f"  {line}" for line in _dataset(told)]
     lines += [f"  {click.style(undecodable(e), fg='red')}" for e in told.get("undecodable", ())]
     lines += [f"  {line}" for line in _arms(told.get("arms", {}))]
+    lines += [f"  {line}" for line in _policies(told.get("policy"))]
     lines += [f"  {line}" for line in _cameras(told.get("cameras", {}))]
     lines += [f"  {line}" for line in _troubles(told.get("processes", {}))]
     lines += [f"  {line}" for line in _refused(told.get("processes", {}))]
@@ -176,6 +177,18 @@ def _arms(arms: Told) -> list[str]:
         )
         for pair, arm in arms.items()
     ]
+
+
+def _policies(told: Told | None) -> Iterable[str]:
+    """Who holds which pair of arms, and what an adapter is at; nothing without policies."""
+    if told is None:
+        return
+    held = [f"{lease['holder']} ({lease['kind']}) holds {pair}"
+            for pair, lease in told["leases"].items() if lease["kind"] != "nobody"]  # fmt: skip
+    yield f"policy: {', '.join(held) or 'nobody holds a lease'}"
+    if adapter := told.get("adapter"):
+        reason = f": {adapter['reason']}" if adapter.get("reason") else ""
+        yield f"adapter {adapter['type']}: {adapter['state'].replace('_', ' ')}{reason}"
 
 
 def _cameras(cameras: Told) -> list[str]:

@@ -4,7 +4,6 @@ A goal is written only while a person has armed the arm, the line is in step and
 known; whatever is missing, the servos keep the goal they have.
 """
 
-from math import isnan
 from typing import Any
 
 from recd.config.errors import DeviceError, RecdError
@@ -379,10 +378,7 @@ class Follower:
             return 0, JointFlag.WRITE_SKIPPED
         flags = path.follow(goal, self._samples.position)
         self._note_glide(flags)
-        # A joint that the policy leaves out is asked to stay.
-        seat.asked = [
-            own if isnan(asked) else asked for asked, own in zip(goal, path.goal, strict=True)
-        ]
+        seat.ask(goal)
         return self._send(), flags
 
     def _coast(self, at_ns: int) -> tuple[int, int]:

@@ -36,7 +36,8 @@ class GoalPath:
 
     goal: limited goal (units); steps: what goes to the servos; sent: `steps` in units; relative:
     distance from the present position that is allowed now; frozen: joints whose goal stays;
-    behind: largest distance from `goal` to what was asked last.
+    behind: largest distance from `goal` to what was asked last; turns: units per turn of joints
+    with a seam, inf of others.
     """
 
     def __init__(
@@ -52,7 +53,8 @@ class GoalPath:
         self.behind = 0.0
         self._scales = scales
         self._step_units = [scale.step for scale in scales]
-        self._seams = [Seam(scale.turn) for scale in scales]
+        self.turns = tuple(scale.turn for scale in scales)
+        self._seams = [Seam(turn) for turn in self.turns]
         self._change = [0.0] * joints
         self._glide_periods = glide_periods
         self._periods = 0

@@ -93,7 +93,7 @@ class Cause(IntEnum):
 
 
 class Event(StrEnum):
-    """Commands of a person (the first eleven) and facts that the loop found."""
+    """Commands of a person (the first twelve) and facts that the loop found."""
 
     ARM = "arm"
     TELEOP = "teleop"
@@ -106,6 +106,7 @@ class Event(StrEnum):
     POLICY = "policy attach"
     PAUSE = "policy pause"
     TAKE_OVER = "policy takeover"
+    DETACH = "policy detach"
     ARMING_FAILED = "arming failed"
     LEADER_AGREES = "leader agrees"
     LEADER_LOST = "leader lost"
@@ -131,7 +132,7 @@ class Event(StrEnum):
     CHUNK_STOPPED = "chunk stopped"
 
 
-COMMANDS = tuple(Event)[:11]
+COMMANDS = tuple(Event)[:12]
 WANTED_FACTS = (Event.LEADER_AGREES, Event.LEADER_MOVED, Event.PARKED, Event.CHUNK_CAME,
                 Event.REPLAY_CAME, Event.CHUNK_STOPPED)  # fmt: skip
 """Facts that end what a command began; all others surprise somebody."""
@@ -141,6 +142,9 @@ DISARM_BY_POLICY: dict[str, Event] = {
     "park": Event.DISARM_PARK,
     "release": Event.DISARM_RELEASE,
 }
+
+
+_OF_POLICIES = (Event.POLICY, Event.PAUSE, Event.TAKE_OVER, Event.DETACH)
 
 
 def command_event(message: Mapping[str, Any], policy: Event) -> Event:
@@ -159,7 +163,7 @@ def command_event(message: Mapping[str, Any], policy: Event) -> Event:
             return Event.HOLD
         case {"ty": ("arm" | "teleop" | "hold" | "resume" | "estop") as command}:
             return Event(command)
-        case {"ty": ("policy attach" | "policy pause" | "policy takeover") as command}:
+        case {"ty": str(command)} if command in _OF_POLICIES:
             return Event(command)
     raise RecdError(f"{message.get('ty')}: not a motion command", code="argument")
 
@@ -209,6 +213,12 @@ _STARVED = {
     _E.HEARTBEAT_MISSED: _C.HEARTBEAT_MISSED,
     _E.CHUNK_STOPPED: _C.CHUNK_STOPPED,
 }
+_HOLDS = {
+    **dict.fromkeys((*_ARMED_STILL, _P.TELEOP, *_ATTEMPT), Row(_P.HELD, _F.STOP, _C.COMMAND)),
+    _P.PARKING: Row(_P.ADOPTED, _F.STOP, _C.COMMAND),
+    _P.ADOPTED: Row(_P.ADOPTED),
+    _P.STOPPED: Row(_P.STOPPED),
+}
 _ENGAGE = Row(_P.WAITING, _F.ENGAGE, _C.COMMAND)
 
 TRANSITIONS: dict[tuple[Phase, Event], Row] = {
@@ -222,10 +232,11 @@ TRANSITIONS: dict[tuple[Phase, Event], Row] = {
     **_rows((_P.WAITING,), _E.LEADER_AGREES, Row(_P.TELEOP, _F.FOLLOW, _C.COMMAND)),
     **_rows((_P.TELEOP,), _E.LEADER_LOST, Row(_P.HELD, _F.STOP, _C.LEADER_SILENT)),
     **_rows((_P.TELEOP,), _E.LOOP_STALLED, Row(_P.HELD, _F.STOP, _C.LOOP_STALLED)),
-    **_rows((*_ARMED_STILL, _P.TELEOP), _E.HOLD, Row(_P.HELD, _F.STOP, _C.COMMAND)),
-    **_rows((_P.PARKING,), _E.HOLD, Row(_P.ADOPTED, _F.STOP, _C.COMMAND)),
-    **_stay(_P.ADOPTED, _E.HOLD),
-    **_stay(_P.STOPPED, _E.HOLD),
+    **{(phase, _E.HOLD): row for phase, row in _HOLDS.items()},
+    # The same, but its lease goes from a policy whatever the arm is at: none may be in the way.
+    **{(phase, _E.DETACH): row for phase, row in _HOLDS.items()},
+    **_stay(_P.DISARMED, _E.DETACH),
+    **_stay(_P.FAULT, _E.DETACH),
     # A policy drives only after a person said so. Whenever a person or another holder took the arm
     # from it, a person has to say so again. What starved may go on: with a fresh chunk.
     **_rows((*_ARMED_STILL, _P.TELEOP, *_INTERRUPTED, _P.CORRECTING), _E.POLICY,
@@ -249,7 +260,6 @@ TRANSITIONS: dict[tuple[Phase, Event], Row] = {
     **_rows((_P.CORRECTING,), _E.LEADER_LOST, Row(_P.PAUSED, _F.STOP, _C.LEADER_SILENT)),
     **_rows((*_SEATS, _P.CORRECTING), _E.LOOP_STALLED,
             Row(_P.HELD, _F.STOP, _C.LOOP_STALLED)),
-    **_rows(_ATTEMPT, _E.HOLD, Row(_P.HELD, _F.STOP, _C.COMMAND)),
     **_rows(_ATTEMPT, _E.TELEOP, Row(_P.WAITING, _F.STOP, _C.COMMAND)),
     **_rows(_ATTEMPT, _E.ESTOP, Row(_P.STOPPED, _F.STOP, _C.ESTOP)),
     **_rows((_P.SEATED, *_INTERRUPTED, _P.CORRECTING), _E.IDLE,

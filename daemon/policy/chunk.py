@@ -177,6 +177,17 @@ def _times(header: Mapping[str, Any], steps: int) -> tuple[int, npt.NDArray[np.i
     return dt_ns, offsets
 
 
+def told_offsets(header: Mapping[str, Any], steps: int) -> npt.NDArray[np.int64]:
+    """When each row is due after the observation, int64 [steps], as `read_chunk` says; zeros
+    where what is told is not sound."""
+    given, dt_ns = header.get("offsets_ns"), header.get("dt_ns")
+    if isinstance(given, list) and len(given) == steps and all(type(at) is int for at in given):
+        return np.array(np.clip(given, -(2**62), 2**62), np.int64)
+    if type(dt_ns) is not int or not 0 < dt_ns < 2**40:
+        return np.zeros(steps, np.int64)
+    return dt_ns * np.arange(1, steps + 1, dtype=np.int64)
+
+
 def _mask(given: Any, width: int) -> npt.NDArray[np.bool_]:
     if given is None:
         return np.ones(width, np.bool_)

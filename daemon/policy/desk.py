@@ -11,9 +11,16 @@ from typing import Any
 import numpy as np
 
 from recd.config.models import RobotConfig
-from recd.config.policy_streams import MODES, STATUSES, Held, chunk_dtype
-from recd.config.policy_wire import Buffer, Representation, Status
-from recd.daemon.policy.chunk import Chunk, ChunkError, absolute, fill_plan, read_chunk
+from recd.config.policy_streams import MODES, REASON_BYTES, STATUSES, Held, chunk_dtype
+from recd.config.policy_wire import MOST_STEPS, Buffer, Representation, Status
+from recd.daemon.policy.chunk import (
+    Chunk,
+    ChunkError,
+    absolute,
+    fill_plan,
+    read_chunk,
+    told_offsets,
+)
 from recd.daemon.policy.layout import ActionLayout
 from recd.daemon.policy.leases import Leases
 from recd.daemon.policy.observe import Observer, Seen
@@ -63,6 +70,7 @@ class _Open:
 
     peer: Peer
     header: Mapping[str, Any]
+    buffers: Mapping[str, Buffer]
     chunk: Chunk
     pairs: tuple[str, ...]
     received_ns: int
@@ -98,14 +106,15 @@ class Desk:
             told = {"status": error.status, "reason": error.message, "mend": error.mend,
                     "chunk": header.get("chunk") if chunk is None else chunk.number,
                     "first_applied": -1, "late": 0, "clipped": 0}  # fmt: skip
-            self._write_log(chunk, header, told, now)
+            self._write_log(chunk, header, buffers, told, now)
             return Answer(peer, header, told)
         self._leases.beat(chunk.ident, now)
         self._seats.tell_leases(self._leases)
         for pair in pairs:
             fill_plan(self._seats.plan(pair), chunk, positions, layout.groups[pair])
             self._seats.sent(pair, now)
-        self._open[chunk.epoch, chunk.number] = _Open(peer, header, chunk, pairs, now)
+        waiting = _Open(peer, header, buffers, chunk, pairs, now)
+        self._open[chunk.epoch, chunk.number] = waiting
         return None
 
     def _check_lease(self, chunk: Chunk, layout: ActionLayout) -> tuple[str, ...]:
@@ -169,40 +178,80 @@ class Desk:
                 "chunk": waiting.chunk.number, "epoch": waiting.chunk.epoch}  # fmt: skip
         if status not in GOOD:
             told["reason"], told["mend"] = REASONS.get(status, (str(status), ""))
-        self._write_log(waiting.chunk, waiting.header, told, waiting.received_ns)
+        self._write_log(waiting.chunk, waiting.header, waiting.buffers, told, waiting.received_ns)
         latency_ns = waiting.received_ns - waiting.chunk.t_ref_ns
         return Answer(waiting.peer, waiting.header, told, latency_ns)
 
     def _write_log(
-        self, chunk: Chunk | None, header: Mapping[str, Any], told: Mapping[str, Any], now: int
-    ) -> None:
+        self, chunk: Chunk | None, header: Mapping[str, Any], buffers: Mapping[str, Buffer],
+        told: Mapping[str, Any], now: int,
+    ) -> None:  # fmt: skip
         """One record for the writer: the chunk as received with its answer."""
         record = self._log_slots[self._log.begin()][0]
-        number = header.get("chunk")
+        fill_record(record, chunk, header, buffers, told)
         record["received_ns"], record["acked_ns"] = now, now_ns()
-        record["status"] = STATUSES.index(Status(told["status"]))
-        for name in ("first_applied", "late", "clipped", "splice_gap", "margin_ns"):
-            record[name] = told.get(name, 0)
-        record["chunk"] = number if type(number) is int and abs(number) < 2**62 else -1
-        record["values"], record["offset_ns"], record["steps"] = 0, 0, 0
-        record["epoch"] = record["obs"] = record["obs_ns"] = record["dt_ns"] = 0
-        record["mask"] = record["representation"] = record["mode"] = 0
-        record["task"], record["prefix_used"] = b"", -1
-        if chunk is not None:
-            _fill(record, chunk)
         self._log.commit(self._log.spec.slot_bytes, t_capture_ns=now, t_arrival_ns=now)
 
 
-def _fill(record: Any, chunk: Chunk) -> None:
-    steps, width = chunk.values.shape
-    record["chunk"], record["epoch"], record["obs"] = chunk.number, chunk.epoch, chunk.obs
-    record["obs_ns"], record["dt_ns"], record["steps"] = chunk.t_ref_ns, chunk.dt_ns, steps
-    record["mask"] = int(sum(1 << k for k in np.flatnonzero(chunk.mask)))
-    record["representation"] = REPRESENTATIONS.index(chunk.representation)
-    record["mode"] = MODES.index(chunk.mode)
-    record["task"], record["prefix_used"] = chunk.task.encode(), chunk.prefix_used
-    record["offset_ns"][:steps] = chunk.offsets_ns
-    record["values"][: steps * width] = chunk.values.reshape(-1)
+def fill_record(
+    record: Any, chunk: Chunk | None, header: Mapping[str, Any], buffers: Mapping[str, Buffer],
+    told: Mapping[str, Any],
+) -> None:  # fmt: skip
+    """Write a chunk as received and its ACK into a `chunk_dtype` record. chunk: None for one whose
+    form is not sound: then what can be read of it.
+    """
+    record["status"] = STATUSES.index(Status(told["status"]))
+    for name in ("first_applied", "late", "clipped", "splice_gap", "margin_ns"):
+        record[name] = told.get(name, 0)
+    record["first_goal_ns"] = told.get("first_goal", 0)
+    record["reason"] = str(told.get("reason", "")).encode("utf-8", "replace")[:REASON_BYTES]
+    lease, infer = (_map(header, name) for name in ("lease", "infer"))
+    record["chunk"] = _number(header, "chunk", none=-1)
+    record["epoch"] = _number(lease, "epoch")
+    record["obs"], record["obs_ns"] = _number(header, "obs"), _number(header, "t_ref")
+    record["dt_ns"], record["valid_ns"] = _number(header, "dt_ns"), _number(header, "valid_ns", -1)
+    record["infer_start_ns"] = _number(infer, "start")
+    record["infer_end_ns"] = _number(infer, "end")
+    record["representation"] = _place(REPRESENTATIONS, header.get("rep"))
+    record["mode"] = _place(MODES, header.get("mode"))
+    blend = _number(header, "blend")
+    record["blend"] = blend if 0 <= blend <= MOST_STEPS else 0
+    record["mask"] = 0
+    record["task"], record["prefix_used"] = b"", -1
+    _fill_values(record, header, buffers.get("actions"))
+    if chunk is not None:
+        record["mask"] = int(sum(1 << k for k in np.flatnonzero(chunk.mask)))
+        record["task"], record["prefix_used"] = chunk.task.encode(), chunk.prefix_used
+        record["offset_ns"][: chunk.steps] = chunk.offsets_ns
+
+
+def _fill_values(record: Any, header: Mapping[str, Any], buffer: Buffer | None) -> None:
+    record["values"], record["offset_ns"] = 0, 0
+    record["steps"] = record["columns"] = 0
+    if buffer is None or buffer.encoding != "raw" or len(buffer.shape) != 2:
+        return
+    record["steps"], record["columns"] = buffer.shape
+    kept = buffer.array().reshape(-1)[: len(record["values"])]
+    with np.errstate(over="ignore"):  # a float64 beyond float32 is infinite there
+        record["values"][: len(kept)] = kept.astype(np.float32)
+    rows = min(buffer.shape[0], MOST_STEPS)
+    record["offset_ns"][:rows] = told_offsets(header, rows)
+
+
+def _number(header: Mapping[str, Any], name: str, none: int = 0) -> int:
+    """A whole number as it came; `none` for anything else."""
+    value = header.get(name)
+    return value if type(value) is int and abs(value) < 2**62 else none
+
+
+def _map(header: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = header.get(name)
+    return value if isinstance(value, Mapping) else {}
+
+
+def _place(words: tuple[Any, ...], word: object) -> int:
+    """Number of a word, 0 (the default of each) for what is none."""
+    return words.index(word) if isinstance(word, str) and word in words else 0
 
 
 def _words(record: Any) -> dict[str, Any]:

@@ -37,7 +37,7 @@ from recd.config.policy_wire import (
     unpack,
 )
 from recd.daemon.policy.desk import Answer, Desk
-from recd.daemon.policy.journal import Journal
+from recd.daemon.policy.journal import TEXT_MOST, Journal
 from recd.daemon.policy.layout import ActionLayout, layout_of
 from recd.daemon.policy.leases import Lease, Leases
 from recd.daemon.policy.lookout import Lookout, ident_of
@@ -104,6 +104,7 @@ class Gateway:
         self._statuses: Counter[str] = Counter()
         self._latency_ms: deque[float] = deque(maxlen=LATENCIES)
         self._task = robot.dataset.task
+        self._refusal: dict[str, Any] | None = None
         self._seq = 0
         self._beat_at_ns = self._stats_at_ns = 0
 
@@ -180,11 +181,11 @@ class Gateway:
                 case other:
                     raise MessageError(f"ty: expected act or hb, found {str(other)[:40]!r}")
         except RefusedError as error:
-            self._ack(peer, header, _complaint(Status.REFUSED, error))
+            self._ack(peer, header, self._noted(_complaint(Status.REFUSED, error)))
             return
         except MessageError as error:
             self._reject(peer, error, now)
-            self._ack(peer, header, _complaint(Status.MALFORMED, error))
+            self._ack(peer, header, self._noted(_complaint(Status.MALFORMED, error)))
             return
         except RecdError as error:
             self._ack(peer, header, _complaint(Status.LOST, error))
@@ -215,8 +216,15 @@ class Gateway:
         self._ack(answer.peer, answer.header, answer.told)
         self._write_journal(answer)
         if not good:
+            self._noted(answer.told)
             reason = {"status": status, "reason": answer.told.get("reason", "")}
             self._publish("chunk", "refused", {"chunk": answer.told.get("chunk"), **reason})
+
+    def _noted(self, told: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Keep the newest refusal for people: a policy may not show what it was answered."""
+        words = {key: str(told.get(key, ""))[:TEXT_MOST] for key in ("status", "reason", "mend")}
+        self._refusal = {**words, "at_ns": now_ns()}
+        return told
 
     def _write_journal(self, answer: Answer) -> None:
         """For whoever logs a policy; after its answer has gone out."""
@@ -352,6 +360,8 @@ class Gateway:
             "leases": {p: lease.describe(now) for p, lease in self._leases.by_pair.items()},
             "seats": self._seats.describe(now),
             "chunks": dict(self._statuses),
+            "refused": self._refusal
+            and {**self._refusal, "ago_s": (now - self._refusal["at_ns"]) / NS_PER_S},
             "latency_ms": {
                 "count": len(ordered),
                 "median": ordered[len(ordered) // 2] if ordered else None,

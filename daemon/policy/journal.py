@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from recd.config.messages import MessageError
-from recd.config.policy_wire import Buffer, raw
+from recd.config.policy_wire import MOST_STEPS, Buffer, raw
+from recd.daemon.policy.chunk import told_offsets
 from recd.daemon.policy.desk import Answer
 from recd.daemon.policy.observe import Seen
 from recd.daemon.policy.sockets import Peer
@@ -84,7 +85,7 @@ class Journal:
         }  # fmt: skip
         told["policy"] = told["policy"] or adapter[:TEXT_MOST] or None
         state = np.zeros(0, np.float32) if seen is None else seen.state.astype(np.float32)
-        entry = Entry(self.newest, told, values, _offsets(header, len(values)), state)
+        entry = Entry(self.newest, told, values, told_offsets(header, len(values)), state)
         self._kept.append(entry)
 
     def after(self, number: int) -> tuple[dict[str, Any], list[Buffer]]:
@@ -125,17 +126,8 @@ def _plain(value: Any) -> Any:
 def _values(buffer: Buffer | None) -> npt.NDArray[np.float32]:
     if buffer is None or buffer.encoding != "raw" or len(buffer.shape) != 2:
         return NO_VALUES
-    return buffer.array().astype(np.float32)
-
-
-def _offsets(header: Mapping[str, Any], steps: int) -> npt.NDArray[np.int64]:
-    """When each row is due after the observation, as `chunk.read_chunk` says; zeros if unsound."""
-    given, dt_ns = header.get("offsets_ns"), header.get("dt_ns")
-    if isinstance(given, list) and len(given) == steps and all(type(at) is int for at in given):
-        return np.array(np.clip(given, -(2**62), 2**62), np.int64)
-    if type(dt_ns) is not int or not 0 < dt_ns < 2**40:
-        return np.zeros(steps, np.int64)
-    return dt_ns * np.arange(1, steps + 1, dtype=np.int64)
+    # Shapes of no columns cost their sender nothing, however many rows they claim.
+    return buffer.array()[:MOST_STEPS].astype(np.float32)
 
 
 def _inference_ns(header: Mapping[str, Any]) -> int | None:

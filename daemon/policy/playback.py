@@ -121,6 +121,11 @@ class Playback:
         """Rows that are still ahead."""
         return len(self._targets_ns) - self._at
 
+    @property
+    def tail(self) -> Sequence[float] | None:
+        """Positions of the last row that is still ahead; None without one, or for a velocity."""
+        return self._rows[-1] if self.queued and not self._moves[-1] else None
+
     def offer(
         self, plan: Plan, now: int, commanded: Sequence[float], *,
         held_ns: int = 0, after_hold: bool = False, dry: bool = False,

@@ -6,23 +6,28 @@ tick however much comes. Motion is decided by the motion machine: a seat only te
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isnan
 from typing import Any
 
 from recd.config.errors import StateError
 from recd.config.policy_streams import MODES, STATUSES, VERDICT_DTYPE, Held, plan_dtype
-from recd.config.policy_wire import MOST_STEPS, Status
+from recd.config.policy_wire import MOST_STEPS, Mode, Status
 from recd.config.streams import GoalSource
 from recd.daemon.arms.goalpath import GoalPath
 from recd.daemon.arms.motion import PLAYING, SEATED, Event, MotionState, Phase, legal_commands
 from recd.daemon.arms.side import ArmSide, period_ns
 from recd.daemon.policy.ahead import ahead
 from recd.daemon.policy.playback import Plan, Playback, Rules, Verdict
+from recd.daemon.policy.turns import continued, within
 from recd.daemon.worker import WorkerContext
 from recd.shm import CellReader, CellWriter, RingReader, RingWriter, Slot
 from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns
 
 CHUNKS_A_TICK = 4
 """Chunks looked at in one period; what comes faster waits, and is late then."""
+
+SOUND = (Status.SHADOW, Status.APPLIED, Status.STOPPED)
+"""What a newest chunk may have been told. APPLIED: a policy that is paused and waits."""
 
 SOURCES = {Held.TELEOP: GoalSource.LEADER, Held.POLICY: GoalSource.POLICY,
            Held.REPLAY: GoalSource.REPLAY}  # fmt: skip
@@ -144,7 +149,7 @@ class PolicySeat:
             most = self._playback.rules.start_gap
             why = f"its newest chunk begins {self._gap:.0f} units from the arm, at most {most:g}"
             mend = "Bring the arm to where the policy expects it, or ask the policy again."
-        elif self._newest is not Status.SHADOW:
+        elif self._newest not in SOUND:
             why = f"its newest chunk was refused: {self._newest}"
         if why:
             raise StateError(
@@ -192,7 +197,7 @@ class PolicySeat:
         record = slot.payload[: slot.nbytes].copy().view(self._plan_dtype)[0]
         if not slot.intact():
             return None
-        plan = ahead(_plan_of(record), self._more_ns)
+        plan = ahead(self._continued(_plan_of(record), at_ns), self._more_ns)
         seated = state.phase in SEATED
         if plan.epoch != self._epoch or self._held is Held.NOBODY:
             verdict = Verdict(Status.STALE_EPOCH)
@@ -202,7 +207,7 @@ class PolicySeat:
                 after_hold=state.phase not in PLAYING, dry=not seated,
             )  # fmt: skip
             self._newest, self._gap = verdict.status, verdict.splice_gap
-            self._sound += verdict.status in (Status.SHADOW, Status.APPLIED)
+            self._sound += verdict.status in SOUND[:2]
         self._tell(plan, verdict, at_ns)
         match verdict.status:
             case Status.APPLIED if state.phase is Phase.SEATED:
@@ -210,6 +215,14 @@ class PolicySeat:
             case Status.STOPPED if state.phase in PLAYING:
                 return Event.CHUNK_STOPPED
         return None
+
+    def _continued(self, plan: Plan, at_ns: int) -> Plan:
+        """The plan on the turn that the arm is on, or where what it is appended to will end."""
+        near, tail = self._path.goal, self._playback.tail
+        if plan.mode is Mode.APPEND and tail is not None:
+            near = [own if isnan(end) else end for own, end in zip(near, tail, strict=True)]
+            at_ns = self._playback.queued_until_ns + 1
+        return continued(plan, self._path.turns, near, at_ns)
 
     def _tell(self, plan: Plan, verdict: Verdict, at_ns: int) -> None:
         record = self._verdict_slots[self._verdicts.begin()][0]
@@ -223,6 +236,15 @@ class PolicySeat:
     def goal(self, at_ns: int) -> Sequence[float] | None:
         """Positions for this tick, NaN for joints that hold; None when the plan has ended."""
         return self._playback.goal(at_ns, self._path.goal)
+
+    def ask(self, goal: Sequence[float]) -> None:
+        """Note what the plan asks in this tick, as a joint would be read; to stay, where it asks
+        nothing."""
+        low, turns = self._playback.rules.low, self._path.turns
+        self.asked = [
+            own if isnan(asked) else within(asked, low[joint], turns[joint])
+            for joint, (asked, own) in enumerate(zip(goal, self._path.goal, strict=True))
+        ]
 
     def publish(self, state: MotionState) -> None:
         """Tell the gateway where the arm and its motion machine are."""

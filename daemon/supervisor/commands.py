@@ -348,8 +348,16 @@ class Commands:
         return self._move("policy takeover", args, now)
 
     def _policy_detach(self, args: Args, now: int) -> Outcome:
-        """The arm first: whatever the gateway is at, the policy does not drive any more."""
-        outcome = self._move("hold", args, now)
+        """The arm first: whatever the gateway is at, the policy does not drive any more. An arm
+        that is away has nothing to hold; its lease goes all the same."""
+        self._check_section("policy.detach")
+        outcome: Outcome
+        try:
+            outcome = self._move("policy detach", args, now)
+        except RecdError as error:
+            if error.code == "argument":
+                raise
+            outcome = {"motion": self._s.motion.describe()}
         self._check_gateway("policy.detach", now)
         self._s.fleet.send("gateway", "revoke", pair=args.get("pair"))
         return outcome
@@ -375,13 +383,17 @@ class Commands:
                 code="adapter",
             )
 
-    def _check_gateway(self, command: str, now: int) -> None:
-        """RecdError while no policy can be there."""
+    def _check_section(self, command: str) -> None:
+        """RecdError at a robot without policies."""
         if "gateway" not in self._s.fleet.seats:
             raise RecdError(
                 f"{command}: this robot's configuration has no section 'policy'",
                 mend="Add one ('policy: {}' is enough) and start recd again.", code="policy",
             )  # fmt: skip
+
+    def _check_gateway(self, command: str, now: int) -> None:
+        """RecdError while no policy can be there."""
+        self._check_section(command)
         if (why := self._s.fleet.unready("gateway", now)) is not None:
             raise RecdError(f"{command}: {why.message}", mend=why.mend, code=why.code)
 

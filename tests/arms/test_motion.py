@@ -15,6 +15,7 @@ from recd.daemon.arms.motion import (
     Event,
     MotionState,
     Phase,
+    Row,
     advance,
     found_state,
     legal_commands,
@@ -138,6 +139,13 @@ def test_every_command_has_an_answer_in_every_phase() -> None:
                 advance(state, command, 1)
         assert str(Event.DISARM_RELEASE) in legal_commands(phase)
         assert str(Event.ESTOP) in legal_commands(phase)
+
+
+def test_a_policy_is_detached_whatever_the_arm_is_at_and_where_it_moves_it_holds() -> None:
+    for phase in Phase:
+        row = TRANSITIONS[phase, Event.DETACH]
+        assert row == TRANSITIONS.get((phase, Event.HOLD), Row(phase))
+        assert not (TRAITS[row.to].torque and not TRAITS[phase].torque)
 
 
 ATTEMPT = (

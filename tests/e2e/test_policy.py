@@ -1,6 +1,10 @@
 """Policies at the whole daemon: what they may do, and what their faults do to the arm: nothing."""
 
 import json
+import subprocess
+import sys
+from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from recd.config.errors import StateError
+from recd.clients.policy import PolicyClient
+from recd.config.errors import RecdError, StateError
 from recd.config.policy_wire import Status, raw
 from recd.config.streams import GoalSource
 from tests.e2e.policybench import DT_S
@@ -64,6 +69,62 @@ def test_a_person_is_obeyed_at_once_and_the_policy_only_looks_on(bench) -> None:
             bench.client.call("policy.attach")
         bench.client.arm()
         bench.in_state("TELEOP")
+
+
+def recctl(bench, *command: str, policy: PolicyClient | None = None) -> list[str]:
+    """What it prints; it has to succeed, without a complaint. policy: lives meanwhile."""
+    running = subprocess.Popen(
+        [sys.executable, "-m", "recd.clients.recctl.cli", *command],
+        env=bench.robot.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+    def ended() -> bool:
+        if policy is not None:
+            policy.progress += 1
+        return running.poll() is not None
+
+    until(ended, f"the end of recctl {command}")
+    said, complaints = running.communicate()
+    assert (running.returncode, complaints) == (0, "")
+    return said.splitlines()
+
+
+def test_an_operator_interrupts_takes_over_gives_back_and_detaches_by_recctl(bench) -> None:
+    with bench.policy(name="mine") as policy, bench.actions() as socket:
+        bench.drive(policy)
+        mark = bench.control.mark()
+        assert recctl(bench, "policy", "pause", policy=policy) == ["main: PAUSED (command)"]
+        said = recctl(bench, "policy", "takeover", policy=policy)
+        assert said[0].startswith(("main: PAUSED", "main: CORRECTING"))
+        bench.in_state("CORRECTING")
+        said = recctl(bench, "policy", "resume", policy=policy)
+        assert said == ["main: HOLD (waiting_for_chunk)"]
+        bench.center = bench.observe(policy).state.astype(float)
+        bench.rejoin(policy)
+        socket.send_multipart(bench.raw_act(policy, layout="0123456789abcdef"))
+        assert bench.answer(socket)["status"] == Status.LAYOUT
+        until(lambda: bench.gateway("policy.stats")["refused"]["status"] == "layout", "the reason")
+        told = "\n".join(recctl(bench, "policy", "stats", policy=policy))
+        assert "mine (policy) holds the lease, last heard " in told
+        assert "it may drive" in told
+        assert ": layout: layout: expected " in told
+        assert "Ask `describe` again" in told
+        assert "  policy: mine (policy) holds main" in recctl(bench, "status", policy=policy)
+        said = recctl(bench, "policy", "detach", policy=policy)
+        assert said == ["main: HOLD (command)"]
+        until(lambda: bench.leases()["main"]["kind"] == "nobody", "the lease to be free")
+        bench.assert_gentle(mark)
+    assert "  policy: nobody holds a lease" in recctl(bench, "status")
+
+
+def test_a_policy_at_an_arm_without_torque_is_detached_as_well(bench) -> None:
+    bench.client.call("disarm", policy="release")
+    bench.in_state("DISARMED")
+    with bench.policy() as policy:
+        policy.acquire()
+        until(lambda: bench.leases()["main"]["kind"] == "policy", "the lease to be told")
+        assert recctl(bench, "policy", "detach")[0].startswith("main: DISARMED")
+        until(lambda: bench.leases()["main"]["kind"] == "nobody", "the lease to be free")
 
 
 def test_pause_correct_and_resume_go_without_a_jump(bench) -> None:
@@ -135,7 +196,11 @@ def test_an_episode_tells_who_drove_each_row_and_keeps_every_chunk(bench) -> Non
     chunks = arrows(own / "chunks.arrows")
     statuses = chunks["status"].to_numpy()
     numbers = chunks["chunk"].to_numpy()
-    assert list(Status).index(Status.NOT_FINITE) in statuses
+    refused = chunks.slice(statuses.tolist().index(list(Status).index(Status.NOT_FINITE)), 1)
+    (values,), (columns,) = refused["values"].to_pylist(), refused["columns"].to_pylist()
+    assert np.isnan(values[: 30 * columns]).all(), "kept as it came"
+    assert b"finite" in refused["reason"].to_pylist()[0]
+    assert (chunks["infer_end_ns"].to_numpy() >= chunks["infer_start_ns"].to_numpy()).all()
     acted = set(chunk[source == GoalSource.POLICY].tolist()) - {-1}
     assert len(acted & set(numbers.tolist())) >= len(acted) - 1, "all but one from before the start"
 
@@ -189,3 +254,62 @@ def test_a_policy_of_velocities_moves_the_arm_by_them_and_stops_with_them(bench)
         bench.assert_stands()
         ended = bench.observe(policy).state
         np.testing.assert_allclose(ended[1:], begun[1:], atol=2.0)
+
+
+def test_a_wrist_that_passes_its_seam_does_not_turn_back_by_a_whole_turn(bench) -> None:
+    with bench.policy() as policy:
+        bench.drive(policy)
+        seen = bench.observe(policy)
+        wrist = policy.names.index("wrist_roll.pos")
+        way = np.linspace(seen.state[wrist], 185.0, 60)
+        rows = np.repeat(seen.state[None].astype(float), 120, axis=0)
+        rows[:, wrist] = np.concatenate([way, np.full(60, way[-1])])
+        rows[rows[:, wrist] > 180.0, wrist] -= 360.0  # as the joint itself would be read
+        mark = bench.control.mark()
+        assert policy.act(seen, rows, dt_s=DT_S).status is Status.APPLIED
+
+        def there() -> bool:
+            policy.progress += 1
+            return bool(bench.observe(policy).state[wrist] > 175.0)
+
+        until(there, "the wrist to come to its seam")
+        bench.ticks(60)
+        goals = bench.goals(mark)[wrist + 1]
+        assert min(b - a for a, b in pairwise(goals)) > -20, "it never turned back"
+        bench.assert_gentle(mark)
+        # From there on a policy says -175: five degrees from where the arm is told to be.
+        seen = bench.observe(policy)
+        ahead = np.repeat(seen.state[None].astype(float), 30, axis=0)
+        ahead[:, wrist] = -175.0
+        ack = policy.act(seen, ahead, dt_s=DT_S)
+        assert (ack.status, ack.splice_gap < 10) == (Status.APPLIED, True)
+
+
+class Model:
+    """What the page's loop asks: it stays where the arm is, until it was let drive."""
+
+    def __init__(self, bench) -> None:
+        self._bench = bench
+        self.resets = 0
+
+    def reset(self) -> None:
+        self.resets += 1
+
+    def infer(self, images, state, task) -> np.ndarray:
+        assert images["front"].startswith(b"\xff\xd8")
+        assert task
+        if self._bench.motion()["state"] == "POLICY":
+            raise KeyboardInterrupt
+        with suppress(RecdError):  # not before enough of its chunks were sound
+            self._bench.client.call("policy.attach")
+        return np.repeat(state[None], 30, axis=0)
+
+
+def test_the_loop_on_the_page_drives_as_it_stands_there(bench) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "policy_api.md").read_text()
+    loop = page.partition("## Twenty lines")[2].partition("```python\n")[2].partition("```")[0]
+    model = Model(bench)
+    with pytest.raises(KeyboardInterrupt):
+        exec(compile(loop, "policy_api.md", "exec"), {"model": model})
+    assert model.resets > 1, "at its first observation, and when it was let drive"
+    bench.in_state("HOLD")

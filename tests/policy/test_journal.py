@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from recd.config.messages import MessageError
-from recd.config.policy_wire import Buffer, pack, raw, unpack
+from recd.config.policy_wire import MOST_ELEMENTS, MOST_STEPS, Buffer, pack, raw, unpack
 from recd.daemon.policy.desk import Answer
 from recd.daemon.policy.journal import (
     ANSWER_MOST,
@@ -78,6 +78,14 @@ def test_whatever_a_peer_sends_stays_small() -> None:
         assert pack(answer[0], answer[1])
         last = answer[0]["chunks"][-1]["seq"]
     assert last == KEPT
+
+
+def test_rows_without_columns_cost_nothing_however_many_are_claimed() -> None:
+    journal = Journal()
+    put(journal, values=np.zeros((MOST_ELEMENTS, 0), np.float32))
+    _, buffers = read(journal)
+    assert buffers["0.values"].shape == (MOST_STEPS, 0)
+    assert buffers["0.offsets"].shape == (MOST_STEPS,)
 
 
 def test_chunks_that_are_never_answered_are_not_kept_for_ever() -> None:

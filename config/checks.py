@@ -119,7 +119,7 @@ def _priorities(robot: RobotConfig) -> Iterator[Finding]:
     if wanted.gateway_priority and above and wanted.gateway_priority >= min(above):
         yield Finding(
             ("realtime", "gateway_priority"), "less than serial_priority and arm_priority: "
-            f"0..{min(above) - 1}", wanted.gateway_priority, "Raise those, or leave it out.",
+            f"0..{min(above) - 1}", str(wanted.gateway_priority), "Raise those, or leave it out.",
         )  # fmt: skip
 
 

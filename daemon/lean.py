@@ -7,7 +7,6 @@ cameras and a pair). Whoever needs them imports them as ever. pyarrow: see `refu
 
 import sys
 from collections.abc import Sequence
-from importlib.abc import MetaPathFinder
 from types import ModuleType
 
 if "structlog" not in sys.modules:
@@ -23,7 +22,7 @@ if "structlog" not in sys.modules:
         del sys.modules[name]
 
 
-class _Refusing(MetaPathFinder):
+class _Refusing:
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> None:

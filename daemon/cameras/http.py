@@ -7,7 +7,6 @@ import errno
 import re
 import select
 import socket
-import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
@@ -71,6 +70,7 @@ class HttpSource:
         self._clock = ClockMap()
         self._stamp_header = ""
         self._url = request.device
+        self._nothing_yet: tuple[type[OSError], ...] = (BlockingIOError,)
 
     @property
     def clock(self) -> ClockMap:
@@ -165,6 +165,9 @@ class HttpSource:
         if code:
             raise OSError(code, errno.errorcode.get(code, str(code)))
         if target.scheme == "https":
+            import ssl  # a tenth of what this module's import costs, and few cameras have https
+
+            self._nothing_yet = (BlockingIOError, ssl.SSLWantReadError)
             sock.settimeout(OPEN_WITHIN_NS / NS_PER_S)
             secure = ssl.create_default_context().wrap_socket(sock, server_hostname=target.hostname)
             secure.setblocking(False)
@@ -185,7 +188,7 @@ class HttpSource:
         assert self._sock is not None
         try:
             return self._sock.recv_into(view)
-        except (BlockingIOError, ssl.SSLWantReadError):
+        except self._nothing_yet:
             return None
 
     def _boundary(self, answer: _Answer) -> bytes:

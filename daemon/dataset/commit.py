@@ -12,7 +12,15 @@ from typing import Any
 
 from recd.config.errors import DatasetError
 from recd.daemon.dataset.delay import set_delay
-from recd.daemon.dataset.draft import OWN_FOLDER, Draft, begin_draft, verify_draft, write_draft
+from recd.daemon.dataset.draft import (
+    OWN_FOLDER,
+    Draft,
+    WrittenRows,
+    begin_draft,
+    verify_draft,
+    write_draft,
+    write_rows,
+)
 from recd.daemon.dataset.durable import keep_copy, make_folders, remove_tree, sha256_of, write_json
 from recd.daemon.dataset.handle import Handle, refresh
 from recd.daemon.dataset.layout import (
@@ -104,10 +112,12 @@ def commit(
     facts: Mapping[str, Any],
     sides: Sequence[Path] = (),
     kind: str = "commit",
+    written: WrittenRows | None = None,
 ) -> CommitResult:
     """Publish an episode whose mp4s lie in its staging folder; durable on return.
 
-    facts: for the manifest. sides: further files to keep with the episode, moved there.
+    facts: for the manifest. sides: further files to keep with the episode, moved there. written:
+    its data file, where that was made ahead; made anew when the dataset has changed since.
     DatasetError with the reason when the episode is not whole; nothing was published then, and
     staging is kept.
     """
@@ -117,12 +127,14 @@ def commit(
     if uid in handle.ledger.published:
         raise DatasetError(f"episode {uid} is already in the dataset")
     checked = check_episode(handle, rows, videos)
-    draft = begin_draft(handle, uid, rows, {key: each.video for key, each in checked.items()})
     watch.mark("checked")
     fault_point("commit.checked")
+    if written is None or not written.fits(handle, uid, rows):
+        written = write_rows(handle, uid, rows)
+    draft = begin_draft(handle, written, {key: each.video for key, each in checked.items()})
     write_draft(handle, draft, facts, sides)
     watch.mark("written")
-    verify_draft(handle, draft)
+    verify_draft(draft)
     fault_point("commit.verified")
     watch.mark("verified")
     transaction = _transaction(handle, draft, kind)
@@ -155,7 +167,10 @@ def _publish(handle: Handle, draft: Draft, transaction: Transaction) -> None:
     """
     staged = _unsynced(handle.layout, draft)
     try:
-        run(handle.root, transaction, journal=handle.journal, ledger=handle.ledger, staged=staged)
+        run(
+            handle.root, transaction, journal=handle.journal, ledger=handle.ledger,
+            staged=staged, syncs=draft.syncs,
+        )  # fmt: skip
     except OSError as broken:
         if draft.uid in handle.ledger.published:
             return

@@ -13,7 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recd.config.errors import DatasetError
-from recd.daemon.dataset.durable import make_folders, remove_tree, sha256_all, write_json
+from recd.daemon.dataset.durable import (
+    Syncs,
+    begin_sync,
+    make_folders,
+    remove_tree,
+    sha256_all,
+    write_json,
+)
 from recd.daemon.dataset.handle import Handle
 from recd.daemon.dataset.layout import FIRST, FileIndex
 from recd.daemon.dataset.manifest import MANIFEST, build_manifest, rows_sha256
@@ -27,7 +34,8 @@ from recd.daemon.dataset.parquet import (
     write_data,
     write_table,
 )
-from recd.daemon.dataset.state import new_info, schema_of_episodes
+from recd.daemon.dataset.schema import Features
+from recd.daemon.dataset.state import DatasetState, new_info, schema_of_episodes
 from recd.daemon.dataset.stats import Stats, aggregate, camera_stats, stats_to_json, vector_stats
 from recd.daemon.dataset.videos import VideoFile, info_block
 from recd.daemon.faultpoints import fault_point
@@ -36,11 +44,31 @@ OWN_FOLDER = "own"
 """Folder in staging that becomes the episode's own folder: side files are written there."""
 
 
+@dataclass(frozen=True, slots=True)
+class WrittenRows:
+    """The data file of an episode in its staging folder: what can be done before its videos are
+    closed. state: of the dataset when it got its numbers; stats: of all that is no video."""
+
+    uid: str
+    rows: EpisodeRows
+    state: DatasetState
+    tasks: list[str]
+    numbers: Numbering
+    rows_sha256: str
+    stats: Stats
+    syncs: Syncs
+
+    def fits(self, handle: Handle, uid: str, rows: EpisodeRows) -> bool:
+        """Whether it is still what `write_rows` would write."""
+        return self.uid == uid and self.rows is rows and self.state is handle.state
+
+
 @dataclass(slots=True)
 class Draft:
     """An episode on its way in: what was given, its numbers, and what has been written so far.
 
-    tail: all rows of its episodes file, its own last once written.
+    syncs: files of it that nobody writes into any more; tail: all rows of its episodes file, its
+    own last once written.
     """
 
     uid: str
@@ -54,6 +82,7 @@ class Draft:
     episodes_index: FileIndex
     video_sha256: dict[str, str]
     rows_sha256: str
+    syncs: Syncs
     tail: pa.Table | None
     stats: Stats = field(default_factory=dict)
     total_stats: Stats = field(default_factory=dict)
@@ -64,58 +93,70 @@ class Draft:
         return self.folder / "new" / name
 
 
-def begin_draft(
-    handle: Handle, uid: str, rows: EpisodeRows, videos: Mapping[str, VideoFile]
-) -> Draft:
-    """Give an episode its numbers; nothing is written."""
-    state = handle.state
+def write_rows(handle: Handle, uid: str, rows: EpisodeRows) -> WrittenRows:
+    """Give an episode its numbers and write its data file; the disk is told of it at once."""
+    state, schema, folder = handle.state, handle.schema, handle.layout.staging(uid)
     tasks = list(dict.fromkeys([*state.tasks, *rows.task]))
     numbers = Numbering(state.episodes, state.rows, {task: i for i, task in enumerate(tasks)})
+    remove_tree(folder / "new")
+    make_folders(folder / "new")
+    columns = row_columns(rows, schema.features, schema.fps, numbers)
+    path = folder / "new" / "data.parquet"
+    write_data(path, columns, rows.images, data_schema(schema.features, uid[:16]))
+    _verify_data(path, rows, schema.features)
+    fault_point("commit.data_written")
+    syncs: Syncs = {}
+    begin_sync(syncs, [path])
+    stats = _row_stats(rows, columns, schema.features)
+    return WrittenRows(uid, rows, state, tasks, numbers, rows_sha256(rows), stats, syncs)
+
+
+def begin_draft(handle: Handle, written: WrittenRows, videos: Mapping[str, VideoFile]) -> Draft:
+    """Bring an episode's rows and videos together. Both are on their way to the disk from here."""
+    state, folder = handle.state, handle.layout.staging(written.uid)
     episodes_index, tail = state.place_for_episode()
+    closed = (folder / OWN_FOLDER).glob("*.arrows")
+    begin_sync(written.syncs, [*(video.path for video in videos.values()), *closed])
     unknown = sha256_all({key: video.path for key, video in videos.items() if not video.sha256})
     return Draft(
-        uid=uid,
-        rows=rows,
+        uid=written.uid,
+        rows=written.rows,
         videos=videos,
-        numbers=numbers,
-        tasks=tasks,
-        folder=handle.layout.staging(uid),
+        numbers=written.numbers,
+        tasks=written.tasks,
+        folder=folder,
         data_index=state.next_data,
         video_index={key: state.next_video.get(key, FIRST) for key in videos},
         episodes_index=episodes_index,
         video_sha256={key: video.sha256 or unknown[key] for key, video in videos.items()},
-        rows_sha256=rows_sha256(rows),
+        rows_sha256=written.rows_sha256,
+        syncs=written.syncs,
         tail=tail,
+        stats=written.stats,
     )
 
 
 def write_draft(
     handle: Handle, draft: Draft, facts: Mapping[str, Any], sides: Sequence[Path]
 ) -> None:
-    """Write every new file of the episode below its staging folder.
+    """Write the other new files of the episode below its staging folder.
 
     sides: further files to keep with it, moved into its own folder.
     """
     state, schema = handle.state, handle.schema
-    own = draft.folder / OWN_FOLDER
-    remove_tree(draft.folder / "new")
-    make_folders(draft.folder / "new")
-    make_folders(own)
-    columns = row_columns(draft.rows, schema.features, schema.fps, draft.numbers)
-    write_data(
-        draft.new("data.parquet"),
-        columns,
-        draft.rows.images,
-        data_schema(schema.features, draft.uid[:16]),
-    )
-    fault_point("commit.data_written")
-    draft.stats = _episode_stats(draft, columns, schema.features)
+    make_folders(draft.folder / OWN_FOLDER)
+    draft.stats = {
+        key: camera_stats(draft.videos[key].histogram) if key in draft.videos else draft.stats[key]
+        for key, feature in schema.features.items()
+        if feature["dtype"] != "string"
+    }
     table = episode_row(_episode_facts(draft, schema.fps), schema_of_episodes(state))
     if draft.tail is not None:
         table = pa.concat_tables([draft.tail, table]).combine_chunks()
     draft.tail = table
     write_table(draft.new("episodes.parquet"), table)
     fault_point("commit.episodes_written")
+    begin_sync(draft.syncs, [draft.new("episodes.parquet")])
     if draft.tasks != state.tasks:
         write_table(draft.new("tasks.parquet"), tasks_table(draft.tasks))
     fault_point("commit.tasks_written")
@@ -128,6 +169,13 @@ def write_draft(
     fault_point("commit.info_written")
     _write_own(handle, draft, facts, sides)
     fault_point("commit.manifest_written")
+    begin_sync(draft.syncs, _files_of(draft))
+
+
+def _files_of(draft: Draft) -> list[Path]:
+    """All files of an episode that go into the dataset."""
+    folders = (draft.folder / "new", draft.folder / OWN_FOLDER)
+    return [path for folder in folders for path in sorted(folder.iterdir())]
 
 
 def _write_own(
@@ -157,14 +205,13 @@ def _write_own(
     write_json(own / MANIFEST, manifest)
 
 
-def _episode_stats(draft: Draft, columns: Mapping[str, Any], features: Mapping[str, Any]) -> Stats:
+def _row_stats(rows: EpisodeRows, columns: Mapping[str, Any], features: Mapping[str, Any]) -> Stats:
+    """Statistics of all that a data file holds."""
     stats: Stats = {}
     for key, feature in features.items():
-        if feature["dtype"] == "video":
-            stats[key] = camera_stats(draft.videos[key].histogram)
-        elif feature["dtype"] == "image":
-            stats[key] = camera_stats(draft.rows.images[key].histogram)
-        elif feature["dtype"] != "string":
+        if feature["dtype"] == "image":
+            stats[key] = camera_stats(rows.images[key].histogram)
+        elif feature["dtype"] not in ("string", "video"):
             stats[key] = vector_stats(columns[key])
     return stats
 
@@ -213,14 +260,16 @@ def _next_info(handle: Handle, draft: Draft) -> dict[str, Any]:
     return info
 
 
-def verify_draft(handle: Handle, draft: Draft) -> None:
-    """Read back what was written: row count, schema, no column lost."""
-    path = draft.new("data.parquet")
+def _verify_data(path: Path, rows: EpisodeRows, features: Features) -> None:
+    """Read back a data file: row count, schema, no column lost."""
     with pq.ParquetFile(path) as written:
-        found, rows = written.schema_arrow.remove_metadata(), written.metadata.num_rows
-    wanted = data_schema(handle.schema.features).remove_metadata()
-    if rows != len(draft.rows) or not found.equals(wanted):
-        raise DatasetError(f"{path}: {rows} rows of {found.names}, expected {len(draft.rows)}")
+        found, count = written.schema_arrow.remove_metadata(), written.metadata.num_rows
+    if count != len(rows) or not found.equals(data_schema(features).remove_metadata()):
+        raise DatasetError(f"{path}: {count} rows of {found.names}, expected {len(rows)}")
+
+
+def verify_draft(draft: Draft) -> None:
+    """Read back the episodes file that was written."""
     meta = pq.read_metadata(draft.new("episodes.parquet"))
     if draft.tail is None or meta.num_rows != draft.tail.num_rows:
         raise DatasetError(f"{draft.new('episodes.parquet')}: {meta.num_rows} rows, not as written")

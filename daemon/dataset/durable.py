@@ -9,12 +9,14 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 HASH_BLOCK = 1 << 20
+NOTHING_BEGUN: Mapping[Path, Future[None]] = MappingProxyType({})
 SYNC_THREADS = 8
 """Concurrent fsyncs share one journal commit of the file system; one by one each pays its own."""
 
@@ -48,15 +50,27 @@ def sha256_all(paths: Mapping[str, Path]) -> dict[str, str]:
     return dict(zip(paths, _disk_pool().map(sha256_of, paths.values()), strict=True))
 
 
-def sync_all(paths: Iterable[Path]) -> None:
-    """fsync many files and folders side by side; the first error is raised after all are done."""
-    unique = list(dict.fromkeys(paths))
-    if len(unique) <= 1:
+Syncs = dict[Path, Future[None]]
+"""Files whose way to the disk has begun."""
+
+
+def begin_sync(syncs: Syncs, paths: Iterable[Path]) -> None:
+    """Begin to fsync files that nobody writes into any more; `sync_all` waits for it."""
+    for path in paths:
+        if path not in syncs:
+            syncs[path] = _disk_pool().submit(sync_path, path)
+
+
+def sync_all(paths: Iterable[Path], begun: Mapping[Path, Future[None]] = NOTHING_BEGUN) -> None:
+    """fsync many files and folders side by side, but those of `begun` no second time; the first
+    error is raised after all are done."""
+    unique = list(dict.fromkeys(path for path in paths if path not in begun))
+    if len(unique) <= 1 and not begun:
         for path in unique:
             sync_path(path)
         return
     waiting = [_disk_pool().submit(sync_path, path) for path in unique]
-    errors = [error for future in waiting if (error := future.exception()) is not None]
+    errors = [error for each in (*begun.values(), *waiting) if (error := each.exception())]
     if errors:
         raise errors[0]
 

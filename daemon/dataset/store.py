@@ -19,7 +19,7 @@ from recd.daemon.dataset.calibrations import (
 )
 from recd.daemon.dataset.commit import CommitResult, commit
 from recd.daemon.dataset.damage import telling
-from recd.daemon.dataset.draft import OWN_FOLDER
+from recd.daemon.dataset.draft import OWN_FOLDER, WrittenRows, write_rows
 from recd.daemon.dataset.durable import make_folders, sync_all
 from recd.daemon.dataset.edit import delete, relabel
 from recd.daemon.dataset.handle import Handle, open_handle
@@ -124,6 +124,11 @@ class DatasetStore:
         """Throw a staged take away: whole into the trash, nothing of it in the dataset."""
         return discard(self._handle, uid, rows=rows)
 
+    def write_rows(self, uid: str, rows: EpisodeRows) -> WrittenRows:
+        """Write the data file of a staged episode ahead of `commit`, which is given the same
+        `rows` again. Nothing of it shows before that."""
+        return write_rows(self._handle, uid, rows)
+
     def commit(
         self,
         uid: str,
@@ -132,9 +137,13 @@ class DatasetStore:
         *,
         manifest: Mapping[str, Any],
         sides: Sequence[Path] = (),
+        written: WrittenRows | None = None,
     ) -> CommitResult:
         """Publish a staged episode; see `recd.daemon.dataset.commit.commit`."""
-        return commit(self._handle, uid, rows=rows, videos=videos, facts=manifest, sides=sides)
+        return commit(
+            self._handle, uid, rows=rows, videos=videos, facts=manifest, sides=sides,
+            written=written,
+        )  # fmt: skip
 
     def undo(self, uid: str) -> TrashEntry:
         """Take the last published episode out again; metadata as before it, byte for byte.

@@ -5,13 +5,21 @@ sides, so that whoever comes after a crash can finish it, take it back, or see t
 has written meanwhile and keep off.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
 from recd.config.errors import DatasetError
-from recd.daemon.dataset.durable import keep_copy, make_folders, remove_tree, sha256_of, sync_all
+from recd.daemon.dataset.durable import (
+    NOTHING_BEGUN,
+    keep_copy,
+    make_folders,
+    remove_tree,
+    sha256_of,
+    sync_all,
+)
 from recd.daemon.dataset.exchange import (
     end_half_exchanges,
     exchange,
@@ -73,16 +81,18 @@ def run(
     journal: Journal,
     ledger: Ledger,
     staged: list[Path],
+    syncs: Mapping[Path, Future[None]] = NOTHING_BEGUN,
 ) -> None:
     """Publish a prepared transaction: sync, PREPARE, renames, folder syncs, DONE.
 
-    staged: files and folders that must be durable before PREPARE. On return everything is durable.
+    staged: files and folders that must be durable before PREPARE; syncs: those of them of which
+    the disk was told already. On return everything is durable.
     """
     kind = transaction.kind
     touched: list[Path] = []
     for move in transaction.moves:
         touched += make_folders((root / move.dst).parent)
-    sync_all([*staged, *touched])
+    sync_all([*staged, *touched], syncs)
     fault_point(f"{kind}.synced")
     record = transaction.as_record()
     journal.append(record)

@@ -65,7 +65,9 @@ class CameraStatistics:
             return 0, total
         ideal = np.linspace(0, rows - 1, sample_count(rows))
         near = np.searchsorted(self._rows[:have], ideal - self._every / 2)
-        chosen = np.unique(near.clip(0, have - 1))
+        near = near.clip(0, have - 1)
+        # They never decrease. np.unique imports numpy.ma, 35 ms of the first stop's wait.
+        chosen = near[np.diff(near, prepend=-1) > 0]
         for i in chosen:
             total += self._kept[i]
         return len(chosen), total

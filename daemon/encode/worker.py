@@ -42,6 +42,10 @@ from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns
 BEAT_NS = 100 * NS_PER_MS
 """Longest time between two heartbeats while nothing else happens."""
 
+SPARE_AFTER_NS = NS_PER_S // 4
+"""The next take's encoder is opened so long after a take is closed, when its save is over: opened
+at once (3 to 9 ms of CPU in every encoder) it made stop wait, on two cores with three cameras."""
+
 MARGIN_FRAMES = 4
 RECENT = 16
 """Frames from before `begin` that are looked at again: its row 0 may lie a little back."""
@@ -91,6 +95,7 @@ class EncoderWorker:
             maxlen=min(RECENT, self._reader.spec.slots // 4 or 1)
         )
         self._spare: PictureSink | None = None
+        self._spare_due_ns = 0
         self._closing: dict[str, threading.Thread] = {}
         self._closed: queue.SimpleQueue[Closed] = queue.SimpleQueue()
         self._closed_bell = Doorbell.create()
@@ -141,6 +146,8 @@ class EncoderWorker:
 
     def _sleep_ms(self) -> int:
         due = [self._next_beat_ns, *(opened.take.deadline_ns for opened in self._open.values())]
+        if self._lacks_spare:
+            due.append(self._spare_due_ns)
         if self._reader.doorbell is None:
             due.append(now_ns() + 5 * NS_PER_MS)
         return max(0, -(-(min(due) - now_ns()) // NS_PER_MS))
@@ -166,6 +173,8 @@ class EncoderWorker:
                 self._advance(opened, horizon_ns)
             self._tell_closed()
             self._report()
+            if self._lacks_spare and now_ns() >= self._spare_due_ns:
+                self._open_spare()
             if slot is None:
                 break
 
@@ -237,7 +246,7 @@ class EncoderWorker:
                 self._ctx.log.error("take failed", episode=closed.uid, **closed.message)
             fault_point("encoder.closed")
             self._ctx.link.send("closed" if closed.ok else "failed", **closed.message)
-            self._open_spare()
+            self._spare_due_ns = now_ns() + SPARE_AFTER_NS
 
     # ------------------------------------------------------------------ messages
 
@@ -314,7 +323,6 @@ class EncoderWorker:
         for part in opened.earlier:
             part.path.unlink(missing_ok=True)
         self._ctx.link.send("discarded", uid=opened.take.spec.uid, camera=self._camera)
-        self._open_spare()
 
     # ------------------------------------------------------------------ preparing takes
 
@@ -363,10 +371,13 @@ class EncoderWorker:
             return PassSink(self._settings, size=size, rate=rate, decode=decode, sync=self._sync)
         return Mp4Sink(self._settings, size=size, rate=rate, sync=self._sync)
 
+    @property
+    def _lacks_spare(self) -> bool:
+        return self._spare is None and not self._open and not self._closing
+
     def _open_spare(self) -> None:
         """Open the next take's encoder ahead, so that its row 0 need not wait for it."""
-        if self._spare is None and not self._open:
-            self._spare = self._new_sink(self._dataset_rate())
+        self._spare = self._new_sink(self._dataset_rate())
 
     def _go_back(self, spec: TakeSpec, spill: SpillReader, shown: int) -> None:
         """After a restart: take up again what the ring still holds of rows not in the file, and

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from recd.daemon.dataset.draft import OWN_FOLDER
+from recd.daemon.dataset import EpisodeRows
+from recd.daemon.dataset.draft import OWN_FOLDER, WrittenRows
 from recd.daemon.dataset.durable import remove_tree, sync_all
 from recd.daemon.dataset.sides import read_stream
 from recd.daemon.session.summary import BusSummary
@@ -45,6 +46,18 @@ second: 500 to 960 ms lost."""
 
 SYNC_EVERY_NS = NS_PER_S
 """Side logs are made durable this often: a crash costs at most a second."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """What an episode's rows alone decide, done while its encoders still close their files.
+
+    buses: figures of its arms; written: its data file, None where that holds pictures.
+    """
+
+    rows: EpisodeRows
+    buses: dict[str, BusSummary]
+    written: WrittenRows | None
 
 
 @dataclass(slots=True)
@@ -102,8 +115,8 @@ class Episode:
         self.rate_num, self.rate_den = int(begin["rate_num"]), int(begin["rate_den"])
         self.rows: int | None = None
         self.seal: dict[str, Any] | None = None
-        self.buses: dict[str, BusSummary] = {}
-        """Figures of its arms once all rows are built, empty before."""
+        self.ahead: Ahead | None = None
+        """What is made of its rows alone, once all are built; None before."""
         self.ended_ns = 0
         self.clocks: list[ClockPair] = [clock_pair()]
         self._synced_ns = self._kept_ns = now_ns()
@@ -218,7 +231,7 @@ class Episode:
     def end(self, rows: int) -> None:
         """The episode has `rows` rows; what is still missing of them will come."""
         self.rows = rows
-        self.buses = {}
+        self.ahead = None
         self.ended_ns = now_ns()
         self.clocks.append(clock_pair())
 

@@ -172,7 +172,7 @@ class Writer:
         poller = select.poll()
         poller.register(self.ctx.link.fd, select.POLLIN)
         while not self.ctx.stopping:
-            ending = any(e.rows is not None and not e.buses for e in self.episodes.values())
+            ending = any(e.rows is not None and e.ahead is None for e in self.episodes.values())
             poller.poll((LAST_ROWS_EVERY_NS if ending else DRAIN_EVERY_NS) // NS_PER_MS)
             self.step()
         self.step()
@@ -189,7 +189,8 @@ class Writer:
         self._keep_frames()
         at_ns = now_ns()
         for episode in list(self.episodes.values()):
-            if episode.due(at_ns) or episode.rows is not None:  # a stop does not wait for its turn
+            # A stop waits for no turn. Its last rows come one by one, and each time costs 5 ms.
+            if episode.due(at_ns) or self.builders[episode.uid].decidable() == episode.rows:
                 self._keep(episode, at_ns)
             if episode.uid in self.episodes and self._complete(episode):
                 self._finish(episode)
@@ -209,12 +210,12 @@ class Writer:
                 episode.sync()
                 builder.sync()
                 fault_point("writer.synced")
-            if builder.rows == episode.rows and not episode.buses:
-                episode.buses = self.publisher.summarize_buses(episode, builder)
-        except OSError as error:
+            if builder.rows == episode.rows and episode.ahead is None:
+                episode.ahead = self.publisher.prepare(episode, builder)
+        except (RecdError, OSError) as error:
             self._lose(episode, error)
 
-    def _lose(self, episode: Episode, error: OSError) -> None:
+    def _lose(self, episode: Episode, error: Exception) -> None:
         """The disk takes no more of an episode: what it has stays in staging, for recovery."""
         self._failed(episode.uid, error, episode.staging)
         del self.episodes[episode.uid]

@@ -57,6 +57,30 @@ def test_every_row_of_every_episode_is_there_with_dense_numbers(studio):
     assert [row["length"] for row in episode_rows(studio.root)] == list(lengths)
 
 
+def test_rows_written_ahead_are_published_as_they_lie_there(studio):
+    store, uid = studio.open(), new_uid()
+    videos, rows = studio.stage(store, 6, 0, uid), studio.rows(0, 6, ("pick",))
+    written = store.write_rows(uid, rows)
+    ahead = store.root / ".recd/staging" / uid / "new/data.parquet"
+    before, inode = ahead.read_bytes(), ahead.stat().st_ino
+    assert store.totals.episodes == 0
+    store.commit(uid, rows, videos, manifest={}, written=written)
+    (published,) = (studio.root / "data").glob("*/*.parquet")
+    assert (published.read_bytes(), published.stat().st_ino) == (before, inode)
+
+
+def test_rows_written_ahead_get_new_numbers_when_another_episode_came_first(studio):
+    store, uid = studio.open(), new_uid()
+    videos, rows = studio.stage(store, 6, 1, uid), studio.rows(1, 6, ("place",))
+    written = store.write_rows(uid, rows)
+    studio.record(store, 5, tasks=("pick",))
+    store.commit(uid, rows, videos, manifest={}, written=written)
+    table = data_rows(studio.root)
+    assert table["index"].to_pylist() == list(range(11))
+    assert table["episode_index"].to_pylist() == [0] * 5 + [1] * 6
+    assert table["task_index"].to_pylist() == [0] * 5 + [1] * 6
+
+
 def test_an_episode_with_two_tasks_numbers_each_row_by_its_own(studio):
     store = studio.open()
     studio.record(store, 4, tasks=("pick",))

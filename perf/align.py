@@ -1,7 +1,8 @@
 """The alignment kernel against pandas `merge_asof`: ten minutes of 250 Hz samples onto 30 Hz rows.
 
 Also its growth with the samples, and the cost of a tick in the incremental form. Both must find the
-same values; then they are timed in turn. Needs pandas (`pip install 'recd[bench]'`).
+same values; then they are timed in turn, from arrays to the same arrays. Beside it the merge alone,
+of ready frames to a frame, and the floor. Needs pandas (`pip install 'recd[bench]'`).
 """
 
 import importlib.util
@@ -85,34 +86,58 @@ def kernel(
 ) -> Callable[[], JointAlignment]:
     """A call of our kernel into memory of its own, which each call uses again; every sample is
     valid."""
-    valid = np.ones(values.shape, np.bool_)
     memory = room(len(rows), len(rules))
     return lambda: align_joints(
-        times, values, valid, rows, rules=rules, reach_ns=_FAR_NS, out=memory
+        times, values, None, rows, rules=rules, reach_ns=_FAR_NS, out=memory
     )
+
+
+def floor(times: Int64s, values: Floats, rows: Int64s) -> Callable[[], None]:
+    """What no kernel can leave out: read every time (one cache line holds eight, a row passes
+    eight), and copy the values of each row, whose sample is known here without a search."""
+    known = np.searchsorted(times, rows, side="right") - 1
+    found = np.empty((len(rows), values.shape[1]), np.float32)
+
+    def work() -> None:
+        times.sum()
+        values.take(known, axis=0, out=found, mode="clip")
+
+    return work
 
 
 def against_pandas(
     times: Int64s, values: Floats, rows: Int64s, *, direction: str, repeats: int
 ) -> dict[str, float]:
-    """Time (ms) of both for all columns of `values`, and their ratio. RecdError when their values
-    differ."""
+    """Time (ms) of both for all columns of `values`, and their ratio. RecdError when they differ.
+
+    Both make, from arrays: values, which sample each is, how far off, and whether within reach.
+    """
     import pandas as pd
 
     names = [f"j{joint}" for joint in range(values.shape[1])]
-    left = pd.DataFrame({"t": rows})
-    right = pd.DataFrame(values, columns=names).assign(t=times)
     rules = [DIRECTIONS[direction]] * len(names)
     values = np.ascontiguousarray(values)
+    left = pd.DataFrame({"t": rows})
+    right = pd.DataFrame(values, columns=names).assign(t=times)
 
-    def merged() -> Any:
+    def alone() -> Any:
         return pd.merge_asof(left, right, on="t", direction=direction)
 
-    found = merged()[names].to_numpy(np.float32)
+    def merged() -> Any:
+        right = pd.DataFrame(values, columns=names)
+        right["t"], right["at"], right["source"] = times, times, np.arange(len(times))
+        found = pd.merge_asof(
+            pd.DataFrame({"t": rows}), right, on="t", direction=direction, tolerance=_FAR_NS
+        )
+        off, source = found["at"].to_numpy() - rows, found["source"].to_numpy()
+        return found[names].to_numpy(np.float32), source, off, ~np.isnan(off)
+
     ours = kernel(times, values, rows, rules)
-    if not np.array_equal(found, ours().values):
+    made, found = ours(), merged()
+    wanted = made.values, made.source[:, 0], made.error_ns[:, 0], made.valid[:, 0]
+    if not all(np.array_equal(*pair) for pair in zip(wanted, found, strict=True)):
         raise RecdError(f"alignment, {direction}: the kernel and pandas find different values")
-    return _ratio(ours, merged, repeats)
+    return _ratio(ours, merged, alone, floor(times, values, rows), repeats=repeats)
 
 
 def rows_against_pandas(
@@ -126,10 +151,14 @@ def rows_against_pandas(
     import pandas as pd
 
     names = [f"j{joint}" for joint in range(JOINTS)]
-    left = pd.DataFrame({"t": rows})
-    right = pd.DataFrame(values, columns=names).assign(t=times, at=times)
+    ready = pd.DataFrame({"t": rows}), pd.DataFrame(values, columns=names).assign(t=times)
+
+    def alone() -> Any:
+        return [pd.merge_asof(*ready, on="t", direction=way) for way in ("backward", "forward")]
 
     def merged() -> Any:
+        left, right = pd.DataFrame({"t": rows}), pd.DataFrame(values, columns=names)
+        right["t"], right["at"], right["source"] = times, times, np.arange(len(times))
         before = pd.merge_asof(left, right, on="t", direction="backward")
         after = pd.merge_asof(left, right, on="t", direction="forward")
         early = before["at"].to_numpy() - rows
@@ -140,21 +169,35 @@ def rows_against_pandas(
         between[:, -1] = np.where(late < -early, newer[:, -1], older[:, -1])
         off = np.where(late > -early, late, early)
         valid = (late - early <= _FAR_NS) & (np.abs(off) <= _FAR_NS)
-        return between.astype(np.float32), off, valid
+        return between.astype(np.float32), before["source"].to_numpy(), off, valid
 
     ours = kernel(times, values, rows, ROW_RULES)
     if not np.allclose(merged()[0], ours().values, atol=1e-3):
         raise RecdError("alignment of rows: the kernel and pandas find different values")
-    return _ratio(ours, merged, repeats)
+    return _ratio(ours, merged, alone, floor(times, values, rows), repeats=repeats)
 
 
-def _ratio(ours: Callable[[], Any], theirs: Callable[[], Any], repeats: int) -> dict[str, float]:
-    """Medians (ms) of both, timed in turn, and of the ratios of each turn."""
-    turns = [(_took_ms(ours), _took_ms(theirs)) for _ in range(repeats + 1)][1:]
+def _ratio(
+    ours: Callable[[], Any],
+    theirs: Callable[[], Any],
+    alone: Callable[[], Any],
+    bare: Callable[[], Any],
+    *,
+    repeats: int,
+) -> dict[str, float]:
+    """Medians (ms) of all, timed in turn, and of the ratios of each turn. Ours and the floor run
+    after a merge each: both find the caches as pandas left them."""
+    works = (theirs, ours, alone, bare)
+    turns = np.array([[_took_ms(work) for work in works] for _ in range(repeats + 1)][1:])
+    pandas_ms, kernel_ms, merge_ms, floor_ms = turns.T
     return {
-        "kernel_ms": _middle([one for one, _ in turns]),
-        "pandas_ms": _middle([other for _, other in turns]),
-        "times_faster": _middle([other / one for one, other in turns]),
+        "kernel_ms": float(np.median(kernel_ms)),
+        "pandas_ms": float(np.median(pandas_ms)),
+        "merge_ms": float(np.median(merge_ms)),
+        "floor_ms": float(np.median(floor_ms)),
+        "times_faster": float(np.median(pandas_ms / kernel_ms)),
+        "times_faster_than_merge": float(np.median(merge_ms / kernel_ms)),
+        "times_floor": float(np.median(kernel_ms / floor_ms)),
     }
 
 
@@ -197,7 +240,7 @@ LIVE_ROWS = 3
 
 def joints_live_us() -> dict[str, float | None]:
     """Time (us) of one row's joints when the writer decides them `LIVE_ROWS` at a time, from the
-    samples around these rows, result memory included."""
+    samples around these rows, result memory and all that the writer reads of it included."""
     times, values, rows = series(1)
     valid = np.ones(values.shape, np.bool_)
     took = []
@@ -205,10 +248,11 @@ def joints_live_us() -> dict[str, float | None]:
         due = rows[first : first + LIVE_ROWS]
         low, high = np.searchsorted(times, (due[0], due[-1])) + np.array((-2, 2))
         began = now_ns()
-        align_joints(
+        got = align_joints(
             times[low:high], values[low:high], valid[low:high], due, rules=ROW_RULES,
             reach_ns=_FAR_NS,
         )  # fmt: skip
+        _ = got.valid, got.error_ns, got.source
         took.append((now_ns() - began) / LIVE_ROWS)
     return quantiles(took, scale=NS_PER_US)
 
@@ -226,13 +270,15 @@ def _middle(values: Sequence[float]) -> float:
 def show(told: dict[str, Any], screen: Console) -> None:
     """Print what `measure` found."""
     made = table(
-        f"{MINUTES} minutes of {SAMPLE_HZ} Hz onto {ROW_HZ} Hz", "rule",
-        "kernel, ms", "pandas, ms", "times faster",
+        f"{MINUTES} minutes of {SAMPLE_HZ} Hz onto {ROW_HZ} Hz, ms", "rule", "kernel", "pandas",
+        "times faster", "merge alone", "times faster", "floor",
     )  # fmt: skip
     for name, one in told["against_pandas"].items():
         made.add_row(
-            name, f"{one['kernel_ms']:.3f}", f"{one['pandas_ms']:.3f}", f"{one['times_faster']:.1f}"
-        )
+            name, f"{one['kernel_ms']:.3f}", f"{one['pandas_ms']:.3f}",
+            f"{one['times_faster']:.1f}", f"{one['merge_ms']:.3f}",
+            f"{one['times_faster_than_merge']:.1f}", f"{one['floor_ms']:.3f}",
+        )  # fmt: skip
     screen.print(made)
     grown = table("longer takes, as rows are made", "minutes", "samples", "ms",
                   "ns a sample")  # fmt: skip

@@ -40,14 +40,14 @@ AOT: dict[str, Kernel] = {
     "align_samples": Kernel(
         _with(
             passes.align_samples,
-            between=_part(passes.between),
+            place_values=_part(_with(passes.place_values, between=_part(passes.between))),
             choose_sample=_part(passes.choose_sample),
             neighbours=_part(passes.neighbours),
             all_valid=_part(passes.all_valid),
         ),
         (
-            _INT64S, _FLOATS, _BYTES, _I, _INT64S, _I, _INT64S, _DOUBLES, _I, _I, _I, _F,
-            _FLOATS, _INT64S, _INT64S, _BYTES,
+            _INT64S, _FLOATS, _BYTES, _I, _INT64S, _I, _INT64S, _DOUBLES, _I, _I, _I, _I, _F,
+            _INT64S, _FLOATS, _INT64S, _INT64S, _BYTES,
         ),
         result="none",
         releases_gil=True,

@@ -108,7 +108,7 @@ def report(path: Path, plots: Path | None, form: str, each: bool) -> int:
 
 def show(one: Mapping[str, Any]) -> None:
     """Print the tables of one result, by its kind."""
-    from recd.perf import memory
+    from recd.perf import growth, memory, waits
     from recd.perf import report as spine
     from recd.perf.policy import report as policy
 
@@ -117,6 +117,10 @@ def show(one: Mapping[str, Any]) -> None:
             policy.show(one, console(GRID_COLUMNS))
         case memory.MEMORY:
             memory.show(one, console())
+        case growth.GROWTH:
+            growth.show(one, console())
+        case waits.WAITS:
+            waits.show(one, console())
         case _:
             spine.show(one, console())
 

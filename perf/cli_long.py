@@ -1,6 +1,7 @@
-"""Commands of `python -m recd.perf` that record many episodes: memory over an hour."""
+"""Commands of `python -m recd.perf` that record many episodes: waits, memory, growth."""
 
 import os
+from contextlib import ExitStack
 from dataclasses import replace
 from math import ceil
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 import click
 
 from recd.perf import result
-from recd.perf.cli_bench import QUIET, data_folder, show
+from recd.perf.cli_bench import OUTPUT, QUIET, data_folder, show
 from recd.perf.console import EXIT_OVER_BUDGET, scenario_of, scenario_options
 
 _OUTPUT = click.Path(path_type=Path, dir_okay=False)
@@ -63,4 +64,63 @@ def memory(
     return 0 if measuring.kept(told) else EXIT_OVER_BUDGET
 
 
-COMMANDS = (memory,)
+@click.command()
+@scenario_options(seconds=0.5, runs=None, cameras=3)
+@click.option("--episodes", "count", type=click.IntRange(1, 10_000), default=50, show_default=True)
+@QUIET
+@OUTPUT
+def waits(count: int, quiet_s: float, output: Path | None, **options: Any) -> int:
+    """Record many short episodes: how long `start`, its first row and `stop` take.
+
+    Exit codes: 0 all goals kept, 3 one was not.
+    """
+    from recd.perf import waits as measuring
+    from recd.perf.spine import Plan
+
+    with data_folder() as folder:
+        plan = Plan(scenario_of(options), folder, quiet_s=quiet_s)
+        told = measuring.measure(plan, count=count, say=click.echo)
+    if output is not None:
+        click.echo(f"written: {result.save(told, output)}")
+    show(told)
+    return 0 if measuring.kept(told) else EXIT_OVER_BUDGET
+
+
+@click.command()
+@scenario_options(seconds=2.0, runs=None)
+@click.option("--grow-to", "sizes", type=click.IntRange(1, 1_000_000), multiple=True,
+              metavar="EPISODES",
+              help="Size, repeatable. Default: 10 100 1000 3000 10000.")  # fmt: skip
+@click.option("--episodes", "count", type=click.IntRange(1, 1000), default=8, show_default=True,
+              help="Recorded at each size.")  # fmt: skip
+@click.option("--peer/--no-peer", default=True, show_default=True,
+              help="lerobot's save_episode on the same dataset; its own environment.")  # fmt: skip
+@QUIET
+@click.option("-d", "--directory", type=click.Path(path_type=Path, file_okay=False),
+              help="Grow the dataset here, keep it, and go on with it.")  # fmt: skip
+@click.option("-o", "--output", type=_OUTPUT, default=Path("bench-data/growth.json"),
+              show_default=True,
+              help="Written after every size; gone on with when it is there.")  # fmt: skip
+def growth(
+    sizes: tuple[int, ...], count: int, peer: bool, quiet_s: float, directory: Path | None,
+    output: Path, **options: Any,
+) -> int:  # fmt: skip
+    """Grow a dataset and tell what `start` and `stop` cost at each size, with lerobot beside.
+
+    Growing takes 30 ms an episode. Exit codes: 0 both stay the same, 3 one grows.
+    """
+    from recd.perf import growth as measuring
+
+    before = result.load(output) if output.exists() else None
+    with ExitStack() as ends:
+        folder = directory or ends.enter_context(data_folder())
+        plan = measuring.Plan(scenario_of(options), folder.absolute(),
+                              sizes or measuring.SIZES, count, peer, quiet_s)  # fmt: skip
+        told = measuring.measure(plan, before, keep=lambda one: save_whole(one, output),
+                                 say=click.echo)  # fmt: skip
+    show(told)
+    click.echo(f"written: {output}")
+    return 0 if measuring.kept(told) else EXIT_OVER_BUDGET
+
+
+COMMANDS = (memory, waits, growth)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from recd.config.errors import RecdError
-from recd.perf import memory
+from recd.perf import growth, memory, waits
 from recd.perf.figures import bucket_edges
 from recd.shm.clock import NS_PER_US
 
@@ -112,6 +112,8 @@ Plot = Callable[[Mapping[str, Any], Any], None]
 PLOTS: Mapping[str, Mapping[str, Plot]] = {
     "spine": {"lateness": lateness, "cpu": cpu, "latency": latency},
     "memory": {"memory": memory.plot},
+    "waits": {"waits": waits.plot},
+    "growth": {"growth": growth.plot},
 }
 """Kind of a result -> name in the file's name -> what draws it."""
 

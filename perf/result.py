@@ -178,6 +178,30 @@ MEMORY_SUMMARY: Mapping[str, str] = {
     "others_cores": "cores",
 }
 
+WAITS_RUN_KEYS: Mapping[str, Kinds] = {
+    "episodes": list,
+    "start_reply_ms": dict,
+    "first_row_periods": dict,
+    "stop_to_durable_ms": dict,
+}
+"""The run of a result of kind `waits`; with a size, each of kind `growth` under `recd`."""
+
+WAITS_SUMMARY: Mapping[str, str] = {
+    "start_reply_ms.p99": "ms",
+    "first_row_periods.max": "periods",
+    "stop_to_durable_ms.p50": "ms",
+    "stop_to_durable_ms.p99": "ms",
+}
+
+GROWTH_RUN_KEYS: Mapping[str, Kinds] = {
+    "episodes_before": int,
+    **{f"recd.{path}": kind for path, kind in WAITS_RUN_KEYS.items()},
+    "recd.start_up_s": float,
+    "recd.open_s": float,
+    "recd.verify_s": float,
+    "lerobot": (dict, type(None)),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Shape:
@@ -201,6 +225,8 @@ SHAPES: Mapping[str, Shape] = {
     "policy": Shape(
         policy.KEYS, policy.RUN_KEYS, {}, policy.SUMMARY, policy.GROUPS, policy.PROCESSES
     ),
+    "waits": Shape({}, WAITS_RUN_KEYS, {}, WAITS_SUMMARY, {}, ()),
+    "growth": Shape({}, GROWTH_RUN_KEYS, {}, {}, {}, ()),
     "memory": Shape({}, MEMORY_RUN_KEYS, {}, MEMORY_SUMMARY, {}, ()),
 }  # fmt: skip
 """Kind of a result -> what it holds."""

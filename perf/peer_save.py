@@ -11,6 +11,7 @@ import shutil
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -26,7 +27,7 @@ def now_s() -> float:
     return time.clock_gettime(time.CLOCK_MONOTONIC)
 
 
-def frames_of(root: Path, keys: list[str]) -> dict[str, list]:
+def frames_of(root: Path, keys: list[str]) -> dict[str, list[Any]]:
     """All pictures of the first episode, RGB."""
     found = {}
     for key in keys:
@@ -36,7 +37,9 @@ def frames_of(root: Path, keys: list[str]) -> dict[str, list]:
     return found
 
 
-def record(dataset: LeRobotDataset, frames: dict[str, list], rows: list[dict]) -> float:
+def record(
+    dataset: LeRobotDataset, frames: dict[str, list[Any]], rows: list[dict[str, Any]]
+) -> float:
     """One episode at the dataset's rate; ms that save_episode took."""
     began = now_s()
     for number, row in enumerate(rows):

@@ -47,8 +47,8 @@ def test_waits_hold_every_episode_that_was_recorded(recd_perf, tmp_path):
 def test_no_process_of_a_daemon_imports_the_compiler_at_run_time(tmp_path):
     told = imports.measure(SMALL, tmp_path)
     assert told["compiler"] == []
-    assert {"writer", "supervisor", "arm:main.leader", "encoder:front"} <= set(told["processes"])
-    assert all(one["modules"] > 50 for one in told["processes"].values())
+    for name in ("writer", "supervisor", "arm:main.leader", "encoder:front"):
+        assert told["processes"][name]["modules"] > 50
 
 
 def test_a_grown_dataset_is_whole_and_recorded_into_at_each_size(tmp_path):

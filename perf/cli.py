@@ -10,7 +10,7 @@ import click
 
 from recd.config.errors import RecdError
 from recd.config.load import load_robot, preset_names
-from recd.perf import budgets, report, result
+from recd.perf import budgets, cli_long, cli_parts, report, result
 from recd.perf.cli_bench import COMMANDS, show
 from recd.perf.console import EXIT_OVER_BUDGET, console, scenario_of, scenario_options
 from recd.perf.policy.cli import policy
@@ -23,7 +23,7 @@ def perf() -> None:
     """Measure recd on this machine with the simulated robot."""
 
 
-for _command in (*COMMANDS, policy):
+for _command in (*COMMANDS, *cli_long.COMMANDS, *cli_parts.COMMANDS, policy):
     perf.add_command(_command)
 
 

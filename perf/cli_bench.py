@@ -101,9 +101,6 @@ def report(path: Path, plots: Path | None, form: str, each: bool) -> int:
     for stem, one in named:
         if each or not path.is_dir():
             show(one)
-        if plots is not None and one["kind"] != "spine":
-            raise RecdError(f"{path}: expected a recording to draw, found kind {one['kind']!r}",
-                            mend="Leave --plots out.")  # fmt: skip
         for written in draw(one, plots, stem=stem, form=form) if plots is not None else ():
             screen.print(f"drawn: {written}")
     return 0
@@ -111,13 +108,21 @@ def report(path: Path, plots: Path | None, form: str, each: bool) -> int:
 
 def show(one: Mapping[str, Any]) -> None:
     """Print the tables of one result, by its kind."""
+    from recd.perf import growth, memory, waits
     from recd.perf import report as spine
     from recd.perf.policy import report as policy
 
-    if one["kind"] == "policy":
-        policy.show(one, console(GRID_COLUMNS))
-    else:
-        spine.show(one, console())
+    match one["kind"]:
+        case "policy":
+            policy.show(one, console(GRID_COLUMNS))
+        case memory.MEMORY:
+            memory.show(one, console())
+        case growth.GROWTH:
+            growth.show(one, console())
+        case waits.WAITS:
+            waits.show(one, console())
+        case _:
+            spine.show(one, console())
 
 
 def _kind(path: Path) -> str:

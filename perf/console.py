@@ -21,15 +21,22 @@ def console(least: int = LEAST_COLUMNS) -> Console:
 
 
 def scenario_options(
-    *, seconds: float, runs: int, cameras: int = 2, source: str = "sim", preset: str = "",
+    *, seconds: float, runs: int | None, cameras: int = 2, source: str = "sim", preset: str = "",
     latency_ms: float = 5.0,
 ) -> Callable[[Any], Any]:  # fmt: skip
-    """Options of one scenario, with these defaults; `scenario_of` reads what they give."""
-    options = (
-        click.option("--seconds", type=click.FloatRange(2, 3600), default=seconds,
-                     show_default=True, help="Length of each run."),
+    """Options of one scenario, with these defaults; `scenario_of` reads what they give.
+
+    runs: None for a command that records episodes one after another, without runs.
+    """
+    repeated = (
         click.option("--runs", type=click.IntRange(1, 50), default=runs, show_default=True,
                      help="Runs, at camera phases spread over one period."),
+    ) if runs is not None else ()  # fmt: skip
+    each = "run" if runs is not None else "episode"
+    options = (
+        click.option("--seconds", type=click.FloatRange(0.5 if runs is None else 2, 3600),
+                     default=seconds, show_default=True, help=f"Length of each {each}."),
+        *repeated,
         click.option("--cameras", type=click.IntRange(1, 32), default=cameras, show_default=True),
         click.option("--size", default="640x480", show_default=True, metavar="WxH"),
         click.option("--fps", type=click.IntRange(1, 240), default=30, show_default=True,
@@ -74,5 +81,6 @@ def scenario_of(options: dict[str, Any]) -> Scenario:
         raise RecdError("--size: expected WxH, for example 640x480", code="config")
     peer = options.pop("like_peer")
     options["camera_fps"] = float(options["camera_fps"] or options["fps"])
+    options.setdefault("runs", 1)
     scenario = Scenario(width=int(width), height=int(height), **options)
     return like_peer(scenario) if peer else scenario

@@ -77,6 +77,26 @@ GOALS: tuple[Goal, ...] = (
 """Work is known to half an octave, like lateness."""
 
 
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A goal of a run as a whole. path: of its figure in the run; most: as much is kept."""
+
+    label: str
+    path: str
+    unit: str
+    most: float
+
+    def found(self, run: Mapping[str, Any]) -> float | None:
+        """The figure; None when it was not measured."""
+        value = at_path(run, self.path)
+        return None if value is None else float(value)
+
+    def missed(self, run: Mapping[str, Any]) -> bool:
+        """True when it was measured and is too much."""
+        found = self.found(run)
+        return found is not None and found > self.most
+
+
 def loops_of(result: Result) -> list[str]:
     """Names of the control loops of a result."""
     return list(dict.fromkeys(name for run in result["runs"] for name in run["control"]))

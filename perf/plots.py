@@ -1,4 +1,4 @@
-"""Plots of a result: lateness histograms, CPU per process, latency over time. PNG or SVG.
+"""Plots of a result, by its kind: histograms, costs, figures over time and size. PNG or SVG.
 
 Needs matplotlib (`pip install 'recd[bench]'`); nothing else of perf/ does.
 """
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from recd.config.errors import RecdError
+from recd.perf import growth, memory, waits
 from recd.perf.figures import bucket_edges
 from recd.shm.clock import NS_PER_US
 
@@ -39,7 +40,7 @@ def draw(result: Mapping[str, Any], folder: Path, *, stem: str, form: str) -> li
 
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for name, plot in PLOTS.items():
+    for name, plot in plots_of(result).items():
         figure, axes = pyplot.subplots(figsize=_SIZE, layout="constrained")
         plot(result, axes)
         axes.set_title(f"{name}: {_subject(result)}", fontsize=9, loc="left")
@@ -106,9 +107,23 @@ def _legend(axes: Any) -> None:
         axes.legend(fontsize=8)
 
 
-PLOTS: Mapping[str, Callable[[Mapping[str, Any], Any], None]] = {
-    "lateness": lateness,
-    "cpu": cpu,
-    "latency": latency,
+Plot = Callable[[Mapping[str, Any], Any], None]
+
+PLOTS: Mapping[str, Mapping[str, Plot]] = {
+    "spine": {"lateness": lateness, "cpu": cpu, "latency": latency},
+    "memory": {"memory": memory.plot},
+    "waits": {"waits": waits.plot},
+    "growth": {"growth": growth.plot},
 }
-"""Name in the file's name -> what draws it."""
+"""Kind of a result -> name in the file's name -> what draws it."""
+
+
+def plots_of(result: Mapping[str, Any]) -> Mapping[str, Plot]:
+    """What can be drawn of a result. RecdError when nothing can."""
+    found = PLOTS.get(str(result["kind"]))
+    if found is None:
+        raise RecdError(
+            f"expected a result of kind {' or '.join(PLOTS)} to draw, found {result['kind']!r}",
+            mend="Leave --plots out.",
+        )
+    return found

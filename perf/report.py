@@ -1,7 +1,7 @@
 """A result as tables for a terminal: percent kept first, the peer's quoted figures beside ours."""
 
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +45,12 @@ def computer_line(result: Mapping[str, Any]) -> str:
 
 
 def _heading(result: Mapping[str, Any]) -> str:
-    scenario = result["scenario"]
-    return computer_line(result) + (
+    return computer_line(result) + scenario_line(result["scenario"])
+
+
+def scenario_line(scenario: Mapping[str, Any]) -> str:
+    """Cameras, codec, length and control rate: the second line."""
+    return (
         f"{scenario['cameras']}x{scenario['width']}x{scenario['height']}"
         f"@{scenario['camera_fps']:g} {scenario['pixels']}, {scenario['vcodec']} "
         f"{scenario['preset'] or '(default preset)'} crf {scenario['crf']} g {scenario['g']}, "
@@ -234,11 +238,25 @@ def _goals(result: Mapping[str, Any]) -> Table | None:
         return None
     made = table("control loops against their goals", "loop, goal", "found", "at most", "")
     for loop, goal, found, limit in rows:
-        kept = None if found is None or limit is None else found <= limit
-        word = {None: "not measured", True: "[green]kept[/]", False: "[red]MISSED[/]"}[kept]
         made.add_row(f"{loop}: {goal.label}", goals.number(found, goal.unit),
-                     goals.number(limit, goal.unit), word)  # fmt: skip
+                     goals.number(limit, goal.unit), _kept_word(found, limit))  # fmt: skip
     return made
+
+
+def limits(title: str, rows: Iterable[goals.Limit], run: Mapping[str, Any]) -> Table:
+    """Goals of a run as a whole against what was found."""
+    made = table(title, "goal", "found", "at most", "")
+    for row in rows:
+        found = row.found(run)
+        told = "-" if found is None else f"{found:.1f} {row.unit}".rstrip()
+        made.add_row(row.label, told, f"{row.most:g} {row.unit}".rstrip(),
+                     _kept_word(found, row.most))  # fmt: skip
+    return made
+
+
+def _kept_word(found: float | None, limit: float | None) -> str:
+    kept = None if found is None or limit is None else found <= limit
+    return {None: "not measured", True: "[green]kept[/]", False: "[red]MISSED[/]"}[kept]
 
 
 def _floors(result: Mapping[str, Any]) -> Table | None:

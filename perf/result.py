@@ -151,6 +151,58 @@ LOOP_SUMMARY: Mapping[str, str] = {
 """The same for each control loop."""
 
 
+MEMORY_RUN_KEYS: Mapping[str, Kinds] = {
+    "minutes": float,
+    "planned_minutes": float,
+    "warm_up_minutes": float,
+    "episodes.saved": int,
+    "episodes.failed": int,
+    "stop_ms": list,
+    "memory.peak_mb": float,
+    "memory.peak_each_mb": dict,
+    "slopes_mb.all": (dict, type(None)),
+    "slopes_mb.each": dict,
+    "slopes.descriptors": (dict, type(None)),
+    "slopes.segments": (dict, type(None)),
+    "looks": dict,
+    "restarts": dict,
+    "others_cores": float,
+}
+"""The run of a result of kind `memory`."""
+
+MEMORY_SUMMARY: Mapping[str, str] = {
+    "memory.peak_mb": "MB",
+    "slopes_mb.all.slope": "MB/h",
+    "slopes.descriptors.slope": "1/h",
+    "slopes.segments.slope": "1/h",
+    "others_cores": "cores",
+}
+
+WAITS_RUN_KEYS: Mapping[str, Kinds] = {
+    "episodes": list,
+    "start_reply_ms": dict,
+    "first_row_periods": dict,
+    "stop_to_durable_ms": dict,
+}
+"""The run of a result of kind `waits`; with a size, each of kind `growth` under `recd`."""
+
+WAITS_SUMMARY: Mapping[str, str] = {
+    "start_reply_ms.p99": "ms",
+    "first_row_periods.max": "periods",
+    "stop_to_durable_ms.p50": "ms",
+    "stop_to_durable_ms.p99": "ms",
+}
+
+GROWTH_RUN_KEYS: Mapping[str, Kinds] = {
+    "episodes_before": int,
+    **{f"recd.{path}": kind for path, kind in WAITS_RUN_KEYS.items()},
+    "recd.start_up_s": float,
+    "recd.open_s": float,
+    "recd.verify_s": float,
+    "lerobot": (dict, type(None)),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Shape:
     """What a kind of result holds. keys: beyond KEYS; run_keys; item_keys: group of a run -> keys
@@ -173,6 +225,9 @@ SHAPES: Mapping[str, Shape] = {
     "policy": Shape(
         policy.KEYS, policy.RUN_KEYS, {}, policy.SUMMARY, policy.GROUPS, policy.PROCESSES
     ),
+    "waits": Shape({}, WAITS_RUN_KEYS, {}, WAITS_SUMMARY, {}, ()),
+    "growth": Shape({}, GROWTH_RUN_KEYS, {}, {}, {}, ()),
+    "memory": Shape({}, MEMORY_RUN_KEYS, {}, MEMORY_SUMMARY, {}, ()),
 }  # fmt: skip
 """Kind of a result -> what it holds."""
 

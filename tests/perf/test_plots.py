@@ -23,7 +23,7 @@ def drawable(document):
 
 def test_every_plot_is_a_picture(tmp_path, drawable):
     written = plots.draw(drawable, tmp_path / "new", stem="one", form="png")
-    assert {path.name for path in written} == {f"one-{name}.png" for name in plots.PLOTS}
+    assert {path.name for path in written} == {f"one-{name}.png" for name in plots.PLOTS["spine"]}
     for path in written:
         picture = cv2.imread(str(path))
         assert picture.shape[1] > 600
@@ -36,7 +36,7 @@ def test_svg_plots_name_processes_cameras_and_what_was_measured(tmp_path, drawab
 
 
 def test_a_result_of_an_older_version_without_histograms_is_drawn_too(tmp_path, document):
-    assert len(plots.draw(document, tmp_path, stem="old", form="svg")) == len(plots.PLOTS)
+    assert len(plots.draw(document, tmp_path, stem="old", form="svg")) == len(plots.PLOTS["spine"])
 
 
 def test_the_timeline_keeps_the_worst_row_of_every_stretch_and_leaves_repeats_out():

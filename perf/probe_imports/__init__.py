@@ -1,0 +1,1 @@
+"""Put in front of a daemon's Python path by `recd.perf imports`."""

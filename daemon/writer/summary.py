@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from recd.config.streams import JointFlag, TickFlag
+from recd.config.streams import GoalSource, JointFlag, TickFlag
 from recd.daemon.session.summary import BusSummary, CameraSummary
 from recd.shm.clock import NS_PER_S
 
@@ -107,7 +107,8 @@ def bus_summary(
     overruns = int((np.diff(ticks) - 1).clip(0).sum()) if len(ticks) > 1 else 0
     span_ns = int(samples["request_ns"][-1] - samples["request_ns"][0]) if len(samples) > 1 else 0
     times_s = (samples["request_ns"] - t0_ns) / NS_PER_S
-    tracking, tracking_at, tracking_joint = _tracking(samples, ~ramping, joints, times_s)
+    led = _led(samples) & ~ramping
+    tracking, tracking_at, tracking_joint = _tracking(samples, led, joints, times_s)
     moved = _moved(samples)
     clipped_now = clipped & ~ramping & (moved > CLIP_UNITS).any(axis=0)
     moved = moved[:, clipped_now]
@@ -152,6 +153,15 @@ def _range(present: npt.NDArray[np.float32]) -> float | None:
     by_joint = _by_joint(present)
     seen = by_joint[:, ~np.isnan(by_joint).any(axis=0)]
     return float(np.ptp(seen, axis=1).max()) if seen.size else None
+
+
+def _led(samples: Records) -> Bools:
+    """Ticks in which the follower should be where the leader is: in an episode that somebody else
+    drives, too, those of a person's corrections."""
+    source = samples["source"]
+    if np.isin(source, (GoalSource.POLICY, GoalSource.REPLAY)).any():
+        return np.asarray(source == GoalSource.LEADER)
+    return np.ones(len(samples), bool)
 
 
 def _tracking(

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from recd.config.streams import TICK_DTYPE, JointFlag, TickFlag, arm_sample_dtype
+from recd.config.streams import TICK_DTYPE, GoalSource, JointFlag, TickFlag, arm_sample_dtype
 from recd.daemon.writer.summary import bus_summary, camera_summary, longest_run
 
 JOINTS = ("shoulder_pan", "elbow_flex", "gripper")
@@ -89,6 +89,19 @@ def test_ramping_in_is_neither_clipping_nor_bad_tracking():
     valid = np.ones((2, 3), bool)
     counted = bus_summary(records, valid_rows=valid, joints=JOINTS, fps=30, t0_ns=0, recorded=True)
     assert (counted.clipped_rows, counted.tracking_p95) == (0, None)
+
+
+@pytest.mark.parametrize("driver", [GoalSource.POLICY, GoalSource.REPLAY])
+def test_a_leader_that_lies_about_while_somebody_else_drives_is_no_bad_tracking(driver):
+    records = samples(100)
+    records["source"], records["leader"] = driver, 80
+    records["source"][90:] = GoalSource.HOLD
+    valid = np.ones((12, 3), bool)
+    plan = {"valid_rows": valid, "joints": JOINTS, "fps": 30, "t0_ns": 0, "recorded": True}
+    assert bus_summary(records, **plan).tracking_p95 is None
+    records["source"][50:60] = GoalSource.LEADER  # a correction
+    records["leader"][50:60] = 7
+    assert bus_summary(records, **plan).tracking_p95 == pytest.approx(7)
 
 
 def test_smoothing_by_the_acceleration_limit_is_not_clipping_but_a_cut_goal_is():

@@ -122,11 +122,13 @@ class StoredEpisode:
 
 
 def disk_bytes(root: Path) -> dict[str, int]:
-    """Bytes of a dataset folder: what LeRobot sees, and all of it with our side files."""
+    """Bytes of a dataset folder: what LeRobot sees, and all of it with our side files; not what
+    was discarded."""
     own = everything = 0
     for path in root.rglob("*"):
-        if path.is_file() and not path.is_symlink():
+        parts = path.relative_to(root).parts
+        if path.is_file() and not path.is_symlink() and parts[:2] != (".recd", "trash"):
             size = path.stat().st_size
             everything += size
-            own += size if ".recd" in path.relative_to(root).parts else 0
+            own += size if ".recd" in parts else 0
     return {"dataset_bytes": everything - own, "with_side_files_bytes": everything}

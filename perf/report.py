@@ -236,7 +236,7 @@ def _goals(result: Mapping[str, Any]) -> Table | None:
     rows = goals.judged(result)
     if not rows:
         return None
-    made = table("control loops against their goals", "loop, goal", "found", "at most", "")
+    made = table("against the goals", "goal", "found", "at most", "")
     for loop, goal, found, limit in rows:
         made.add_row(f"{loop}: {goal.label}", goals.number(found, goal.unit),
                      goals.number(limit, goal.unit), _kept_word(found, limit))  # fmt: skip

@@ -17,7 +17,7 @@ from recd.daemon.supervisor.access import Caller
 from recd.daemon.supervisor.control import Later, Outcome
 from recd.daemon.supervisor.disk import check_room
 from recd.daemon.supervisor.recording import Recording
-from recd.daemon.supervisor.takes import LONGEST_NS, Fate, Take
+from recd.daemon.supervisor.takes import LONGEST_NS, SUMMARIES_KEPT, Fate, Take
 from recd.shm.clock import NS_PER_S, now_ns
 from recd.shm.dump import describe_cell, describe_ring
 
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 
 NOTES_MAX = 64
 """Commands by keys that are noted with one episode."""
-
-SUMMARIES_MAX = 20
-"""`episodes` with a larger limit leaves the summaries out, so that the reply stays small."""
 
 Args = Mapping[str, Any]
 Method = Callable[[Args, int], Outcome]
@@ -278,9 +275,9 @@ class Commands:
 
     def _episodes(self, args: Args, now: int) -> Outcome:
         del now
-        limit = args.get("limit", SUMMARIES_MAX)
+        limit = args.get("limit", SUMMARIES_KEPT)
         takes = [take.describe() for take in self._s.recording.takes.values()][-limit:]
-        if limit > SUMMARIES_MAX:
+        if limit > SUMMARIES_KEPT:
             for take in takes:
                 take.pop("summary", None)
         return {"episodes": takes}

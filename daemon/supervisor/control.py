@@ -46,8 +46,12 @@ from recd.daemon.supervisor.patience import REQUESTS_PER_S, Patience
 from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns
 
 REPLIES_KEPT = 1024
-REPLIES_BYTES = 16 * 1024 * 1024
+REPLIES_BYTES = 4 * 1024 * 1024
 """Memory of replies kept for retries; the oldest go first."""
+
+ONLY_ASKED = frozenset(name for name, command in COMMANDS.items()
+                       if command.role == "observe" and name != "estop")  # fmt: skip
+"""Commands that change nothing: a retry is answered anew, and nothing of it is kept."""
 
 WAITING_MOST = 256
 PEERS_WAITING_MOST = 16
@@ -263,7 +267,8 @@ class ControlPlane:
         if isinstance(outcome, Later):
             self._wait(peer, asked, request, outcome)
             return
-        self._answer([peer], asked, reply_ok(request.id, outcome))
+        kept = request.cmd not in ONLY_ASKED
+        self._answer([peer], asked, reply_ok(request.id, outcome), kept=kept)
 
     def _wait(self, peer: _Peer, asked: tuple[str, str], request: Request, outcome: Later) -> None:
         if len(self._pending) >= WAITING_MOST:  # an emergency stop: done, but not waited for
@@ -360,14 +365,19 @@ class ControlPlane:
             self._log.warning("peer not heard for a while", seconds=deaf_ns / NS_PER_S,
                               reason=error.message, rejected=self.rejected)  # fmt: skip
 
-    def _answer(self, peers: list[_Peer], asked: tuple[str, str], reply: Mapping[str, Any]) -> None:
+    def _answer(
+        self, peers: list[_Peer], asked: tuple[str, str], reply: Mapping[str, Any], *,
+        kept: bool = True,
+    ) -> None:  # fmt: skip
+        """kept: for a retry."""
         try:
             packed = encode(reply)
         except (MessageError, TypeError, ValueError, OverflowError) as error:
             self._log.error("reply not sendable", reason=str(error))
             told = RecdError(f"the reply cannot be sent: {error}", code="reply")
             packed = encode(reply_error(asked[1], told))
-        self._remember(asked, packed)
+        if kept:
+            self._remember(asked, packed)
         for peer in peers:
             self._send(peer, packed)
 

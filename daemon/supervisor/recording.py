@@ -36,6 +36,7 @@ from recd.daemon.supervisor.takes import (
     Take,
     check_calibrations,
     first_tick_ns,
+    forget,
     make_staging,
     rows_at_stop,
 )
@@ -47,9 +48,6 @@ take. Who is behind at its end may take longer: a stall, or a computer too busy 
 
 JOIN_NS_PER_ROW = 5 * NS_PER_MS
 """Added where an encoder had died in the take: its parts are joined and decoded once more."""
-
-KEPT_EPISODES = 1000
-"""Takes of this session that `recctl episodes` still shows."""
 
 TEXT_LIMIT = 300
 
@@ -124,7 +122,7 @@ class Recording:
         }
         take = Take(uid, staging, t0_ns, begin, tuple(self.spec.encoders))
         self.takes[uid] = take
-        self._forget_old()
+        forget(self.takes)
         for camera, process in self.spec.encoders.items():
             self._post.send(process, "begin", **begin, source=self.sources.get(camera, {}))
         for process in self.spec.writers:
@@ -480,11 +478,6 @@ class Recording:
             take.restarts[process] = take.restarts.get(process, 0) + 1
         if kind == "writer" and current is not None and not current.resumable(process):
             self.abort(now, f"{process}: ended {current.restarts[process]} times in this episode")
-
-    def _forget_old(self) -> None:
-        for uid in list(self.takes)[:-KEPT_EPISODES]:
-            if self.takes[uid].ended_ns:
-                del self.takes[uid]
 
 
 def _number_of(fields: Mapping[str, Any]) -> dict[str, Any]:

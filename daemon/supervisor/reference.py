@@ -49,6 +49,7 @@ reply    {{"v": 1, "ty": "rep", "recd": version, "re": id, "ok": true, "result":
 
 - **Retries are safe.** A request id is carried out once; the same id gets the same reply again,
   from any connection, also while the first one still waits. Clients retry with the same id.
+  Commands that only ask are answered anew.
 - **Deadlines.** A command that waits (`stop`, `discard`, `rerecord`, `undelete`, motion commands,
   `shutdown`) and is not done within `deadline_ms` is answered with code `deadline`; it goes on.
 - **Error codes**: `state` (not legal now: `state` and `legal` say more), `argument`, `unknown`,

@@ -56,6 +56,18 @@ class Grid:
         return NS_PER_S * self.den // self.num
 
 
+_OF_OUTCOME = ("episode_index", "rows", "duration_ns", "summary", "verdict", "recovered", "reason",
+               "kept_at")  # fmt: skip
+_OF_SEAL = ("task", "operator", "marks", "end_reason")
+"""What `describe` tells of them."""
+
+KEPT_EPISODES = 1000
+"""Takes of this session that `recctl episodes` still shows."""
+
+SUMMARIES_KEPT = 20
+"""The newest ones of them have their summaries."""
+
+
 @dataclass(slots=True)
 class Take:
     """One episode as the supervisor drives it.
@@ -113,14 +125,7 @@ class Take:
 
     def describe(self) -> dict[str, Any]:
         """One entry of `episodes` and of the topic `episode`."""
-        keep = {
-            key: self.outcome[key]
-            for key in (
-                "episode_index", "rows", "duration_ns", "summary", "verdict", "recovered", "reason",
-                "kept_at",
-            )
-            if key in self.outcome
-        }  # fmt: skip
+        keep = {key: self.outcome[key] for key in _OF_OUTCOME if key in self.outcome}
         duration_ns = keep.pop("duration_ns", None)
         seal = self.seal or {}
         return {
@@ -138,6 +143,30 @@ class Take:
             "commanded": list(self.commanded),
             **keep,
         }
+
+    def shed(self, *, summary: bool) -> None:
+        """Keep what `describe` tells and a new begin with the same words needs. summary: that
+        too."""
+        if self.closed:
+            seal = self.seal or {}
+            self.seal = {key: seal[key] for key in _OF_SEAL if key in seal}
+            self.begin = {key: self.begin.get(key, "") for key in ("task", "operator")}
+            self.outcome = {key: self.outcome[key] for key in _OF_OUTCOME if key in self.outcome}
+            self.closed = {}
+        if not summary and "summary" in self.outcome:
+            self.outcome = {k: v for k, v in self.outcome.items() if k != "summary"}
+
+
+def forget(takes: dict[str, Take]) -> None:
+    """Let go of what nobody asks for any more: of an ended take all but what `describe` tells, of
+    an older one its summary too, and the oldest ones [a take that ended holds 110 KB before]."""
+    newest_first = list(reversed(takes.values()))
+    for back, take in enumerate(newest_first):
+        if take.ended_ns:
+            take.shed(summary=back < SUMMARIES_KEPT)
+    for take in newest_first[KEPT_EPISODES:]:
+        if take.ended_ns:
+            del takes[take.uid]
 
 
 class Post(Protocol):

@@ -20,7 +20,15 @@ from recd.config.errors import RecdError
 from recd.daemon.session import machine
 from recd.daemon.session.machine import Event, State
 from recd.daemon.supervisor.recording import CLOSE_PATIENCE_NS, Recording
-from recd.daemon.supervisor.takes import Fate, Grid, RecordingSpec
+from recd.daemon.supervisor.takes import (
+    KEPT_EPISODES,
+    SUMMARIES_KEPT,
+    Fate,
+    Grid,
+    RecordingSpec,
+    Take,
+    forget,
+)
 from recd.shm.clock import NS_PER_S
 
 CAMERAS = ("front", "wrist")
@@ -342,3 +350,44 @@ def test_a_writer_that_gives_the_running_take_up_ends_it_and_nothing_waits_for_e
     assert isinstance(outcome, RecdError)
     assert "no space left" in outcome.message
     assert workers.count("seal") == {}
+
+
+def saved_take(number: int) -> Take:
+    """An ended take with all that its workers said of it."""
+    said = {"histogram": list(range(768)), "bytes": 10**6}
+    seal = {"task": "pick", "operator": "ann", "marks": [{"label": "good"}], "end_reason": "stop",
+            "cameras": {"front": said}}  # fmt: skip
+    outcome = {"episode_index": number, "rows": 30, "duration_ns": NS_PER_S, "verdict": "good",
+               "summary": {"cameras": [1] * 99}, "totals": {"episodes": number}}  # fmt: skip
+    begin = {"task": "begun as", "operator": "bob", "robot": "x" * 10_000}
+    return Take(
+        f"{number:032x}", Path("/x"), 0, begin, ("front",), fate=Fate.SAVED, closed={"front": said},
+        seal=seal, outcome=outcome, ended_ns=1,
+    )  # fmt: skip
+
+
+def test_of_takes_that_ended_only_what_is_told_of_them_stays_in_memory() -> None:
+    takes = {take.uid: take for take in map(saved_take, range(SUMMARIES_KEPT + 5))}
+    running = saved_take(99)
+    running.ended_ns, running.fate = 0, Fate.RECORDING
+    before = {uid: take.describe() for uid, take in takes.items()}
+    whole = running.describe()
+    forget({**takes, running.uid: running})
+    assert running.describe() == whole
+    assert "robot" in running.begin
+    for back, (uid, take) in enumerate(reversed(takes.items()), 1):
+        told = take.describe()
+        summary = before[uid].pop("summary")
+        assert told.pop("summary", None) == (summary if back < SUMMARIES_KEPT else None)
+        assert told == before[uid]
+        assert "histogram" not in repr(take)
+        assert "robot" not in repr(take)
+
+
+def test_the_oldest_takes_go_but_none_that_has_not_ended() -> None:
+    takes = {take.uid: take for take in map(saved_take, range(KEPT_EPISODES + 3))}
+    oldest = next(iter(takes.values()))
+    oldest.ended_ns = 0
+    forget(takes)
+    assert len(takes) == KEPT_EPISODES + 1
+    assert oldest.uid in takes

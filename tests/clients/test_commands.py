@@ -97,6 +97,7 @@ def test_one_episode_by_hand_marked_discarded_and_brought_back_by_its_first_digi
     assert "Stack the cups" in recctl("start").out
     assert recctl("mark", "success").code == 0
     assert "record is not possible in RECORDING" in recctl("record").err
+    until(lambda: robot.rows() > 0, "a row")
     uid = recctl("discard", "--json").json["uid"]
 
     for nobody in ("zz", "", uid + "0"):

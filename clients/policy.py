@@ -29,6 +29,7 @@ from recd.clients.observation import (
     logged_of,
     observation_of,
 )
+from recd.clients.policy_events import Event, Listener
 from recd.config.endpoints import policy_doors
 from recd.config.errors import RecdError
 from recd.config.keys import Pair
@@ -40,8 +41,9 @@ from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns
 
 Floats = npt.NDArray[np.floating[Any]]
 
-__all__ = ["Ack", "Arm", "Encoding", "Fit", "LoggedChunk", "NoObservationError", "Observation",
-           "PictureWish", "PolicyClient", "Prefix", "ack_of", "connected"]  # fmt: skip
+__all__ = ["Ack", "Arm", "Encoding", "Event", "Fit", "LoggedChunk", "NoObservationError",
+           "Observation", "PictureWish", "PolicyClient", "Prefix", "ack_of",
+           "connected"]  # fmt: skip
 
 REPLY_MS = 2_000
 ACK_MS = 1_000
@@ -73,6 +75,7 @@ class PolicyClient:
         self._began: dict[str, tuple[int, int]] = {}
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._heart: _Heart | None = None
+        self._listener: Listener | None = None
         check_reachable(self._doors[0].text)
         self._requests, self._observations, self._actions = (
             connected(self._context, door.text, self._pair) for door in self._doors
@@ -284,6 +287,16 @@ class PolicyClient:
         if header["newest"] < after:  # another gateway, which counts anew
             return self.chunks()
         return logged_of(header, buffers)
+
+    def next_event(self, *topics: str, timeout_s: float = 0.0) -> Event | None:
+        """The next event (`lease`, `motion`, `chunk`; only these topics when some are named), or
+        None when none came within `timeout_s`.
+
+        The first call connects: it hears what happens from a moment later on.
+        """
+        if self._listener is None:
+            self._listener = Listener(self._context, self._doors[0], self._pair)
+        return self._listener.next(*topics, timeout_s=timeout_s)
 
     def send_raw(self, parts: Sequence[Any], ident: str) -> Ack:
         """Send a message to `act` as it is, and wait for the ACK of `ident`: for tests of what a

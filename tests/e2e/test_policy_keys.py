@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zmq
 
 from recd.clients.policy import PolicyClient
+from recd.clients.policy_events import Listener
 from recd.config import keys
+from recd.config.endpoints import parse_endpoint
 from recd.config.errors import RecdError
 from recd.config.policy_wire import Status
 from recd.perf.ports import free_ports
@@ -69,6 +72,31 @@ def test_a_key_that_may_only_look_looks_and_does_not_act(guarded) -> None:
         ack = onlooker.act(seen, bench.chunk(seen), dt_s=DT_S)
         assert ack.status is Status.REFUSED
         assert "expected role policy" in ack.reason
+
+
+def test_events_are_heard_by_keys_of_the_list_alone(guarded, tmp_path) -> None:
+    bench, endpoint, folder = guarded
+    shutil.copytree(folder.parent, tmp_path / "keys")
+    keys.make_client(tmp_path / "keys", "unknown", "policy", created=NOW)
+    stranger, door = keys.read_pair(tmp_path / "keys/clients/unknown.key"), parse_endpoint(endpoint)
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    with (
+        context, Listener(context, door, stranger) as unknown, Listener(context, door, None) as bare,
+        PolicyClient(endpoint=endpoint, key=folder / "observe.key") as onlooker,
+        PolicyClient(endpoint=endpoint, key=folder / "policy.key", name="far away") as policy,
+    ):  # fmt: skip
+        heard = []
+
+        def again() -> bool:
+            policy.acquire()
+            policy.call("lease.release", lease=policy._ident)
+            if (event := onlooker.next_event("lease", timeout_s=0.1)) is not None:
+                heard.append(event.name)
+            return len(heard) >= 10
+
+        until(again, "ten events of leases")
+        assert set(heard) == {"acquired", "ended"}
+        assert (unknown.next(timeout_s=0.1), bare.next()) == (None, None)
 
 
 def test_a_key_that_nobody_knows_does_not_enter_and_disturbs_nobody(guarded, tmp_path) -> None:

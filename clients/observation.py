@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recd.config.errors import RecdError
-from recd.config.policy_wire import Buffer, Status
+from recd.config.policy_wire import Buffer, Clock, Status, read_clock
 from recd.config.policy_wishes import STATE
 from recd.daemon.policy.prefix import along
 
@@ -55,7 +55,8 @@ class Prefix:
 class Observation:
     """One observation. t_ref_ns: the time that a chunk is anchored to; state: float32 [D] at it,
     NaN where a joint is not known; images: camera -> JPEG bytes (or raw bytes); facts: camera ->
-    {t, age_ns, fmt, w, h, flags}; arms: pair -> its state; sent_ns: of the daemon's clock.
+    {t, age_ns, fmt, w, h, flags}; arms: pair -> its state; sent_ns: of the daemon's clock; clocks: pair -> what the holder of its lease
+    measured of its own clock, where it did.
 
     Of what was wished for: pictures: camera -> uint8 RGB [H, W, 3], those of `rgb8`; past: stream
     -> the same for each earlier time, in the order asked; their facts are under `front@-3`;
@@ -75,6 +76,7 @@ class Observation:
     past: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     telemetry: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
     prefix: Prefix | None = None
+    clocks: Mapping[str, Clock] = field(default_factory=dict)
     reset: bool = False
     """The first one since a person let the policy drive, or since it began to hold: a policy
     forgets what it had planned."""
@@ -157,6 +159,7 @@ def observation_of(header: Mapping[str, Any], buffers: Mapping[str, Buffer]) -> 
         past=past,
         telemetry=telemetry,
         prefix=_prefix_of(buffers),
+        clocks=_clocks_of(header),
     )
 
 
@@ -182,6 +185,11 @@ def _prefix_of(buffers: Mapping[str, Buffer]) -> Prefix | None:
         return None
     times, values = (buffers[f"prefix.{name}"].array() for name in ("t", "values"))
     return Prefix(times.copy(), values.astype(np.float64))
+
+
+def _clocks_of(header: Mapping[str, Any]) -> dict[str, Clock]:
+    found = {pair: read_clock(told) for pair, told in header.get("clock", {}).items()}
+    return {pair: clock for pair, clock in found.items() if clock is not None}
 
 
 def _past_of(stream: str, buffer: Buffer) -> Any:

@@ -5,7 +5,6 @@ heartbeats that count the loop's progress: a loop that hangs is noticed although
 """
 
 import secrets
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ import zmq
 
 from recd.clients.client import ReplyTimeoutError, find_instance
 from recd.clients.entry import check_reachable, find_key, parsed, use_key
+from recd.clients.heartbeat import Heart
 from recd.clients.observation import (
     Ack,
     Arm,
@@ -35,7 +35,7 @@ from recd.config.errors import RecdError
 from recd.config.keys import Pair
 from recd.config.messages import Request, decode, new_request_id
 from recd.config.paths import policy_endpoint
-from recd.config.policy_wire import Buffer, is_task, pack, raw, unpack
+from recd.config.policy_wire import Buffer, Clock, is_task, pack, raw, unpack
 from recd.config.policy_wishes import Encoding, Fit, PictureWish
 from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns
 
@@ -74,7 +74,7 @@ class PolicyClient:
         self._last_obs = self._seen_ns = 0
         self._began: dict[str, tuple[int, int]] = {}
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._heart: _Heart | None = None
+        self._heart: Heart | None = None
         self._listener: Listener | None = None
         check_reachable(self._doors[0].text)
         self._requests, self._observations, self._actions = (
@@ -136,15 +136,15 @@ class PolicyClient:
 
         From the round trip that took the least time.
         """
-        best = (0, 2**62)
+        best = Clock(0, 2**62)
         for _ in range(samples):
             sent_ns = now_ns()
             told = self.call("clock")
-            back_ns = now_ns()
-            bound = (back_ns - sent_ns - (told["tx"] - told["rx"])) // 2
-            offset = (told["rx"] + told["tx"] - sent_ns - back_ns) // 2
-            best = min(best, (offset, bound), key=lambda pair: pair[1])
-        return best
+            found = Clock.measured(
+                sent_ns=sent_ns, rx_ns=told["rx"], tx_ns=told["tx"], back_ns=now_ns()
+            )
+            best = min(best, found, key=lambda clock: clock.bound_ns)
+        return best.offset_ns, best.bound_ns
 
     def acquire(self, pair: str | None = None, *, kind: str = "policy", adapter: str = "") -> None:
         """Become the one whose chunks count, and begin the heartbeat. RecdError (`held`) names who
@@ -158,7 +158,11 @@ class PolicyClient:
         self._epoch, self._chunk = told["epoch"], 0
         self._began.clear()
         if self._heart is None:
-            self._heart = _Heart(self, told["heartbeat_ms"])
+            context, door, pair_of_keys = self._context, self._doors[2].text, self._pair
+            self._heart = Heart(
+                lambda: connected(context, door, pair_of_keys), lambda: self.pulse,
+                every_ms=told["heartbeat_ms"],
+            )  # fmt: skip
         self._heart.begin()
 
     def observe(
@@ -324,8 +328,11 @@ class PolicyClient:
 
     @property
     def pulse(self) -> dict[str, Any]:
-        """What the heartbeat sends: the lease and how often the loop has come round."""
-        return {"ty": "hb", "lease": {"id": self._ident}, "progress": self.progress}
+        """What the heartbeat sends: the lease, how often the loop has come round, and how the clock
+        goes, once the heartbeats before have measured it."""
+        told = {"ty": "hb", "lease": {"id": self._ident}, "progress": self.progress}
+        clock = None if self._heart is None else self._heart.clock
+        return told if clock is None else {**told, "clock": clock.told()}
 
 
 def task_of(task: str) -> dict[str, str]:
@@ -345,38 +352,3 @@ def connected(
     use_key(socket, pair)
     socket.connect(address)
     return socket
-
-
-class _Heart:
-    """Sends the pulse on a connection of its own until it is stopped."""
-
-    def __init__(self, client: PolicyClient, every_ms: int) -> None:
-        self._client = client
-        self._every_ms = every_ms
-        self.unsent = 0
-        self._stopped = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    def begin(self) -> None:
-        """Idempotent."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._beat, name="recd-pulse", daemon=True)
-            self._thread.start()
-
-    def _beat(self) -> None:
-        client = self._client
-        socket = connected(client._context, client._doors[2].text, client._pair)
-        with socket:
-            while not self._stopped.is_set():
-                try:
-                    socket.send_multipart(pack(client.pulse), zmq.NOBLOCK)
-                except zmq.Again:
-                    self.unsent += 1  # the daemon does not read, and will take it for silence
-                while socket.poll(0):
-                    socket.recv_multipart()
-                self._stopped.wait(self._every_ms / 1000)
-
-    def stop(self) -> None:
-        self._stopped.set()
-        if self._thread is not None:
-            self._thread.join()

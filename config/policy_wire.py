@@ -186,6 +186,42 @@ def is_task(value: object) -> bool:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """How a client's clock goes, as it measured itself, in ns: the daemon's CLOCK_MONOTONIC is the
+    client's clock plus `offset_ns`, give or take `bound_ns`."""
+
+    offset_ns: int
+    bound_ns: int
+
+    @classmethod
+    def measured(cls, *, sent_ns: int, rx_ns: int, tx_ns: int, back_ns: int) -> "Clock":
+        """From one round trip: sent_ns, back_ns of the client's clock, rx_ns, tx_ns of the daemon's."""
+        offset_ns = (rx_ns + tx_ns - sent_ns - back_ns) // 2
+        return cls(offset_ns, (back_ns - sent_ns - (tx_ns - rx_ns) + 1) // 2)
+
+    def told(self) -> dict[str, int]:
+        """As it stands in a message."""
+        return {"offset_ns": self.offset_ns, "bound_ns": self.bound_ns}
+
+
+def read_clock(value: object) -> Clock | None:
+    """The `clock` of a message, None where there is none. MessageError for anything else."""
+    if value is None:
+        return None
+    told = value if isinstance(value, Mapping) else {}
+    offset_ns, bound_ns = told.get("offset_ns"), told.get("bound_ns")
+    if (
+        type(offset_ns) is int
+        and type(bound_ns) is int
+        and abs(offset_ns) < 2**62
+        and 0 <= bound_ns < 2**62
+    ):
+        return Clock(offset_ns, bound_ns)
+    raise MessageError("clock: expected whole numbers offset_ns and bound_ns (from 0) of ns, found "
+                       f"{str(value)[:60]}")  # fmt: skip
+
+
 def element_count(shape: object, number: int = 0) -> int:
     """Product of a shape from the wire, multiplied only while it stays small. MessageError else."""
     if not isinstance(shape, list) or len(shape) > 4:

@@ -162,18 +162,28 @@ def _adapter(said: Mapping[str, Any]) -> list[str]:
     return lines + [f"  {said['mend']}"] * bool(said.get("mend"))
 
 
+def _about(lease: Mapping[str, Any]) -> list[str]:
+    """What the holder of a lease tells of itself, where it does."""
+    if not (clock := lease.get("clock")):
+        return []
+    return [f"  its clock: the robot's is {clock['offset_ns'] / 1e6:+.3f} ms from it, give or "
+            f"take {clock['bound_ns'] / 1e6:.3f} ms, as it measured"]  # fmt: skip
+
+
 def stats_lines(told: Mapping[str, Any]) -> list[str]:
     """`policy.stats` in words: adapter, leases, chunks, latency."""
     lines = _adapter(told["adapter"]) if told.get("adapter") else []
     for pair, seat in told.get("seats", {}).items():
-        lease = told["leases"][pair]
+        lease, about = told["leases"][pair], list[str]()
         holder = "nobody holds the lease"
         if lease["kind"] != "nobody":
             holder = (f"{lease['holder']} ({lease['kind']}) holds the lease, "
                       f"last heard {lease['silent_ms']:.0f} ms ago")  # fmt: skip
+            about = _about(lease)
         cause = f" ({seat['cause'].replace('_', ' ')})" if seat.get("cause") else ""
         may = "may drive" if seat["permitted"] else "may not drive"
         lines.append(f"{pair}: {seat['motion']}{cause}; {holder}; it {may}")
+        lines += about
     counts = ", ".join(f"{count} {word}" for word, count in sorted(told.get("chunks", {}).items()))
     lines.append(f"chunks: {counts or 'none yet'}")
     if refused := told.get("refused"):

@@ -34,6 +34,7 @@ from recd.config.policy_wire import (
     Representation,
     Status,
     pack,
+    read_clock,
     unpack,
 )
 from recd.daemon.policy.desk import Answer, Desk
@@ -198,11 +199,12 @@ class Gateway:
         ident = lease.get("id") if isinstance(lease, Mapping) else None
         if type(progress) is not int or not isinstance(ident, str):
             raise MessageError("hb: expected lease.id and a whole number `progress`")
-        pairs = self._leases.beat(ident, now, progress=progress)
+        clock = read_clock(header.get("clock"))
+        pairs = self._leases.beat(ident, now, progress=progress, clock=clock)
         self._seats.tell_leases(self._leases)
         self._count("beats")
-        told = {"ty": "hb", "re": ident_of(header), "held": pairs, "tx": now_ns(),
-                **self._state_words()}  # fmt: skip
+        told = {"ty": "hb", "re": ident_of(header), "held": pairs, "rx": now,
+                **self._state_words(), "tx": now_ns()}  # fmt: skip
         self._sockets.send(peer, pack(told))
 
     def _send_answer(self, answer: Answer) -> None:
@@ -397,9 +399,12 @@ class Gateway:
 
     def _state_words(self) -> dict[str, Any]:
         """What every answer says of leases and arms."""
+        leases = self._leases.by_pair
+        clocks = {p: lease.clock.told() for p, lease in leases.items() if lease.clock is not None}
         return {
-            "lease": {pair: lease.epoch for pair, lease in self._leases.by_pair.items()},
+            "lease": {pair: lease.epoch for pair, lease in leases.items()},
             "arms": self._seats.words(),
+            **({"clock": clocks} if clocks else {}),
         }
 
     # --- what is told ----------------------------------------------------------------------

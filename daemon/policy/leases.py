@@ -9,13 +9,15 @@ from dataclasses import dataclass, field, replace
 
 from recd.config.errors import RecdError
 from recd.config.policy_streams import Held
+from recd.config.policy_wire import Clock
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
     """One pair's. epoch grows with every change of holder; ident: the secret that its holder
     names; holder: in words; progress: the holder's own count, progress_ns: when it last grew;
-    beat_ns: last sign of life that counted.
+    beat_ns: last sign of life that counted; clock: how the holder's clock goes, None where it has
+    not said so.
     """
 
     epoch: int
@@ -28,6 +30,7 @@ class Lease:
     beat_ns: int = 0
     progress: int = -1
     progress_ns: int = 0
+    clock: Clock | None = None
 
     def describe(self, now: int) -> dict[str, object]:
         """For people and other clients; never the secret."""
@@ -42,6 +45,7 @@ class Lease:
             "held_s": (now - self.since_ns) / 1e9,
             "silent_ms": (now - self.beat_ns) / 1e6,
             "progress": self.progress,
+            **({} if self.clock is None else {"clock": self.clock.told()}),
         }
 
 
@@ -107,8 +111,11 @@ class Leases:
         """Pairs that this holder has."""
         return [pair for pair, lease in self.by_pair.items() if ident and lease.ident == ident]
 
-    def beat(self, ident: str, now: int, *, progress: int | None = None) -> list[str]:
-        """A sign of life; its pairs. progress: None for a chunk, which is progress itself.
+    def beat(
+        self, ident: str, now: int, *, progress: int | None = None, clock: Clock | None = None
+    ) -> list[str]:
+        """A sign of life; its pairs. progress: None for a chunk, which is progress itself; clock:
+        what the holder measured by now, None: nothing new.
 
         A holder whose progress stands still is alive and stuck: after a while that counts no more.
         """
@@ -120,6 +127,8 @@ class Leases:
                 lease = replace(lease, progress=known, progress_ns=now)
             if now - lease.progress_ns <= self.stuck_ns:
                 lease = replace(lease, beat_ns=now)
+            if clock is not None:
+                lease = replace(lease, clock=clock)
             self.by_pair[pair] = lease
         return pairs
 

@@ -27,6 +27,7 @@ from recd.daemon.supervisor.control import ControlPlane
 from recd.daemon.supervisor.ending import Ending, Stage
 from recd.daemon.supervisor.failures import Absence, Consequences, Loss, consequences
 from recd.daemon.supervisor.fleet import Fleet, Happening, Phase
+from recd.daemon.supervisor.holders import with_holders
 from recd.daemon.supervisor.hooks import Hooks
 from recd.daemon.supervisor.instance import InstanceLock
 from recd.daemon.supervisor.looks import Looks
@@ -51,7 +52,6 @@ from recd.shm import RingReader
 from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns
 
 DISK_EVERY_NS = NS_PER_S
-POLICY_FACTS = ("holder", "kind", "key", "adapter", "epoch")
 STATE_EVERY_NS = NS_PER_S // 2
 
 
@@ -406,11 +406,9 @@ class Supervisor:
         take = self.recording.current
         if take is None:
             return
-        noted = take.notes.get("policies", [])
-        for pair, lease in self.policy_said.get("leases", {}).items():
-            told = {"pair": pair, **{key: lease.get(key) for key in POLICY_FACTS}}
-            if lease["kind"] != "nobody" and told not in noted:
-                take.notes["policies"] = noted = [*noted, told]
+        noted = with_holders(take.notes.get("policies", []), self.policy_said.get("leases", {}))
+        if noted:
+            take.notes["policies"] = noted
 
     def _tell_task(self) -> None:
         """The gateway hands the task of the running episode, or of the next one, to policies."""

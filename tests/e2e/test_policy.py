@@ -1,6 +1,7 @@
 """Policies at the whole daemon: what they may do, and what their faults do to the arm: nothing."""
 
 import json
+import re
 import subprocess
 import sys
 from contextlib import suppress
@@ -107,6 +108,9 @@ def test_an_operator_interrupts_takes_over_gives_back_and_detaches_by_recctl(ben
         told = "\n".join(recctl(bench, "policy", "stats", policy=policy))
         assert "mine (policy) holds the lease, last heard " in told
         assert "it may drive" in told
+        assert re.search(
+            r"^  its clock: the robot's is [+-]0.\d{3} ms from it, give or take ", told, re.M
+        )
         assert ": layout: layout: expected " in told
         assert "Ask `describe` again" in told
         assert "  policy: mine (policy) holds main" in recctl(bench, "status", policy=policy)

@@ -91,6 +91,7 @@ def test_rubbish_on_act_is_answered_and_the_arm_goes_on(bench) -> None:
             [*pack({"ty": "act", "id": "x", "arrays": [{**described, "dt": "O"}]}), actions],
             [*pack({"ty": "act", "id": "x", "arrays": [{**described, "sh": [2**63, 6]}]}), actions],
             [b"\x80\x04\x95", b"\x00"], [b""],
+            pack({**policy.pulse, "id": "x", "clock": {"offset_ns": 0, "bound_ns": -1}}),
         ):  # fmt: skip
             socket.send_multipart(parts)
             told = bench.answer(socket)
@@ -253,6 +254,8 @@ def test_a_client_whose_clock_is_an_hour_off_drives_like_any_other(bench, hours:
         until(lambda: attached(bench), "a warmed-up client to be attached")
         driver.until_said("applied")
         bench.in_state("POLICY")
+        told = until(lambda: bench.leases()["main"].get("clock"), "its clock to be told")
+        assert abs(told["offset_ns"] - offset_ns) <= told["bound_ns"] + bound_ns
     bench.in_state("HOLD")
 
 

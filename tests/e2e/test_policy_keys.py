@@ -53,10 +53,16 @@ def test_a_policys_key_observes_acts_and_is_named_with_its_lease(guarded) -> Non
         policy.acquire()
         bench.center = bench.observe(policy).state.astype(float)
         until(lambda: bench.send(policy).status is Status.SHADOW, "a sound chunk")
-        lease = until(lambda: _held(bench), "the lease to be told")
+        lease = until(
+            lambda: (held := _held(bench)) and "clock" in held and held,
+            "the lease and its holder's clock to be told",
+        )
         saved = bench.robot.record(5)
         manifest = json.loads((bench.robot.own(saved["uid"]) / "manifest.json").read_text())
-        assert [one["key"] for one in manifest["policies"]] == [lease["key"]]
+        (noted,) = manifest["policies"]
+        assert noted["key"] == lease["key"]
+        for told in (noted["clock"], lease["clock"], bench.observe(policy).clocks["main"].told()):
+            assert abs(told["offset_ns"]) <= told["bound_ns"] + 1, "both ends have one clock here"
         public = keys.read_pair(folder / "policy.key").public
         assert (lease["holder"], lease["key"]) == ("far away", keys.fingerprint(public))
         offset_ns, bound_ns = policy.clock()
@@ -75,13 +81,14 @@ def test_a_key_that_may_only_look_looks_and_does_not_act(guarded) -> None:
 
 
 def test_events_are_heard_by_keys_of_the_list_alone(guarded, tmp_path) -> None:
-    bench, endpoint, folder = guarded
+    _, endpoint, folder = guarded
     shutil.copytree(folder.parent, tmp_path / "keys")
     keys.make_client(tmp_path / "keys", "unknown", "policy", created=NOW)
     stranger, door = keys.read_pair(tmp_path / "keys/clients/unknown.key"), parse_endpoint(endpoint)
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     with (
-        context, Listener(context, door, stranger) as unknown, Listener(context, door, None) as bare,
+        context,
+        Listener(context, door, stranger) as unknown, Listener(context, door, None) as bare,
         PolicyClient(endpoint=endpoint, key=folder / "observe.key") as onlooker,
         PolicyClient(endpoint=endpoint, key=folder / "policy.key", name="far away") as policy,
     ):  # fmt: skip

@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from recd.config.errors import RecdError
 from recd.config.policy_streams import Held
+from recd.config.policy_wire import Clock
 from recd.daemon.policy.leases import Leases
 from recd.shm.clock import NS_PER_S
 
@@ -69,6 +70,18 @@ def test_a_chunk_is_progress_by_itself() -> None:
     later = NOW + 60 * NS_PER_S
     table.beat("a", later)
     assert table.of("left").beat_ns == later
+
+
+def test_a_clock_is_the_holders_own_and_ends_with_its_lease() -> None:
+    table = leases()
+    table.acquire(["left"], Held.POLICY, NOW, ident="a", holder="x")
+    table.beat("a", NOW, progress=1)
+    assert "clock" not in table.of("left").describe(NOW), "nothing is told by who says nothing"
+    table.beat("a", NOW, progress=2, clock=Clock(-5, 3))
+    table.beat("a", NOW)
+    assert table.of("left").describe(NOW)["clock"] == {"offset_ns": -5, "bound_ns": 3}
+    table.acquire(["left"], Held.TELEOP, NOW, ident="b", holder="y")
+    assert "clock" not in table.of("left").describe(NOW)
 
 
 def test_the_secret_is_told_to_nobody() -> None:

@@ -55,8 +55,8 @@ class Prefix:
 class Observation:
     """One observation. t_ref_ns: the time that a chunk is anchored to; state: float32 [D] at it,
     NaN where a joint is not known; images: camera -> JPEG bytes (or raw bytes); facts: camera ->
-    {t, age_ns, fmt, w, h, flags}; arms: pair -> its state; sent_ns: of the daemon's clock; clocks: pair -> what the holder of its lease
-    measured of its own clock, where it did.
+    {t, age_ns, fmt, w, h, flags}; arms: pair -> its state; sent_ns: of the daemon's clock;
+    clocks: pair -> what the holder of its lease measured of its own clock, where it did.
 
     Of what was wished for: pictures: camera -> uint8 RGB [H, W, 3], those of `rgb8`; past: stream
     -> the same for each earlier time, in the order asked; their facts are under `front@-3`;

@@ -54,19 +54,20 @@ class PolicyClient:
     """One policy at one robot. Not for several threads; its heartbeat has a thread of its own.
 
     instance: name of a daemon on this computer, none for the only one; endpoint: the policy address
-    of another (`tcp://ROBOT:5595`), with `key`. name: who acts, in words. Raises RecdError.
+    of another (`tcp://ROBOT:5595`), with `key`. name: who acts, in words; model: what acts, as the
+    name of a checkpoint, for the manifest (one line, at most 256 bytes). Raises RecdError.
     """
 
     def __init__(
         self, instance: str | None = None, *, endpoint: str | None = None,
-        key: Path | str | None = None, name: str = "policy",
+        key: Path | str | None = None, name: str = "policy", model: str = "",
     ) -> None:  # fmt: skip
         address = endpoint or policy_endpoint(find_instance(instance))
         self._doors = policy_doors(parsed(address))
         self._pair: Pair | None = None
         if not self._doors[0].path:
             self._pair = find_key(key, needed=not self._doors[0].local)
-        self.name = name
+        self.name, self.model = name, model
         self.progress = 0
         self._ident = secrets.token_hex(16)
         self._epoch = 0
@@ -153,6 +154,8 @@ class PolicyClient:
         wanted = {} if pair is None else {"pair": pair}
         if adapter:
             wanted["adapter"] = adapter
+        if self.model:
+            wanted["model"] = self.model
         self._ident = secrets.token_hex(16)
         told = self.call("lease.acquire", lease=self._ident, name=self.name, kind=kind, **wanted)
         self._epoch, self._chunk = told["epoch"], 0

@@ -27,6 +27,8 @@ MOST_QUEUED: Final = 2 * MOST_STEPS
 """Rows that may be queued: what appended chunks have beyond that is cut."""
 TASK_BYTES: Final = 256
 """Longest task of a chunk, in UTF-8."""
+MODEL_BYTES: Final = 256
+"""Longest name of what acts, as a checkpoint's, in UTF-8."""
 MOST_PARTS: Final = 65
 MOST_ELEMENTS: Final = 2**27
 
@@ -179,11 +181,22 @@ _DESCRIBED = frozenset({"n", "fi", "enc", "dt", "sh"})
 
 def is_task(value: object) -> bool:
     """True for what a chunk may name as its task: one line, not too long; empty says nothing."""
+    return is_line(value, TASK_BYTES)
+
+
+def is_line(value: object, most_bytes: int) -> bool:
+    """True for one printable line of at most so many bytes in UTF-8, or an empty one."""
     return (
         isinstance(value, str)
-        and (value.isprintable() or not value)
-        and len(value.encode("utf-8", "surrogatepass")) <= TASK_BYTES
+        and value.isprintable()
+        and len(value.encode("utf-8", "surrogatepass")) <= most_bytes
     )
+
+
+def as_line(text: str, most_bytes: int) -> str:
+    """The same as such a line: what cannot be printed is a space, what is too long is cut."""
+    line = "".join(letter if letter.isprintable() else " " for letter in text)
+    return line.encode("utf-8", "replace")[:most_bytes].decode("utf-8", "ignore")
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +209,7 @@ class Clock:
 
     @classmethod
     def measured(cls, *, sent_ns: int, rx_ns: int, tx_ns: int, back_ns: int) -> "Clock":
-        """From one round trip: sent_ns, back_ns of the client's clock, rx_ns, tx_ns of the daemon's."""
+        """Of one round trip: sent_ns, back_ns by the client's clock, rx_ns, tx_ns the other."""
         offset_ns = (rx_ns + tx_ns - sent_ns - back_ns) // 2
         return cls(offset_ns, (back_ns - sent_ns - (tx_ns - rx_ns) + 1) // 2)
 
@@ -251,6 +264,8 @@ REQUESTS: Final[dict[str, Command]] = {
             "kind": Arg("text", "what acts", choices=("policy", "teleop", "replay")),
             "name": Arg("text", "who it is, in words", required=True),
             "adapter": Arg("text", "what translates for it, noted with its episodes"),
+            "model": Arg("text", f"what acts, as a checkpoint's name, at most {MODEL_BYTES} bytes; "
+                         "noted with its episodes"),
             "pair": _PAIRS_ARG,
         }),
         Command("lease.release", "policy", "Give the lease back; the arm holds.", {

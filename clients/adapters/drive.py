@@ -117,6 +117,7 @@ class Drive:
                 step_s=self._expected.step_s,
             )  # fmt: skip
             self._warm_up(robot, looking)
+            robot.model = self._described.model
             robot.acquire(adapter=self._kind)
             self._say(Said("offering", facts=self.facts()))
             self._serve(robot, looking)

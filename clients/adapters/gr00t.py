@@ -19,6 +19,7 @@ from recd.clients.adapters.wire import (
     MismatchError,
     View,
     WireError,
+    model_of,
     secret_of,
 )
 from recd.config.models import PolicyServerConfig
@@ -93,6 +94,7 @@ class Gr00tWire:
                      "state": _indices(told["state"], "state")},
             prompt=self._prompt,
             facts={"form": self._form, "flat": self._flat},
+            model=model_of(self._address),
         )  # fmt: skip
 
     def _check_means(self, configs: object, keys: tuple[str, ...]) -> None:

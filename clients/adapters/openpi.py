@@ -15,7 +15,7 @@ from websockets.sync.client import ClientConnection, connect
 from recd.clients.adapters.arrays import MOST_BYTES, CodecError, said
 from recd.clients.adapters.openpi_codec import decode, encode
 from recd.clients.adapters.profile import Profile
-from recd.clients.adapters.wire import Described, Floats, View, WireError, secret_of
+from recd.clients.adapters.wire import Described, Floats, View, WireError, model_of, secret_of
 from recd.config.models import PolicyServerConfig
 
 DEFAULT_PORT = 8000
@@ -62,6 +62,7 @@ class OpenpiWire:
             step_s=float(step_s) if isinstance(step_s, int | float) else None,
             columns={"actions": tuple(map(str, names))} if isinstance(names, list) else {},
             facts={key: value for key, value in told.items() if not isinstance(value, np.ndarray)},
+            model=model_of(self._uri, told),
         )
 
     def infer(self, view: View, timeout_s: float) -> Mapping[str, Floats]:

@@ -5,6 +5,7 @@ never be taken for the next one. Nothing here knows of leases or arms.
 """
 
 import importlib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy.typing as npt
 from recd.clients.adapters.profile import Profile
 from recd.config.errors import RecdError
 from recd.config.models import PolicyServerConfig
+from recd.config.policy_wire import MODEL_BYTES, as_line
 
 Floats = npt.NDArray[np.float64]
 
@@ -40,7 +42,7 @@ class Described:
     horizon: steps of a chunk; step_s: seconds between them; images, state, actions: its keys;
     columns: action key -> names in order; history: `images` or `state` -> steps that it wants to
     see, in its order, 0 the present, below 0 the past; prompt: key of the task; facts: all the
-    rest, for people.
+    rest, for people; model: which policy of which server, in one line, for the manifest.
     """
 
     horizon: int | None = None
@@ -52,6 +54,19 @@ class Described:
     history: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     prompt: str | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
+    model: str = ""
+
+
+def model_of(address: str, told: Mapping[str, Any] | None = None) -> str:
+    """`Described.model`: the server's address, without user, password and query, and what is told
+    of its policy in plain words and numbers."""
+    words = [re.sub(r"//[^/]*@", "//", address.partition("?")[0])]
+    for name, value in (told or {}).items():
+        if isinstance(value, float):
+            words.append(f"{name}={value:.6g}")
+        elif isinstance(value, str | int):
+            words.append(f"{name}={value}")
+    return as_line(" ".join(words), MODEL_BYTES)
 
 
 @dataclass(frozen=True, slots=True)

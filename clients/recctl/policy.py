@@ -164,10 +164,11 @@ def _adapter(said: Mapping[str, Any]) -> list[str]:
 
 def _about(lease: Mapping[str, Any]) -> list[str]:
     """What the holder of a lease tells of itself, where it does."""
-    if not (clock := lease.get("clock")):
-        return []
-    return [f"  its clock: the robot's is {clock['offset_ns'] / 1e6:+.3f} ms from it, give or "
-            f"take {clock['bound_ns'] / 1e6:.3f} ms, as it measured"]  # fmt: skip
+    lines = [f"  model: {lease['model']}"] if lease.get("model") else []
+    if clock := lease.get("clock"):
+        lines.append(f"  its clock: the robot's is {clock['offset_ns'] / 1e6:+.3f} ms from it, "
+                     f"give or take {clock['bound_ns'] / 1e6:.3f} ms, as it measured")  # fmt: skip
+    return lines
 
 
 def stats_lines(told: Mapping[str, Any]) -> list[str]:

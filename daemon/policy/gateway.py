@@ -16,6 +16,7 @@ from recd import __version__
 from recd.config.errors import RecdError
 from recd.config.messages import (
     REQUEST_LIMITS,
+    CommandError,
     MessageError,
     decode,
     encode,
@@ -27,12 +28,14 @@ from recd.config.messages import (
 from recd.config.models import RobotConfig
 from recd.config.policy_streams import Held
 from recd.config.policy_wire import (
+    MODEL_BYTES,
     MOST_STEPS,
     POLICY_VERSION,
     REQUESTS,
     Mode,
     Representation,
     Status,
+    is_line,
     pack,
     read_clock,
     unpack,
@@ -295,6 +298,12 @@ class Gateway:
         kind = Held[str(args.get("kind", "policy")).upper()]
         if kind is Held.TELEOP:
             check_role(caller, "lease.acquire (teleop)", "teleop")
+        model = str(args.get("model", ""))
+        if not is_line(model, MODEL_BYTES):
+            raise CommandError(
+                f"lease.acquire.model: expected one line of at most {MODEL_BYTES} bytes, found "
+                f"{len(model.encode('utf-8', 'surrogatepass'))}", mend="Name it shorter.",
+            )  # fmt: skip
         pairs = [args["pair"]] if args.get("pair") else list(self._leases.by_pair)
         before = {pair: self._leases.of(pair) for pair in pairs}
         self._leases.acquire(
@@ -305,6 +314,7 @@ class Gateway:
             holder=args["name"],
             key=caller.fingerprint,
             adapter=args.get("adapter", ""),
+            model=model,
         )
         self._seats.tell_leases(self._leases)
         self._stats_at_ns = 0

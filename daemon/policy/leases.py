@@ -15,9 +15,9 @@ from recd.config.policy_wire import Clock
 @dataclass(frozen=True, slots=True)
 class Lease:
     """One pair's. epoch grows with every change of holder; ident: the secret that its holder
-    names; holder: in words; progress: the holder's own count, progress_ns: when it last grew;
-    beat_ns: last sign of life that counted; clock: how the holder's clock goes, None where it has
-    not said so.
+    names; holder: in words; model: what acts, in words; progress: the holder's own count,
+    progress_ns: when it last grew; beat_ns: last sign of life that counted; clock: how the holder's
+    clock goes, None where it has not said so.
     """
 
     epoch: int
@@ -26,6 +26,7 @@ class Lease:
     holder: str = ""
     key: str = ""
     adapter: str = ""
+    model: str = ""
     since_ns: int = 0
     beat_ns: int = 0
     progress: int = -1
@@ -42,6 +43,7 @@ class Lease:
             "holder": self.holder,
             "key": self.key,
             "adapter": self.adapter,
+            "model": self.model,
             "held_s": (now - self.since_ns) / 1e9,
             "silent_ms": (now - self.beat_ns) / 1e6,
             "progress": self.progress,
@@ -75,6 +77,7 @@ class Leases:
         holder: str,
         key: str = "",
         adapter: str = "",
+        model: str = "",
     ) -> None:
         """Give all of `pairs` to a holder, or none. RecdError (code `held`) names who is in the
         way: somebody of the same kind or a larger one.
@@ -92,7 +95,7 @@ class Leases:
         for pair in wanted:
             if self.by_pair[pair].ident != ident:
                 self.by_pair[pair] = Lease(
-                    epoch, kind, ident, holder, key, adapter, now, now, progress_ns=now
+                    epoch, kind, ident, holder, key, adapter, model, now, now, progress_ns=now
                 )
 
     def _next_epoch(self) -> int:

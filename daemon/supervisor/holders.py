@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-FACTS = ("holder", "kind", "key", "adapter", "epoch")
+FACTS = ("holder", "kind", "key", "adapter", "model", "epoch")
 """What makes two holders two entries."""
 
 NEWEST = ("clock",)
-"""What is measured again and again: of each holder the last word, and no word where it says none."""
+"""What is measured again and again: of each holder the last word, none where it says none."""
 
 
 def with_holders(

@@ -18,7 +18,7 @@ from recd.clients.adapters.profile import (
     load_profile,
     profile_names,
 )
-from recd.clients.adapters.wire import Described, MismatchError, WireError
+from recd.clients.adapters.wire import Described, MismatchError, WireError, model_of
 from recd.config.errors import ConfigError
 from recd.config.load import load_robot
 from recd.config.models import SO_JOINTS, PolicyServerConfig
@@ -216,3 +216,10 @@ def test_pictures_keep_their_shape_on_black() -> None:
     facts = {"fmt": "rgb24", "w": 4, "h": 4}
     assert (rgb_of(raw.tobytes(), facts) == raw).all()
     assert (rgb_of(raw.tobytes(), facts, rotation=180) == raw[::-1, ::-1]).all()
+
+
+def test_a_model_is_one_line_of_bounded_length_without_a_secret() -> None:
+    told = {"checkpoint": "fold\nv3", "horizon": 50, "mean": [0.0], "more": {"a": 1}}
+    address = "wss://user:password@server:8000/infer?token=1"
+    assert model_of(address, told) == "wss://server:8000/infer checkpoint=fold v3 horizon=50"
+    assert len(model_of("tcp://server:1", {"name": "é" * 300}).encode()) <= 256

@@ -111,6 +111,12 @@ def test_the_arm_moves_as_the_reference_says_and_the_other_joints_stand(bench) -
     assert (spread[1:] < 4).all()
     bench.assert_gentle(mark)
     assert bench.adapter()["horizon"] == SCRIPT.horizon
+    lease = bench.leases()["main"]
+    server = {
+        "openpi": f"ws://{bench.server.address} horizon={SCRIPT.horizon} step_s=0.0333333",
+        "gr00t": f"tcp://{bench.server.address}",
+    }
+    assert (lease["adapter"], lease["model"]) == (bench.wire, server[bench.wire])
 
 
 @pytest.mark.parametrize(

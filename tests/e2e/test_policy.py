@@ -91,7 +91,7 @@ def recctl(bench, *command: str, policy: PolicyClient | None = None) -> list[str
 
 
 def test_an_operator_interrupts_takes_over_gives_back_and_detaches_by_recctl(bench) -> None:
-    with bench.policy(name="mine") as policy, bench.actions() as socket:
+    with bench.policy(name="mine", model="fold v3") as policy, bench.actions() as socket:
         bench.drive(policy)
         mark = bench.control.mark()
         assert recctl(bench, "policy", "pause", policy=policy) == ["main: PAUSED (command)"]
@@ -104,10 +104,14 @@ def test_an_operator_interrupts_takes_over_gives_back_and_detaches_by_recctl(ben
         bench.rejoin(policy)
         socket.send_multipart(bench.raw_act(policy, layout="0123456789abcdef"))
         assert bench.answer(socket)["status"] == Status.LAYOUT
-        until(lambda: bench.gateway("policy.stats")["refused"]["status"] == "layout", "the reason")
+        until(
+            lambda: (bench.gateway("policy.stats")["refused"] or {}).get("status") == "layout",
+            "the reason",  # told once a second
+        )
         told = "\n".join(recctl(bench, "policy", "stats", policy=policy))
         assert "mine (policy) holds the lease, last heard " in told
         assert "it may drive" in told
+        assert "\n  model: fold v3\n" in told
         assert re.search(
             r"^  its clock: the robot's is [+-]0.\d{3} ms from it, give or take ", told, re.M
         )
@@ -153,11 +157,19 @@ def arrows(path: Path) -> pa.Table:
         return pa.ipc.open_stream(file).read_all()
 
 
+def test_a_model_that_is_no_short_line_is_refused_and_takes_no_lease(bench) -> None:
+    for model, found in (("m" * 257, "at most 256 bytes, found 257"), ("two\nlines", "one line")):
+        with bench.policy(model=model) as policy, pytest.raises(RecdError, match=found) as refused:
+            policy.acquire()
+        assert refused.value.code == "argument"
+    assert bench.leases()["main"]["kind"] == "nobody"
+
+
 def test_an_episode_tells_who_drove_each_row_and_keeps_every_chunk(bench) -> None:
     def rows() -> int:
         return bench.robot.rows()
 
-    with bench.policy() as policy, bench.actions() as socket:
+    with bench.policy(model="fold v3, step 40000") as policy, bench.actions() as socket:
         bench.drive(policy)
         bench.client.start()
         until(lambda: (bench.send(policy), rows() >= 20)[1], "rows of the policy")
@@ -193,7 +205,9 @@ def test_an_episode_tells_who_drove_each_row_and_keeps_every_chunk(bench) -> Non
     assert set(tasks) == {saved["task"], "put it back"}
     assert {chunk[k] > 0 for k, task in enumerate(tasks) if task == "put it back"} == {True}
     manifest = json.loads((own / "manifest.json").read_text())
-    assert [(one["holder"], one["kind"]) for one in manifest["policies"]] == [("policy", "policy")]
+    (noted,) = manifest["policies"]
+    assert [noted[key] for key in ("holder", "kind", "model")] == [
+        "policy", "policy", "fold v3, step 40000"]  # fmt: skip
     assert manifest["outcome"] == "success"
     assert manifest["policy"]["latency_ms"]["p99"] >= manifest["policy"]["latency_ms"]["p50"] > 0
     assert manifest["policy"]["chunks"]["not_finite"] == 1

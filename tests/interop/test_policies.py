@@ -257,6 +257,8 @@ def test_the_policy_server_drives_the_arm_through_the_sidecar(
         told = bench.gateway("policy.stats")["adapter"]
         assert "no network interface" in told["server"]["confined"]
         assert "no devices" in told["server"]["confined"]
+        model = bench.leases()["main"]["model"]
+        assert model == f"{policy_server} policy=act path={act}"
         assert moved(bench, mark) > 3
         bench.assert_gentle(mark)
         tally.add("sidecar_chunks", applied(bench))

@@ -14,7 +14,14 @@ import numpy as np
 from recd.clients.adapters.lerobot.launch import Place, Started
 from recd.clients.adapters.lerobot.sidecar import Policy, Sidecar
 from recd.clients.adapters.profile import Profile
-from recd.clients.adapters.wire import Described, Floats, MismatchError, View, WireError
+from recd.clients.adapters.wire import (
+    Described,
+    Floats,
+    MismatchError,
+    View,
+    WireError,
+    model_of,
+)
 from recd.config.models import PolicyServerConfig
 from recd.shm.clock import NS_PER_S, now_ns
 
@@ -72,14 +79,16 @@ class LerobotWire:
             LOG.warning("sidecar not confined: %s", words)
 
     def describe(self, timeout_s: float) -> Described:
-        """What the sidecar may and may not, for people: the protocol has no word of the policy."""
+        """What the sidecar may and may not, for people: the protocol has no word of the policy,
+        which is the one that it is asked for."""
         del timeout_s
         assert self._sidecar is not None, "connected"
         started = self._sidecar.started
         facts = {"confined": "; ".join(started.got) or "not at all"}
         if started.missing:
             facts["not confined"] = "; ".join(started.missing)
-        return Described(facts=facts)
+        asked = {"policy": self._told.policy, "path": self._told.path}
+        return Described(facts=facts, model=model_of(self._address, asked))
 
     def infer(self, view: View, timeout_s: float) -> Mapping[str, Floats]:
         """Ask once; the first time after everything that comes before it."""

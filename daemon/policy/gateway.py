@@ -178,8 +178,8 @@ class Gateway:
                     self._hear_beat(peer, header, now)
                 case "act":
                     check_role(caller, "act", "policy")
-                    self._journal.heard(peer, header, buffers, now)
                     refused = self._desk.take(peer, header, buffers, self._known_layout(), now)
+                    self._journal.heard(peer, header, buffers, now)
                     if refused is not None:
                         self._send_answer(refused)
                 case other:

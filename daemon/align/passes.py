@@ -130,7 +130,7 @@ def align_samples(
     """Values of all joints at the times `rows`: one forward pass over samples that rise in time.
 
     Joints of one rule share a column: what is known of their value at a row is found and stored
-    once [six held joints, 250 Hz onto 30 Hz: 14 ns a row; once a joint 29]. plan: the rule of each
+    once [six held joints, 250 Hz onto 30 Hz: 17 ns a row; once a joint 29]. plan: the rule of each
     column, where its joints end in what follows, and the joints, column by column. With `holes`
     each column has one joint, without them `valid` is not read. turns: (one turn or 0, lowest
     value) per joint; nothing: the value where there is none. values, valid and out are flat

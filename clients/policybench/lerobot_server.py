@@ -7,6 +7,7 @@ as the real one does: the newest observation only, nothing when none came for tw
 import queue
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, Final, NoReturn
 
 import numpy as np
@@ -20,6 +21,9 @@ from recd.config.errors import RecdError
 SERVICE: Final = "transport.AsyncInference"
 OBSERVATION_WAIT_S: Final = 2.0
 """As long as lerobot's server waits for an observation before it answers nothing."""
+
+LOOK_S: Final = 0.05
+"""Between two looks meanwhile whether the client still waits."""
 
 OBSERVATION_BYTES: Final = 64 * 2**20
 WORKERS: Final = 8
@@ -131,9 +135,15 @@ class LerobotServer(Server):
 
     def _act(self, request: bytes, context: Any) -> bytes:
         del request
-        try:
-            seen = self._seen.get(timeout=OBSERVATION_WAIT_S)
-        except queue.Empty:
+        seen: Mapping[str, Any] | None = {}
+        for _ in range(round(OBSERVATION_WAIT_S / LOOK_S)):
+            # A call that its client gave up must not take what the next one is about.
+            if not context.is_active():
+                return b""
+            with suppress(queue.Empty):
+                seen = self._seen.get(timeout=LOOK_S)
+                break
+        else:
             return b""
         if seen is None:
             self._fail(context, "UNAVAILABLE", "the server ends")

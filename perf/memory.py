@@ -47,7 +47,6 @@ LIMITS = (
     Limit("shared memory segments, the same", "slopes.segments.at_least", "1/h", 1.0),
     Limit("episodes not recorded", "episodes.failed", "", 0.0),
 )
-
 """A slope counts as far as it is sure; one MB, one descriptor an hour is where a leak begins."""
 
 _MB = 2.0**20

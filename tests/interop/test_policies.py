@@ -135,23 +135,23 @@ def test_lerobot_rollout_drives_the_arm(bench, side, plugin, act, tally) -> None
     tally.add("plugin_actions", applied(bench) - before)
 
 
-def test_robot_client_drives_the_arm_with_what_the_policy_server_says(
-    bench, side, plugin, act, policy_server, tally
+def robot_client_plays(
+    bench, side, plugin, address: str, path: object, *, task: str, name: str = "robot_client"
 ) -> None:
-    mark, before = bench.control.mark(), applied(bench)
+    """The unmodified robot_client moves the arm 40 times by the server at an address."""
     command = [
         "lerobot.async_inference.robot_client",
         "--robot.type=recd",
         f"--robot.endpoint={bench.endpoint}",
-        f"--server_address={policy_server}",
+        f"--server_address={address}",
         "--policy_type=act",
-        f"--pretrained_name_or_path={act}",
+        f"--pretrained_name_or_path={path}",
         "--actions_per_chunk=20",
-        "--task=Stand there.",
+        f"--task={task}",
     ]
     with (
         person_attaches(bench) as attached,
-        side.running(command, variables=plugin, name="robot_client") as client,
+        side.running(command, variables=plugin, name=name) as client,
     ):
         until(attached.is_set, "the person")
         since = applied(bench)
@@ -160,7 +160,14 @@ def test_robot_client_drives_the_arm_with_what_the_policy_server_says(
             client.has_said("Robot connected")
             return applied(bench) > since + 40
 
-        until(played, "40 actions of the policy server")
+        until(played, "40 actions of the server")
+
+
+def test_robot_client_drives_the_arm_with_what_the_policy_server_says(
+    bench, side, plugin, act, policy_server, tally
+) -> None:
+    mark, before = bench.control.mark(), applied(bench)
+    robot_client_plays(bench, side, plugin, policy_server, act, task="Stand there.")
     assert_it_has_driven(bench, mark, more_goals_than=3)
     tally.add("plugin_actions", applied(bench) - before)
 
@@ -192,28 +199,8 @@ def test_robot_client_drives_the_arm_with_what_a_scripted_server_says(
     bench, side, plugin, scripted, tally
 ) -> None:
     mark, before = bench.control.mark(), applied(bench)
-    command = [
-        "lerobot.async_inference.robot_client",
-        "--robot.type=recd",
-        f"--robot.endpoint={bench.endpoint}",
-        f"--server_address={scripted.address}",
-        "--policy_type=act",
-        "--pretrained_name_or_path=scripted",
-        "--actions_per_chunk=20",
-        "--task=Swing.",
-    ]
-    with (
-        person_attaches(bench) as attached,
-        side.running(command, variables=plugin, name="robot_client-scripted") as client,
-    ):
-        until(attached.is_set, "the person")
-        since = applied(bench)
-
-        def played() -> bool:
-            client.has_said("Robot connected")
-            return applied(bench) > since + 40
-
-        until(played, "40 actions of the scripted server")
+    robot_client_plays(bench, side, plugin, scripted.address, "scripted", task="Swing.",
+                       name="robot_client-scripted")  # fmt: skip
     assert scripted.served > 2
     assert not scripted.trouble
     assert_it_has_driven(bench, mark, more_goals_than=10)

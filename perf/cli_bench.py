@@ -13,6 +13,7 @@ import click
 from recd.config.errors import RecdError
 from recd.perf import result
 from recd.perf.console import EXIT_OVER_BUDGET, GRID_COLUMNS, console, scenario_of, scenario_options
+from recd.perf.scenario import Scenario
 from recd.shm.clock import clock_pair, wall_iso
 
 QUIET = click.option("--quiet-for", "quiet_s", type=click.FloatRange(1, 3600), default=60.0,
@@ -165,7 +166,6 @@ def _paired(a: Path, b: Path) -> dict[str, tuple[Any, Any]]:
     """Results of the same scenario, by its name. RecdError when there are none."""
     from recd.perf.bench import load_folder
     from recd.perf.bench import slug as slug_of
-    from recd.perf.scenario import Scenario
 
     def read(path: Path) -> dict[str, Any]:
         results = load_folder(path)[1] if path.is_dir() else [result.load(path)]
@@ -373,6 +373,22 @@ def honesty(quiet_s: float, output: Path | None, **options: Any) -> int:
     return 0 if whole else EXIT_OVER_BUDGET
 
 
+def measured_once(
+    kind: str, measure: Callable[[Scenario, Path], dict[str, Any]], scenario: Scenario,
+    output: Path | None,
+) -> dict[str, Any]:  # fmt: skip
+    """What `measure` tells of one daemon, with where and of what; also written to `output`."""
+    from recd.perf.machine import fingerprint, origin
+
+    with data_folder() as folder:
+        told = {"kind": kind, "origin": origin(), "machine": fingerprint(folder),
+                "scenario": scenario.plain(), **measure(scenario, folder)}  # fmt: skip
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(json.dumps(told, indent=1) + "\n")
+    return told
+
+
 @click.command()
 @scenario_options(seconds=20.0, runs=1)
 @OUTPUT
@@ -382,15 +398,8 @@ def ticks(output: Path | None, **options: Any) -> int:
     System calls need perf and root. Exit codes: 0 steady, 3 not.
     """
     from recd.perf import ticks as steady
-    from recd.perf.machine import fingerprint, origin
 
-    scenario = scenario_of(options)
-    with data_folder() as folder:
-        told = {"kind": "ticks", "origin": origin(), "machine": fingerprint(folder),
-                "scenario": scenario.plain(), **steady.measure(scenario, folder)}  # fmt: skip
-    if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(json.dumps(told, indent=1) + "\n")
+    told = measured_once("ticks", steady.measure, scenario_of(options), output)
     steady.show(told, console())
     return 0 if all(loop["steady"] for loop in told["loops"].values()) else EXIT_OVER_BUDGET
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from recd.perf.cli_bench import JSON, OUTPUT, QUIET, data_folder
+from recd.perf.cli_bench import JSON, OUTPUT, QUIET, measured_once
 from recd.perf.console import EXIT_OVER_BUDGET, console, scenario_of, scenario_options
 
 
@@ -19,15 +19,8 @@ def imports(output: Path | None, **options: Any) -> int:
     Exit codes: 0 no process imports the compiler (numba), 3 one does.
     """
     from recd.perf import imports as importing
-    from recd.perf.machine import fingerprint, origin
 
-    scenario = scenario_of(options)
-    with data_folder() as folder:
-        told = {"kind": "imports", "origin": origin(), "machine": fingerprint(folder),
-                "scenario": scenario.plain(), **importing.measure(scenario, folder)}  # fmt: skip
-    if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(json.dumps(told, indent=1) + "\n")
+    told = measured_once("imports", importing.measure, scenario_of(options), output)
     importing.show(told, console())
     return EXIT_OVER_BUDGET if told["compiler"] else 0
 

@@ -16,6 +16,7 @@ from recd.daemon.encode.codecs import CodecSettings, info_block
 from recd.daemon.encode.colour import BT601, LIMITED
 from recd.daemon.encode.sinks import FileSink, SinkError, SinkFacts
 from recd.daemon.encode.stream_file import StreamFile
+from recd.daemon.realtime import keep_class
 
 _FRAGMENT_US = 500_000
 """Longest fragment where groups of pictures are longer: what a kill may cost."""
@@ -71,7 +72,8 @@ class Mp4Sink(FileSink):
                 self._file, "w", format="mp4", options=container_options(self._lead)
             )
             self._stream = self._add_stream()
-            self._container.start_encoding()
+            with keep_class():
+                self._container.start_encoding()
         except (av.FFmpegError, OSError, ValueError) as error:
             raise RecdError(
                 f"encoder {settings.vcodec} does not open at {size[0]}x{size[1]}: {_reason(error)}",

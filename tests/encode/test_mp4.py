@@ -150,6 +150,21 @@ def test_a_repeat_may_pass_the_same_picture_again(moving_picture, decoded, tmp_p
     assert all(abs(p.astype(int) - pictures[0]).mean() < 6 for p in pictures)
 
 
+@pytest.mark.parametrize("vcodec", ["h264", "libsvtav1", "hevc"])
+def test_no_thread_of_an_encoder_stands_above_the_one_that_opened_it(
+    vcodec, moving_picture, tmp_path
+):
+    """SVT-AV1 takes SCHED_FIFO 99 for all its threads and its caller where it may (root does)."""
+    before = os.sched_getscheduler(0)
+    sink = Mp4Sink(CodecSettings(vcodec), size=SIZE, rate=Fraction(30))
+    sink.bind(tmp_path / "a.mp4")
+    for k in range(4):
+        sink.encode(moving_picture(k), k)
+    classes = {os.sched_getscheduler(int(thread)) for thread in os.listdir("/proc/self/task")}
+    sink.finish()
+    assert classes == {before}
+
+
 def test_rows_out_of_order_are_a_programming_error(moving_picture, tmp_path):
     sink = Mp4Sink(CodecSettings(), size=SIZE, rate=Fraction(30))
 

@@ -99,6 +99,12 @@ RUN_METRICS: Mapping[str, Metric] = {
     "tree_pss_mb": Metric("MB", lambda run, _: _scaled(run["memory"]["peak_pss_bytes"], _MB)),
     "skew_error_p50_ms": Metric("ms", lambda run, _: _worst_camera(run, "skew.error_ms.p50")),
     "finish_ms_per_picture": Metric("ms", lambda run, _: _finish_ms(run)),
+    "statistics_ms_per_picture": Metric(
+        "ms", lambda run, _: at_path(run, "against_floors.statistics_ms")
+    ),
+    "pictures_ratio": Metric(
+        "floors", lambda run, _: at_path(run, "against_floors.pictures_ratio")
+    ),
     "pipeline_ratio": Metric(
         "floors", lambda run, _: at_path(run, "against_floors.pipeline_ratio")
     ),

@@ -14,11 +14,16 @@ import numpy as np
 from recd.daemon.arms.registers import GOAL_POSITION, POSITION_BLOCK
 from recd.daemon.doctor.disk import measure_disk
 from recd.daemon.encode.codecs import CodecSettings
+from recd.daemon.encode.colour import black_picture
+from recd.daemon.encode.statistics import CameraStatistics
+from recd.daemon.encode.thumbnails import Thumbnails
+from recd.daemon.encode.thumbnails import jpeg as thumbnail
+from recd.daemon.realtime import keep_class
 from recd.daemon.sim.figure import IdlePose
 from recd.perf.figures import percentile
 from recd.perf.scenario import Scenario
 from recd.perf.v4l2_stage import Artist, StagePlan
-from recd.shm.clock import NS_PER_MS, NS_PER_S, NS_PER_US, now_ns
+from recd.shm.clock import NS_PER_MS, NS_PER_S, NS_PER_US, now_ns, sleep_until_ns
 
 PICTURES = 48
 """Different pictures, played there and back: 1.6 s of the simulated arm's movement."""
@@ -34,11 +39,13 @@ _COPIES = 200
 
 
 def measure(scenario: Scenario, folder: Path) -> dict[str, Any]:
-    """All floors of one scenario. Takes about four seconds."""
+    """All floors of one scenario. Takes about eight seconds."""
     payloads = drawn(scenario)
     return {
         "memcpy_us": memcpy_us(len(payloads[0])),
         "code": code(scenario, payloads),
+        "code_paced": code(scenario, payloads, paced=True),
+        "looks": looks(scenario, payloads),
         "wire_us": wire_us(),
         "disk": disk(folder),
     }
@@ -67,49 +74,86 @@ def memcpy_us(nbytes: int) -> float:
     return (percentile(took, 0.5) or 0.0) / NS_PER_US
 
 
-def code(scenario: Scenario, payloads: Sequence[bytes]) -> dict[str, Any]:
+def code(scenario: Scenario, payloads: Sequence[bytes], *, paced: bool = False) -> dict[str, Any]:
     """CPU time (ms a picture, one thread) of decoding, converting, encoding with plain PyAV.
 
-    The encoder has exactly the options of ours; nothing is written, counted or checked.
+    The encoder has exactly the options of ours; nothing is written, counted or checked. paced: one
+    picture each camera period, asleep in between, as a camera gives them; else one after another.
     """
     import av
     from av.video.reformatter import VideoReformatter
 
-    preset = int(scenario.preset) if scenario.preset.isdigit() else scenario.preset or None
-    settings = CodecSettings(
-        vcodec=scenario.vcodec, g=scenario.g, crf=scenario.crf, preset=preset,
-        threads=scenario.threads,
-    )  # fmt: skip
     av.logging.set_level(av.logging.PANIC)
     os.environ.setdefault("SVT_LOG", "0")
-    encoder = _encoder(settings, scenario)
+    with keep_class():
+        encoder = _encoder(scenario)
+        encoder.open()
     unpack, reformatter = _unpacker(scenario), VideoReformatter()
     spent = [0, 0, 0]
-    until_ns, done = now_ns() + round(CODE_S * NS_PER_S), 0
-    while done < len(payloads) or now_ns() < until_ns:
+    began_ns, done, keys = now_ns(), 0, 0
+    until_ns = began_ns + round(CODE_S * NS_PER_S)
+    least = max(len(payloads), round(CODE_S * scenario.camera_fps)) if paced else len(payloads)
+    while done < least or (not paced and now_ns() < until_ns):
+        if paced:
+            sleep_until_ns(began_ns + done * scenario.camera_period_ns)
         marks = [_cpu_ns()]
         frame = unpack(payloads[_there_and_back(done, len(payloads))])
         marks.append(_cpu_ns())
         picture = reformatter.reformat(
             frame, format="yuv420p", src_color_range="JPEG", dst_color_range="MPEG",
         )  # fmt: skip
+        picture.pict_type = 0  # a JPEG's frame says I, and encoders obey: every one a key frame
         picture.pts = done
         marks.append(_cpu_ns())
-        encoder.encode(picture)
+        keys += sum(packet.is_keyframe for packet in encoder.encode(picture))
         marks.append(_cpu_ns())
         for step in range(3):
             spent[step] += marks[step + 1] - marks[step]
         done += 1
     each = [nanoseconds / done / NS_PER_MS for nanoseconds in spent]
     names = ("decode_ms", "convert_ms", "encode_ms")
-    return {**dict(zip(names, each, strict=True)), "cpu_ms": sum(each), "pictures": done}
+    steps = dict(zip(names, each, strict=True))
+    return {**steps, "cpu_ms": sum(each), "pictures": done, "key_pictures": keys}
 
 
-def _encoder(settings: CodecSettings, scenario: Scenario) -> Any:
+def looks(scenario: Scenario, payloads: Sequence[bytes]) -> dict[str, float]:
+    """CPU time (ms a picture) of our own statistics and thumbnails, over an episode's rows.
+
+    The mean of one that is really looked at, paced like `code`, times the share of rows that are.
+    """
+    from av.video.reformatter import VideoReformatter
+
+    unpack, reformatter = _unpacker(scenario), VideoReformatter()
+    statistics = CameraStatistics(size=(scenario.width, scenario.height))
+    spent_ns, began_ns = [0, 0], now_ns()
+    for k, payload in enumerate(payloads):
+        picture = reformatter.reformat(unpack(payload), format="yuv420p")
+        sleep_until_ns(began_ns + k * scenario.camera_period_ns)
+        marks = [_cpu_ns()]
+        statistics.add(picture, k)
+        marks.append(_cpu_ns())
+        thumbnail(picture)
+        marks.append(_cpu_ns())
+        for step in range(2):
+            spent_ns[step] += marks[step + 1] - marks[step]
+    rows, size = scenario.expected_rows, (16, 16)
+    small, tried, kept = black_picture(*size), CameraStatistics(size=size), Thumbnails()
+    shares = [sum(of.add(small, k) for k in range(rows)) / rows for of in (tried, kept)]
+    each = [ns / len(payloads) / NS_PER_MS * share
+            for ns, share in zip(spent_ns, shares, strict=True)]  # fmt: skip
+    return {"statistics_ms": each[0], "thumbnails_ms": each[1]}
+
+
+def _encoder(scenario: Scenario) -> Any:
     from fractions import Fraction
 
     import av
 
+    preset = int(scenario.preset) if scenario.preset.isdigit() else scenario.preset or None
+    settings = CodecSettings(
+        vcodec=scenario.vcodec, g=scenario.g, crf=scenario.crf, preset=preset,
+        threads=scenario.threads,
+    )  # fmt: skip
     context: Any = av.CodecContext.create(settings.row.encoder, "w")
     context.width, context.height = scenario.width, scenario.height
     context.pix_fmt = "yuv420p"
@@ -181,7 +225,9 @@ def ratios(run: Mapping[str, Any], floors: Mapping[str, Any]) -> dict[str, float
     """How one run stands to the floors. Pure.
 
     pipeline_ms: CPU a picture of cameras' and encoders' processes, and all that was left after the
-    end; pipeline_ratio: of it to decoding, converting and encoding alone; all_ms: of all of recd.
+    end; pipeline_ratio: of it to decoding, converting and encoding alone, one picture right after
+    another. pictures_ms: the processes without statistics, and without what was left, which is
+    verification; pictures_ratio: of it to the same work at the cameras' pace. all_ms: all of recd.
     """
     pictures = sum(camera["truth"]["pictures"] for camera in run["cameras"].values())
     span_s = run["cpu"]["span_s"]
@@ -192,8 +238,13 @@ def ratios(run: Mapping[str, Any], floors: Mapping[str, Any]) -> dict[str, float
     )
     each = 1000.0 / max(1, pictures)
     pipeline_ms = (pipeline_s + run["finish"]["cpu_s"]) * each
+    statistics_ms = sum(floors["looks"].values())
+    pictures_ms = pipeline_s * each - statistics_ms
     return {
         "pipeline_ms": pipeline_ms,
         "pipeline_ratio": pipeline_ms / floors["code"]["cpu_ms"],
+        "pictures_ms": pictures_ms,
+        "pictures_ratio": pictures_ms / floors["code_paced"]["cpu_ms"],
+        "statistics_ms": statistics_ms,
         "all_ms": (run["cpu"]["total_cpu_s"] + run["finish"]["cpu_s"]) * each,
     }

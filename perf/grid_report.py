@@ -45,13 +45,14 @@ def _skew(result: Result) -> str:
     return f"{max(medians):.1f}" if medians else "-"
 
 
-def _pipeline(result: Result) -> str:
-    spent, against = (
-        result["summary"].get(f"against_floors.{key}") for key in ("pipeline_ms", "pipeline_ratio")
+def _pictures(result: Result) -> str:
+    spent, paced, hot = (
+        result["summary"].get(f"against_floors.{key}")
+        for key in ("pictures_ms", "pictures_ratio", "pipeline_ratio")
     )
-    if spent is None or against is None:
+    if spent is None or paced is None or hot is None:
         return "-"
-    return f"{spent['median']:.1f} ({against['median']:.2f})"
+    return f"{spent['median']:.1f} ({paced['median']:.2f}, {hot['median']:.2f})"
 
 
 COLUMNS: tuple[tuple[str, Callable[[Result], str]], ...] = (
@@ -63,7 +64,7 @@ COLUMNS: tuple[tuple[str, Callable[[Result], str]], ...] = (
     ("work\np99 us", _work),
     ("skew off\np99 ms", _skew),
     ("cores", _median("cpu.total_cores", digits=2)),
-    ("ms / picture\n(/ floor)", _pipeline),
+    ("ms / picture\n(/ floors)", _pictures),
     ("PSS\nMB", _median("memory.peak_pss_bytes", scale=2.0**20, digits=0)),
     ("stop\nms", _median("waits.stop_to_durable_ms", digits=0)),
 )

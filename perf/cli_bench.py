@@ -49,7 +49,7 @@ def _say(as_json: bool) -> Callable[[str], None]:
               help="Folder of the results; default: bench-data/GRID-TIME.")  # fmt: skip
 @QUIET
 def bench(grid: str, directory: Path | None, quiet_s: float) -> int:
-    """Measure every cell of GRID: a file, or one that comes with recd (short, full).
+    """Measure every cell of GRID: a file, or one that comes with recd (short, promised, full).
 
     Exit codes: 0 all cells measured and within budgets, 3 one is over budget, 1 one failed.
     """

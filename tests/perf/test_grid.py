@@ -93,5 +93,5 @@ def test_make_bench_asks_for_less_than_ten_minutes():
 
 
 def test_an_unknown_grid_is_refused_with_the_names_there_are():
-    with pytest.raises(ConfigError, match=r"full, short"):
+    with pytest.raises(ConfigError, match=r"full, promised, short"):
         grid_path("nothing")

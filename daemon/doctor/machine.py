@@ -19,6 +19,7 @@ from recd.config.models import RealtimeConfig, RobotConfig
 from recd.daemon import realtime
 from recd.daemon.align.cameras import KERNELS as ALIGN_KERNELS
 from recd.daemon.doctor.facts import Clock, Kernels, Memory
+from recd.daemon.pixels.passes import KERNELS as PIXEL_KERNELS
 from recd.daemon.supervisor.processes import process_table
 from recd.daemon.supervisor.resources import ring_table
 from recd.shm import aot
@@ -142,7 +143,7 @@ def kernels() -> Kernels:
     folder = aot.cache_dir()
     absent = []
     try:
-        for module in (SHM_KERNELS, ALIGN_KERNELS):
+        for module in (SHM_KERNELS, ALIGN_KERNELS, PIXEL_KERNELS):
             if aot.read_cache(folder / f"{module}-{aot.source_key(module)}.kernels") is None:
                 absent.append(module)
     except RecdError as error:

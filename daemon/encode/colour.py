@@ -14,6 +14,8 @@ import numpy as np
 from av.video.reformatter import Colorspace, VideoReformatter
 
 from recd.config.errors import RecdError
+from recd.daemon.pixels.passes import KERNELS, WORD_BYTES, lanes
+from recd.shm import aot
 
 Plane = np.ndarray[tuple[int, int], np.dtype[np.uint8]]
 Payload = np.ndarray[Any, np.dtype[np.uint8]] | bytes
@@ -25,6 +27,7 @@ BT601 = 6  # AVCOL_SPC_SMPTE170M: same matrix as swscale's default, so every rea
 # at memory speed, a look-up table does not. Never more than 0.64 of a code from the exact value.
 _LUMA = (220, 16 * 256 + 128)  # 219 / 255 of the way, from 16
 _CHROMA = (225, 4096)  # 224 / 255 around 128
+_AS_IT_IS = (256, 0)
 _NEUTRAL = 128
 
 # A capped lens gives 16 and its noise; a dark room with anything in sight is well above.
@@ -107,6 +110,12 @@ class Converter:
             self._unpack.scale = scale
         self._wide = np.empty((picture.height, picture.width), np.uint16)
         self._turns = picture.rotation // 90
+        kernels = aot.load(KERNELS)
+        self._scale_bytes = kernels["scale_bytes"]
+        # Twice as quick as through swscale and numpy [0.24 of 0.50 ms a picture of 640x480, hot].
+        whole_words = picture.width % WORD_BYTES == 0 and not self._turns
+        self._splits = picture.payload == "yuyv" and whole_words
+        self._split_yuyv = kernels["split_yuyv"]
 
     def convert(self, payload: Payload) -> av.VideoFrame:
         """One payload to a new yuv420p frame of `picture.size`, tagged BT.601 limited.
@@ -114,8 +123,11 @@ class Converter:
         Raises PictureError. The payload is not referenced after the call; what a caller holds of a
         ring slot must be validated after it.
         """
-        planes = self._unpack(payload)
         frame = new_picture(*self.picture.size)
+        if self._splits:
+            self._split(_raw_bytes(payload, 2 * self._wide.size), frame.planes)
+            return frame
+        planes = self._unpack(payload)
         self._fill(planes.y, frame.planes[0], _LUMA if planes.full_range else None)
         for source, plane in ((planes.u, frame.planes[1]), (planes.v, frame.planes[2])):
             if source is None:
@@ -125,11 +137,30 @@ class Converter:
                 self._fill(half, plane, _CHROMA if planes.full_range else None)
         return frame
 
+    def _split(self, raw: np.ndarray[Any, np.dtype[np.uint8]], planes: Any) -> None:
+        luma, blue, red = planes
+        full, (width, height) = self.picture.full_range, self.picture.size
+        luma_factor, luma_offset = _LUMA if full else _AS_IT_IS
+        chroma_factor, chroma_offset = _CHROMA if full else _AS_IT_IS
+        self._split_yuyv(
+            raw.ctypes.data, 2 * width // WORD_BYTES, luma.buffer_ptr, luma.line_size // WORD_BYTES,
+            blue.buffer_ptr, red.buffer_ptr, blue.line_size // (WORD_BYTES // 2), width, height,
+            luma_factor, lanes(luma_offset), chroma_factor, lanes(chroma_offset),
+        )  # fmt: skip
+
     def _fill(self, source: Plane, plane: Any, scaling: tuple[int, int] | None) -> None:
         # Writing through a turned view rotates without a pass of its own.
         target = np.rot90(plane_view(plane), self._turns)
         if scaling is None:
             target[:] = source
+            return
+        if not self._turns and _whole_words(source):
+            factor, offset = scaling
+            self._scale_bytes(
+                source.ctypes.data, source.strides[0] // WORD_BYTES,
+                plane.buffer_ptr, plane.line_size // WORD_BYTES,
+                source.shape[1] // WORD_BYTES, source.shape[0], factor, lanes(offset),
+            )  # fmt: skip
             return
         wide = self._wide.reshape(-1)[: source.size].reshape(source.shape)
         np.multiply(source, np.uint16(scaling[0]), out=wide, dtype=np.uint16)
@@ -173,6 +204,12 @@ def plane_view(plane: Any, *, pixel_bytes: int = 1) -> Plane:
     rows = np.frombuffer(plane, np.uint8)[: plane.height * plane.line_size]
     view: Plane = rows.reshape(plane.height, plane.line_size)[:, : plane.width * pixel_bytes]
     return view
+
+
+def _whole_words(plane: Plane) -> bool:
+    """True when its lines and what lies between them are words of eight bytes."""
+    line, step = plane.strides
+    return step == 1 and line % WORD_BYTES == 0 and plane.shape[1] % WORD_BYTES == 0
 
 
 def _average(a: Plane, b: Plane) -> Plane:
@@ -272,23 +309,32 @@ def _raw_bytes(payload: Payload, nbytes: int) -> np.ndarray[Any, np.dtype[np.uin
 
 
 def _packed(fourcc: str, pixel_bytes: int, target: str) -> Callable[[PictureFormat], Any]:
-    """Unpacker of one-plane formats by swscale: `target` keeps the source's range for YUV."""
+    """Unpacker of RGB in one plane, by swscale."""
 
     def build(picture: PictureFormat) -> Callable[[Payload], _Planes]:
         width, height = picture.width, picture.height
-        yuv_source = fourcc == "yuyv422"
-        full_range = picture.full_range and yuv_source
 
         def unpack(payload: Payload) -> _Planes:
             raw = _raw_bytes(payload, width * height * pixel_bytes)
             frame = av.VideoFrame(width, height, fourcc)
             plane_view(frame.planes[0], pixel_bytes=pixel_bytes)[:] = raw.reshape(height, -1)
-            out = _reformatter(frame, target, None if yuv_source else LIMITED)
-            return _Planes(full_range, *(plane_view(plane) for plane in out.planes))
+            out = _reformatter(frame, target, LIMITED)
+            return _Planes(False, *(plane_view(plane) for plane in out.planes))
 
         return unpack
 
     return build
+
+
+def _yuyv(picture: PictureFormat) -> Callable[[Payload], _Planes]:
+    width, height = picture.width, picture.height
+
+    def unpack(payload: Payload) -> _Planes:
+        raw = _raw_bytes(payload, width * height * 2).reshape(height, width // 2, 4)
+        luma = raw[:, :, ::2].reshape(height, width)
+        return _Planes(picture.full_range, luma, raw[:, :, 1], raw[:, :, 3])
+
+    return unpack
 
 
 def _semiplanar(picture: PictureFormat) -> Callable[[Payload], _Planes]:
@@ -325,7 +371,7 @@ def _grey(picture: PictureFormat) -> Callable[[Payload], _Planes]:
 
 _UNPACKERS: dict[str, Callable[[PictureFormat], Callable[[Payload], _Planes]]] = {
     "mjpeg": _Mjpeg,
-    "yuyv": _packed("yuyv422", 2, "yuv420p"),
+    "yuyv": _yuyv,
     "rgb24": _packed("rgb24", 3, "yuv444p"),
     "bgr24": _packed("bgr24", 3, "yuv444p"),
     "nv12": _semiplanar,
@@ -337,11 +383,9 @@ _UNPACKERS: dict[str, Callable[[PictureFormat], Callable[[Payload], _Planes]]] =
 _swscale = VideoReformatter()
 
 
-def _reformatter(frame: av.VideoFrame, target: str, target_range: int | None) -> av.VideoFrame:
-    """swscale on one thread; `target_range` None leaves the range as it is."""
-    extra: dict[str, Any] = {}
-    if target_range is not None:
-        extra = {"dst_color_range": target_range, "dst_colorspace": Colorspace.ITU601}
+def _reformatter(frame: av.VideoFrame, target: str, target_range: int) -> av.VideoFrame:
+    """swscale on one thread."""
+    extra = {"dst_color_range": target_range, "dst_colorspace": Colorspace.ITU601}
     return _swscale.reformat(frame, format=target, **extra, **_ONE_THREAD)
 
 

@@ -1,0 +1,1 @@
+"""Bytes of pictures to the dataset's planes: arithmetic on eight pixels at a time."""

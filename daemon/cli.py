@@ -7,8 +7,7 @@ import click
 
 from recd import __version__
 from recd.config.errors import RecdError
-from recd.config.load import load_robot
-from recd.daemon import lean, log  # noqa: F401 - lean before anything of structlog
+from recd.daemon import lean, log  # noqa: F401 - lean before anything of structlog and pydantic
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -28,6 +27,7 @@ def run(config: str, overrides: tuple[str, ...]) -> None:
     SIGTERM and Ctrl-C finish the running episode and leave nothing behind.
     """
     faulthandler.enable()  # systemd's watchdog sends SIGABRT: the log then says where we hung
+    from recd.config.load import load_robot
     from recd.daemon import realtime
     from recd.daemon.preflight import check_here
     from recd.daemon.supervisor.supervisor import Supervisor

@@ -10,8 +10,6 @@ from typing import Any
 
 from recd.daemon.cameras.request import CameraRequest
 from recd.daemon.cameras.source import CameraRefusedError
-from recd.daemon.cameras.v4l2 import device_path
-from recd.daemon.cameras.v4l2_formats import capability, choose, offers
 
 
 def refused_cameras(cameras: Mapping[str, Mapping[str, Any]]) -> list[CameraRefusedError]:
@@ -26,6 +24,10 @@ def refused_cameras(cameras: Mapping[str, Mapping[str, Any]]) -> list[CameraRefu
 
 
 def _refusal(request: CameraRequest) -> CameraRefusedError | None:
+    # 25 ms for a daemon that has no such camera.
+    from recd.daemon.cameras.v4l2 import device_path
+    from recd.daemon.cameras.v4l2_formats import capability, choose, offers
+
     try:
         fd = os.open(device_path(request.device), os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:  # away, or not ours to open: its worker says so and waits for it

@@ -204,7 +204,7 @@ class Commands:
             {
                 "process": name,
                 "kind": seat.row.kind,
-                "pid": seat.child.pid if seat.child is not None else None,
+                "pid": seat.pid,
                 "devices": _devices_in(seat.row.config),
                 "facts": dict(seat.facts),
             }

@@ -18,6 +18,7 @@ from recd.daemon.supervisor.processes import Process
 from recd.daemon.supervisor.resources import Resources
 from recd.daemon.supervisor.restarts import NO_RESTARTS, RestartHistory, after_exit
 from recd.daemon.supervisor.spawn import Child, Surroundings, spawn, worker_spec
+from recd.daemon.worker import GO
 from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns
 
 TRACEBACK_NS = 200 * NS_PER_MS
@@ -45,7 +46,7 @@ AWAY_EVENTS = frozenset({"camera.lost", "bus lost", "bus away"})
 class Phase(StrEnum):
     """Where one process is."""
 
-    WAITING = "waiting"  # for its turn or its back-off
+    WAITING = "waiting"  # for its turn or its back-off; it may load its modules already
     STARTING = "starting"
     RUNNING = "running"
     STOPPING = "stopping"
@@ -89,6 +90,13 @@ class Seat:
     beat_ns: int = 0
     state_word: str = ""
 
+    @property
+    def pid(self) -> int | None:
+        """Of its process, once that had its turn."""
+        if self.child is None or self.phase is Phase.WAITING:
+            return None
+        return self.child.pid
+
 
 class Fleet:
     """All seats, and the only place that starts, signals and reaps workers."""
@@ -128,8 +136,9 @@ class Fleet:
 
     def send(self, process: str, ty: str, **fields: Any) -> bool:
         """One message to a worker. False when it is not there or does not read."""
-        child = self.seats[process].child
-        if child is None:
+        seat = self.seats[process]
+        child = seat.child
+        if child is None or seat.phase is Phase.WAITING:
             return False
         if not child.link.send(ty, **fields):
             self._log.warning("message not delivered", to=process, ty=ty)
@@ -152,10 +161,12 @@ class Fleet:
     def converge(self, now: int) -> None:
         """Bring what runs closer to what should run: start, restart, end the stuck, stop."""
         for seat in self.seats.values():
-            if seat.child is not None:
+            if seat.child is not None and seat.phase is not Phase.WAITING:
                 self._watch(seat, seat.child, now)
             elif self._may_start(seat, now):
                 self._start(seat, now)
+            elif self._may_load(seat, now):
+                self._load(seat, now)
         if self.stopping:
             self._stop_next(now)
 
@@ -199,6 +210,21 @@ class Fleet:
 
     # --- starting -------------------------------------------------------------------------
 
+    def _may_load(self, seat: Seat, now: int) -> bool:
+        """Its time has come, whether or not what it comes after is ready."""
+        if self.stopping or seat.phase is not Phase.WAITING or now < seat.not_before_ns:
+            return False
+        return seat.child is None and seat.row.name not in self.held_back
+
+    def _load(self, seat: Seat, now: int) -> None:
+        """Let it load its modules while it waits for its turn and its configuration."""
+        try:
+            spec = worker_spec(seat.row, self.around, self._resources, awaits_go=True)
+            seat.child = spawn(spec)
+        except OSError as error:
+            self._log.warning("not loaded ahead", worker=seat.row.name, reason=str(error))
+            seat.not_before_ns = now + NS_PER_S
+
     def _may_start(self, seat: Seat, now: int) -> bool:
         if self.stopping or seat.phase is not Phase.WAITING or now < seat.not_before_ns:
             return False
@@ -211,10 +237,13 @@ class Fleet:
         )
 
     def _start(self, seat: Seat, now: int) -> None:
+        config = {**seat.row.config, **self.told_at_start.get(seat.row.name, {})}
         try:
-            told = self.told_at_start.get(seat.row.name, {})
-            row = replace(seat.row, config={**seat.row.config, **told})
-            seat.child = spawn(worker_spec(row, self.around, self._resources))
+            if seat.child is None:
+                row = replace(seat.row, config=config)
+                seat.child = spawn(worker_spec(row, self.around, self._resources))
+            elif not seat.child.link.send(GO, config=config):
+                return  # it ended before its turn, which is heard next
         except OSError as error:
             seat.error = {"code": "spawn", "message": f"could not be started: {error}", "mend": ""}
             self._after_exit(seat, now, failed=True)

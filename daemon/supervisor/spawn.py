@@ -65,7 +65,9 @@ class Surroundings:
     robot: Mapping[str, Any]
 
 
-def worker_spec(row: Process, around: Surroundings, resources: Resources) -> WorkerSpec:
+def worker_spec(
+    row: Process, around: Surroundings, resources: Resources, *, awaits_go: bool = False
+) -> WorkerSpec:
     """The specification of `row`, its link not yet known."""
     return WorkerSpec(
         name=row.name,
@@ -79,6 +81,7 @@ def worker_spec(row: Process, around: Surroundings, resources: Resources) -> Wor
         cells=resources.cell_grants(row),
         realtime=dict(row.realtime),
         module=row.module,
+        awaits_go=awaits_go,
     )
 
 

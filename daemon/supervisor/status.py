@@ -143,7 +143,7 @@ def describe_processes(fleet: Fleet, meters: Meters, now: int) -> dict[str, Any]
 
 
 def _describe_seat(seat: Seat, now: int) -> dict[str, Any]:
-    pid = seat.child.pid if seat.child is not None else None
+    pid = seat.pid
     cost = process_cost(pid) if pid is not None else {}
     return {
         "kind": seat.row.kind,

@@ -5,16 +5,12 @@ Explicit `pairs` and `cameras` win; without them every port and source that says
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from recd.daemon.sim.arm import ArmSettings
+from recd.daemon.sim.cameras import SIM, simulated_cameras
 from recd.daemon.sim.robot import arms_of_pairs
-
-SIM = "sim"
-PHASE_STEP = 0.37
-"""Cameras expose this share of a period after one another: real ones are never in step either."""
 
 _SERVO_US = 20.0
 _SERVOS = 6
@@ -43,15 +39,12 @@ def read_scene(
     pairs = config.get("pairs")
     if pairs is None:
         pairs = _simulated_pairs(config, robot, directory)
-    cameras = config.get("cameras")
-    if cameras is None:
-        cameras = _simulated_cameras(config, robot)
     arms = arms_of_pairs(pairs)
     log_path = config.get("log")
     return Scene(
         directory=directory,
         arms=tuple(arms),
-        cameras=tuple(_camera(name, at, dict(c)) for at, (name, c) in enumerate(cameras.items())),
+        cameras=simulated_cameras(config, robot),
         log_path=Path(log_path) if log_path else None,
         watched=next((a.bus for a in arms if a.role == "follower"), arms[0].bus if arms else ""),
     )
@@ -88,29 +81,3 @@ def _leader_hand(config: Mapping[str, Any], *, attended: bool) -> str:
     if not config.get("demonstration", True):
         return "still"
     return "attend" if attended else "demo"
-
-
-def _simulated_cameras(
-    config: Mapping[str, Any], robot: Mapping[str, Any]
-) -> dict[str, dict[str, Any]]:
-    return {
-        name: {
-            "width": camera["width"],
-            "height": camera["height"],
-            "fps": camera["fps"],
-            "codec": "h264" if camera.get("fourcc") == "h264" else "mjpeg",
-            "pattern": camera.get("pattern", "420"),
-            "drift_ppm": config.get("camera_drift_ppm", 20.0),
-            "delivery_jitter_ms": config.get("camera_jitter_ms", 1.0),
-            "seed": config.get("seed", 0),
-        }
-        for name, camera in robot.get("cameras", {}).items()
-        if camera.get("source") == SIM
-    }
-
-
-def _camera(name: str, number: int, fields: dict[str, Any]) -> dict[str, Any]:
-    """Fields that travel to the cameras' process; the rate as text, exact."""
-    fps = Fraction(str(fields.pop("fps", 30))).limit_denominator(1001)
-    defaults = {"number": number, "phase": round(number * PHASE_STEP % 1.0, 6)}
-    return {"name": name, "fps": str(fps), **defaults, **fields}

@@ -3,13 +3,16 @@
 Its buses run in this process, its cameras in a child. Ready once every device can be opened.
 """
 
-from recd.daemon.sim import loop
-from recd.daemon.sim.control import ControlServer
+from typing import TYPE_CHECKING
+
+from recd.daemon.sim.cameras import simulated_cameras
 from recd.daemon.sim.eyes import CONTROL_NAME, Eyes
-from recd.daemon.sim.robot import SimRobot
-from recd.daemon.sim.scene import Scene, read_scene
 from recd.daemon.worker import WorkerContext
 from recd.shm.clock import now_ns
+
+if TYPE_CHECKING:
+    from recd.daemon.sim.robot import SimRobot
+    from recd.daemon.sim.scene import Scene
 
 BEAT_NS = 100_000_000
 
@@ -22,10 +25,17 @@ def run(ctx: WorkerContext) -> int:
     {bus: LeRobot file}, serials {bus: text}, cameras {name: url}, control and camera_control
     (socket paths), pose (file).
     """
+    eyes = Eyes() if simulated_cameras(ctx.config, ctx.robot) else None
+    # Only now: the cameras' process, for which everything else waits, loads its modules meanwhile.
+    from recd.daemon.sim import loop
+    from recd.daemon.sim.control import ControlServer
+    from recd.daemon.sim.robot import SimRobot
+    from recd.daemon.sim.scene import read_scene
+
     scene = read_scene(ctx.config, ctx.robot, ctx.spec.runtime_dir)
     control = ControlServer(scene.directory)
     robot = SimRobot(scene.arms, scene.directory, log_path=scene.log_path)
-    life = _Life(ctx, robot, scene)
+    life = _Life(ctx, robot, scene, eyes)
     try:
         loop.run(
             robot,
@@ -49,15 +59,17 @@ def _wants_realtime(ctx: WorkerContext) -> bool:
 class _Life:
     """What the worker does beside its loop: hear the supervisor, watch the cameras, beat."""
 
-    def __init__(self, ctx: WorkerContext, robot: SimRobot, scene: Scene) -> None:
+    def __init__(
+        self, ctx: WorkerContext, robot: "SimRobot", scene: "Scene", eyes: Eyes | None
+    ) -> None:
         self._ctx = ctx
         self._robot = robot
-        self._eyes: Eyes | None = None
+        self._eyes = eyes
         self._beat_due_ns = 0
         self.failed = False
         self.listeners = {ctx.link.fd: self._hear}
-        if scene.cameras:
-            self._eyes = Eyes(
+        if self._eyes is not None:
+            self._eyes.open(
                 scene.cameras, robot.pose_path, scene.watched, scene.directory / CONTROL_NAME
             )
             self.listeners[self._eyes.fd] = self._see

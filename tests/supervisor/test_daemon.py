@@ -3,7 +3,9 @@
 import os
 import signal
 from collections.abc import Callable
+from pathlib import Path
 
+import psutil
 import pytest
 
 from .conftest import SIMULATED, Daemon, gone, until
@@ -108,3 +110,52 @@ def test_a_writer_that_refuses_the_dataset_ends_the_daemon_with_its_words(
     assert "camera 7 is not there" in daemon.said
     assert "plug it in" in daemon.said
     assert "Traceback" not in daemon.said
+
+
+def held_simulator(start_daemon: Start, gate: Path) -> tuple[Daemon, dict[str, psutil.Process]]:
+    """A daemon whose simulator is ready once `gate` exists; its workers that wait for it."""
+    daemon = start_daemon(set=SIMULATED, sim={"ready_after": str(gate)})
+    titles = {"recd:cam:front", "recd:arm:main.follower"}
+
+    def loading() -> dict[str, psutil.Process]:
+        found = {" ".join(w.cmdline()).strip("\0 "): w for w in daemon.workers()}
+        return {title: found[title] for title in titles} if titles <= set(found) else {}
+
+    return daemon, until(loading, "workers that load ahead")
+
+
+def test_workers_load_while_the_simulator_starts_and_begin_with_what_it_reports(
+    start_daemon: Start, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    daemon, loading = held_simulator(start_daemon, gate)
+    camera = daemon.status()["processes"]["camera:front"]
+    assert (camera["phase"], camera["pid"], camera["uptime_s"]) == ("waiting", None, None)
+    gate.touch()
+    daemon.wait_state("READY")
+    assert daemon.pid_of("camera:front") == loading["recd:cam:front"].pid
+    facts = {one["process"]: one["facts"] for one in daemon.ok("devices")["devices"]}
+    assert facts["camera:front"]["config"]["device"] == "http://127.0.0.1:1/front"
+    assert facts["arm:main.follower"]["config"]["follower"]["port"] == "/dev/null#main.follower"
+
+
+def test_a_worker_killed_while_it_waits_for_the_simulator_is_there_when_its_turn_comes(
+    start_daemon: Start, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    daemon, loading = held_simulator(start_daemon, gate)
+    loading["recd:cam:front"].kill()
+    until(lambda: daemon.status()["processes"]["camera:front"]["restarts"] == 1, "restart")
+    gate.touch()
+    daemon.wait_state("READY")
+    assert daemon.pid_of("camera:front") != loading["recd:cam:front"].pid
+
+
+def test_the_end_of_a_daemon_whose_workers_still_wait_leaves_nothing(
+    start_daemon: Start, tmp_path: Path
+) -> None:
+    daemon, _ = held_simulator(start_daemon, tmp_path / "gate")
+    workers = daemon.workers()
+    assert daemon.end() == 0
+    assert gone(workers)
+    assert not daemon.runtime.exists()

@@ -26,9 +26,7 @@ def simulated_cameras(
     return tuple(_camera(name, at, dict(c)) for at, (name, c) in enumerate(cameras.items()))
 
 
-def _configured(
-    config: Mapping[str, Any], robot: Mapping[str, Any]
-) -> dict[str, dict[str, Any]]:
+def _configured(config: Mapping[str, Any], robot: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return {
         name: {
             "width": camera["width"],

@@ -353,6 +353,8 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     run: Callable[[WorkerContext], int]
     try:
+        # Already now: its imports stand behind those of the simulator, for which others wait.
+        realtime.apply(realtime.RealtimeRequest(nice=int(spec.realtime.get("nice", 0))))
         run = importlib.import_module(spec.module or KINDS[spec.kind]).run
         gc.enable()
         if not ctx.await_go():

@@ -29,10 +29,10 @@ class Required(StrEnum):
 class Manners:
     """How all processes of a kind are treated.
 
-    after: kinds that must be ready before it is started. stop: order of ending, low first, all of
-    one order in parallel. ready_after_ns: how long it may take to become ready; stale_after_ns: how
-    old its heartbeat may get before it counts as stuck; stop_after_ns: time between SIGTERM and
-    SIGKILL.
+    after: kinds that must be ready before it begins; its modules it loads at once. stop: order of
+    ending, low first, all of one order in parallel. ready_after_ns: how long it may take to become
+    ready; stale_after_ns: how old its heartbeat may get before it counts as stuck; stop_after_ns:
+    time between SIGTERM and SIGKILL.
     """
 
     after: tuple[str, ...]

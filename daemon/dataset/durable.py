@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -48,6 +48,17 @@ def _disk_pool() -> ThreadPoolExecutor:
 def sha256_all(paths: Mapping[str, Path]) -> dict[str, str]:
     """Digests of several files, worked out side by side."""
     return dict(zip(paths, _disk_pool().map(sha256_of, paths.values()), strict=True))
+
+
+@cache
+def _one_beside() -> ThreadPoolExecutor:
+    """Of its own: the other threads may all be waiting for the disk."""
+    return ThreadPoolExecutor(1, thread_name_prefix="beside")
+
+
+def beside(work: Callable[[], None]) -> Future[None]:
+    """Do work that computes outside Python in another thread, one after the other."""
+    return _one_beside().submit(work)
 
 
 Syncs = dict[Path, Future[None]]

@@ -59,18 +59,18 @@ class Closing:
 
     def _closed(self) -> dict[str, Any]:
         take = self.take
-        facts = take.sink.settle()
         rows = take.limit if take.limit is not None else take.row
-        statistics, thumbnails = take.statistics, take.thumbnails
+        chosen = None if self.earlier else take.thumbnails.choose(rows)  # while the disk works
+        statistics = take.statistics
+        facts = take.sink.settle()
         if self.earlier or take.row > rows:
             facts = self._rewritten(facts, rows)
-        if self.earlier:
+        if chosen is None:
             statistics, thumbnails = self._seen_again(rows)
+            chosen = thumbnails.choose(rows)
         count, histogram = statistics.result(rows)
         first_capture_ns, last_capture_ns = take.captures()
-        thumbs = write_thumbnails(
-            thumbnails.choose(rows), take.spec.staging / THUMBNAIL_FOLDER, camera=self.camera
-        )
+        thumbs = write_thumbnails(chosen, take.spec.staging / THUMBNAIL_FOLDER, camera=self.camera)
         return {
             "uid": take.spec.uid,
             "camera": self.camera,

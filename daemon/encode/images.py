@@ -65,6 +65,7 @@ class ImageSink(FileSink):
 
     def finish(self) -> None:
         """Nothing is held back."""
+        self._file.complete()
 
     def settle(self) -> SinkFacts:
         path = self._file.path

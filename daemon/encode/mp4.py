@@ -130,6 +130,7 @@ class Mp4Sink(FileSink):
             self._container.close()
         except (av.FFmpegError, OSError) as error:
             raise SinkError(f"index of the mp4: {error}") from error
+        self._file.complete()
 
     def settle(self) -> SinkFacts:
         path = self._file.path

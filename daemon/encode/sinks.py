@@ -45,7 +45,8 @@ class PictureSink(Protocol):
         ...
 
     def finish(self) -> None:
-        """No more pictures. Quick: nothing is held back in an encoder. Raises SinkError."""
+        """No more pictures; the disk is asked for all of them. Quick: nothing is held back in an
+        encoder, and nothing waited for. Raises SinkError."""
         ...
 
     def settle(self) -> SinkFacts:

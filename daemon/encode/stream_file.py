@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 
 SYNC_EVERY_S = 1.0
+DIGEST_BLOCK = 1 << 18
 
 
 class StreamFile:
@@ -31,6 +32,7 @@ class StreamFile:
         self._stop = threading.Event()
         self._sync = threading.Thread(target=self._sync_loop, daemon=True) if sync else None
         self._sync_error: OSError | None = None
+        self._complete = self._all_synced = False
 
     @property
     def path(self) -> Path:
@@ -78,6 +80,14 @@ class StreamFile:
     def tell(self) -> int:
         return self._at
 
+    def complete(self) -> None:
+        """Nothing more will be appended: the disk is asked for it at once, `settle` waits for it.
+
+        Whatever else a take's end takes is done meanwhile. Optional; returns at once.
+        """
+        self._complete = True
+        self._stop.set()
+
     def settle(self, *, durable: bool = True) -> str:
         """Make the file final and durable; its sha256. May take as long as the disk; any thread.
 
@@ -85,19 +95,37 @@ class StreamFile:
         durable: False where a commit syncs the whole folder anyway, which saves two waits for the
         disk; until then a power cut leaves the file unpatched or patched, salvageable both ways.
         """
+        self.complete()
+        digest = self._digest_patched()
         self._end_sync()
-        os.fdatasync(self._fd)
+        if self._sync_error is not None:  # another sync could call good what the first one lost
+            raise self._sync_error
+        if not self._all_synced:
+            os.fdatasync(self._fd)
         for offset, data in self._patches:
             os.pwrite(self._fd, data, offset)
         if durable:
             os.fsync(self._fd)
-        with os.fdopen(self._fd, "rb") as file:
-            self._fd = -1
-            file.seek(0)
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        os.close(self._fd)
+        self._fd = -1
         if durable and self._path is not None:
             fsync_folder(self._path.parent)
         return digest
+
+    def _digest_patched(self) -> str:
+        """sha256 of the file with its patches, which are not in it yet: the disk takes what was
+        appended meanwhile."""
+        digest = hashlib.sha256()
+        at = 0
+        while block := os.pread(self._fd, DIGEST_BLOCK, at):
+            for offset, data in self._patches:
+                begin, end = max(offset, at), min(offset + len(data), at + len(block))
+                if begin < end:
+                    new = data[begin - offset : end - offset]
+                    block = block[: begin - at] + new + block[end - at :]
+            digest.update(block)
+            at += len(block)
+        return digest.hexdigest()
 
     def release(self) -> None:
         """Close the file as it is; patches are dropped, so that it stays what it was."""
@@ -129,6 +157,9 @@ class StreamFile:
             fsync_folder(self._path.parent)
             while not self._stop.wait(SYNC_EVERY_S):
                 os.fdatasync(self._fd)
+            if self._complete:
+                os.fdatasync(self._fd)
+                self._all_synced = True
         except OSError as error:  # told by the next write, in the encoding thread
             self._sync_error = error
 

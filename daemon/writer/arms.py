@@ -64,14 +64,9 @@ def calibrations_in_use(
     }
 
 
-def arm_facts(robot: RobotConfig, attached: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """For the manifest: digests of configuration and calibration of each arm."""
-    return {
-        "arm_config_sha256": {pair: sha256_of_config(arm) for pair, arm in robot.arms.items()},
-        "calibration_sha256": {
-            bus: facts["calibration_sha256"] for bus, facts in sorted(attached.items())
-        },
-    }
+def calibration_digests(attached: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """For the manifest: bus -> digest of the calibration it attached with."""
+    return {bus: facts["calibration_sha256"] for bus, facts in sorted(attached.items())}
 
 
 def arm_devices(attached: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

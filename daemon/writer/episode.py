@@ -18,7 +18,7 @@ from recd.daemon.dataset import EpisodeRows
 from recd.daemon.dataset.draft import OWN_FOLDER, WrittenRows
 from recd.daemon.dataset.durable import remove_tree, sync_all
 from recd.daemon.dataset.sides import read_stream
-from recd.daemon.session.summary import BusSummary
+from recd.daemon.session.summary import BusSummary, CameraSummary
 from recd.daemon.writer.chunknotes import ChunkNotes
 from recd.daemon.writer.history import Recorded
 from recd.daemon.writer.sidelog import SideLog, records_of
@@ -52,11 +52,13 @@ SYNC_EVERY_NS = NS_PER_S
 class Ahead:
     """What an episode's rows alone decide, done while its encoders still close their files.
 
-    buses: figures of its arms; written: its data file, None where that holds pictures.
+    buses: figures of its arms; cameras: of its cameras, had none of them lost a frame; written: its
+    data file, None where that holds pictures.
     """
 
     rows: EpisodeRows
     buses: dict[str, BusSummary]
+    cameras: dict[str, CameraSummary]
     written: WrittenRows | None
 
 

@@ -20,11 +20,11 @@ from recd.daemon.dataset import (
     VideoFile,
 )
 from recd.daemon.session import verdict
-from recd.daemon.session.summary import BusSummary, EpisodeSummary
+from recd.daemon.session.summary import BusSummary, CameraSummary, EpisodeSummary
 from recd.daemon.supervisor.takes import fault_of
 from recd.daemon.writer.arms import (
     arm_devices,
-    arm_facts,
+    calibration_digests,
     calibration_key,
     calibrations_in_use,
     calibrations_of_files,
@@ -66,6 +66,7 @@ class Publisher:
         self._store = store
         self._accept = robot.dataset.accept_calibration
         self._config_sha256 = sha256_of_config(robot)
+        self._arm_sha256 = {pair: sha256_of_config(arm) for pair, arm in robot.arms.items()}
 
     def check_calibrations(self, runtime_dir: str) -> Mapping[str, list[str]]:
         """Refuse arms calibrated otherwise than the dataset's episodes, unless that is accepted.
@@ -115,7 +116,7 @@ class Publisher:
         builder.extend(episode.rows)
         builder.close(durable=False)  # the commit syncs all files of the episode
         ahead = episode.ahead or self.prepare(episode, builder)
-        summary = self._summary(episode, ahead.buses)
+        summary = self._summary(episode, ahead)
         judged = verdict.judge(summary)
         manifest = self._manifest(episode, summary, judged) | self._keep_calibrations(episode)
         result = self._store.commit(
@@ -147,6 +148,7 @@ class Publisher:
         return Ahead(
             rows=rows,
             buses=self.summarize_buses(episode, builder),
+            cameras={name: self._camera_summary(episode, name) for name in self._robot.cameras},
             written=None if pictures else self._store.write_rows(episode.uid, rows),
         )
 
@@ -220,21 +222,23 @@ class Publisher:
             )
         return videos
 
-    def _summary(self, episode: Episode, buses: dict[str, BusSummary]) -> EpisodeSummary:
+    def _camera_summary(self, episode: Episode, name: str, *, lost: int = 0) -> CameraSummary:
+        """Figures of a camera of an episode whose rows are all there. lost: frames."""
+        return camera_summary(
+            episode.ticks_of(name, 0, episode.rows or 0),
+            fps=episode.fps, camera_fps=self._robot.cameras[name].fps, lost=lost,
+        )  # fmt: skip
+
+    def _summary(self, episode: Episode, ahead: Ahead) -> EpisodeSummary:
         fps, rows = episode.fps, episode.rows or 0
         seal = episode.seal or {}
-        cameras = {
-            name: camera_summary(
-                episode.ticks_of(name, 0, rows),
-                fps=fps,
-                camera_fps=camera.fps,
-                lost=int(seal["cameras"].get(name, {}).get("counts", {}).get("lost", 0)),
-            )
-            for name, camera in self._robot.cameras.items()
-        }
+        cameras = dict(ahead.cameras)
+        for name in cameras:
+            if lost := int(seal["cameras"].get(name, {}).get("counts", {}).get("lost", 0)):
+                cameras[name] = self._camera_summary(episode, name, lost=lost)
         return EpisodeSummary(
             duration_s=rows / fps, rows=rows, fps=fps, cameras=cameras,
-            buses=buses,
+            buses=ahead.buses,
             restarts=seal.get("restarts", {}), fault=fault_of(str(seal.get("end_reason", ""))),
         )  # fmt: skip
 
@@ -275,7 +279,8 @@ class Publisher:
                 **arm_devices(seal.get("arms", {})),
             },
             "config_sha256": self._config_sha256,
-            **arm_facts(self._robot, seal.get("arms", {})),
+            "arm_config_sha256": self._arm_sha256,
+            "calibration_sha256": calibration_digests(seal.get("arms", {})),
             "streams": summary.to_dict(),
             "restarts": dict(summary.restarts),
             "codec": {n: c.get("pins", {}) for n, c in seal.get("cameras", {}).items()},

@@ -1,3 +1,4 @@
+import hashlib
 import os
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import av
 import pytest
 
 from recd.config.errors import RecdError
+from recd.daemon.encode import stream_file
 from recd.daemon.encode.codecs import CodecSettings
 from recd.daemon.encode.colour import black_picture, plane_view
 from recd.daemon.encode.mp4 import Mp4Sink
@@ -296,3 +298,42 @@ def test_an_existing_file_is_never_written_over(tmp_path):
     sink.discard()
 
     assert (tmp_path / "a.mp4").read_text() == "somebody's"
+
+
+def test_the_digest_is_that_of_the_file_as_its_patches_leave_it(moving_picture, tmp_path):
+    facts = recorded(tmp_path / "a.mp4", 40, moving_picture)
+    assert facts.sha256 == hashlib.sha256((tmp_path / "a.mp4").read_bytes()).hexdigest()
+
+
+def test_patches_across_the_blocks_that_are_hashed_are_in_the_digest(tmp_path, monkeypatch):
+    monkeypatch.setattr(stream_file, "DIGEST_BLOCK", 8)
+    file = stream_file.StreamFile()
+    file.bind(tmp_path / "a")
+    file.write(bytes(range(40)))
+    for offset, data in ((6, b"abcdefghijkl"), (0, b"xy"), (17, b"z"), (36, b"last")):
+        file.seek(offset)
+        file.write(data)
+    file.complete()
+
+    digest = file.settle()
+
+    assert (tmp_path / "a").read_bytes()[:8] == b"xy" + bytes((2, 3, 4, 5)) + b"ab"
+    assert digest == hashlib.sha256((tmp_path / "a").read_bytes()).hexdigest()
+
+
+def test_what_the_disk_lost_while_recording_is_not_called_settled(tmp_path, monkeypatch):
+    file = stream_file.StreamFile()
+    file.bind(tmp_path / "a")
+    file.write(b"head")
+    refuse = [OSError(5, "Input/output error")]
+
+    def lose_once(fd: int) -> None:
+        if refuse:
+            raise refuse.pop()
+
+    monkeypatch.setattr(os, "fdatasync", lose_once)
+    file.complete()
+
+    with pytest.raises(OSError, match="Input/output"):
+        file.settle()
+    file.release()

@@ -52,6 +52,7 @@ AOT: dict[str, Kernel] = {
                     choose_sample=_part(_with(passes.choose_sample, choose_between=_CHOOSE)),
                 )
             ),
+            fill=_part(passes.fill),
             fill_between=_part(_with(passes.fill_between, between=_part(passes.between))),
             fill_odd_rows=_part(_with(passes.fill_odd_rows, between=_part(passes.between))),
             find_neighbours=_part(

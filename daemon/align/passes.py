@@ -184,20 +184,17 @@ def align_samples(
                     times, rows, first, count, INTERPOLATE, reach, joints,
                     work, shares, column, columns, source, error, flags,
                 )  # fmt: skip
-            for place in range(begin, end):
-                joint = plan[place]
-                wrap, low = turns[2 * joint], turns[2 * joint + 1]
-                line = first * joints + joint
-                if odd:
-                    fill_odd_rows(
-                        values, count, joint, joints, wrap, low, nothing, work, shares,
-                        flags, first * columns + column, columns, out, line,
-                    )  # fmt: skip
-                elif kind == INTERPOLATE:
-                    fill_between(values, count, joint, joints, wrap, low, work, shares, out, line)
-                else:
-                    for row in range(count):
-                        out[line + row * joints] = values[work[BLOCK + row] + joint]
+            if odd:
+                fill_odd_rows(
+                    values, first, count, plan, begin, end, joints, turns, nothing, work, shares,
+                    flags, column, columns, out,
+                )  # fmt: skip
+            elif kind == INTERPOLATE:
+                fill_between(
+                    values, first, count, plan, begin, end, joints, turns, work, shares, out
+                )  # fmt: skip
+            else:
+                fill(values, first, count, plan, begin, end, joints, work, out)
             begin = end
 
 
@@ -304,56 +301,86 @@ def judge_any_rows(
     return odd
 
 
+def fill(
+    values: Any,
+    first: int,
+    count: int,
+    plan: Any,
+    begin: int,
+    end: int,
+    joints: int,
+    work: Any,
+    out: Any,
+) -> None:
+    """Values of the joints plan[begin:end] at `count` rows from `first` on, a sample each."""
+    if end - begin == 1:  # without the loop over joints [ten minutes: 0.10 ms instead of 0.12]
+        joint = plan[begin]
+        for row in range(count):
+            out[(first + row) * joints + joint] = values[work[BLOCK + row] + joint]
+        return
+    # Row by row: joint by joint waits longer for memory [six values: 0.54 ms instead of 0.30].
+    for row in range(count):
+        at, line = work[BLOCK + row], (first + row) * joints
+        for place in range(begin, end):
+            out[line + plan[place]] = values[at + plan[place]]
+
+
 def fill_between(
     values: Any,
+    first: int,
     count: int,
-    joint: int,
+    plan: Any,
+    begin: int,
+    end: int,
     joints: int,
-    wrap: float,
-    low: float,
+    turns: Any,
     work: Any,
     shares: Any,
     out: Any,
-    line: int,
 ) -> None:
-    """Values of one joint at rows which all lie between two samples; out begins at `line`."""
+    """Values of joints at rows which all lie between two samples; see fill."""
     for row in range(count):
-        out[line + row * joints] = between(
-            np.float64(values[work[BLOCK + row] + joint]),
-            np.float64(values[work[2 * BLOCK + row] + joint]),
-            shares[row], wrap, low,
-        )  # fmt: skip
+        older, newer, line = work[BLOCK + row], work[2 * BLOCK + row], (first + row) * joints
+        for place in range(begin, end):
+            joint = plan[place]
+            out[line + joint] = between(
+                np.float64(values[older + joint]), np.float64(values[newer + joint]),
+                shares[row], turns[2 * joint], turns[2 * joint + 1],
+            )  # fmt: skip
 
 
 def fill_odd_rows(
     values: Any,
+    first: int,
     count: int,
-    joint: int,
+    plan: Any,
+    begin: int,
+    end: int,
     joints: int,
-    wrap: float,
-    low: float,
+    turns: Any,
     nothing: float,
     work: Any,
     shares: Any,
     flags: Any,
-    fact: int,
+    column: int,
     columns: int,
     out: Any,
-    line: int,
 ) -> None:
-    """Values of one joint at rows of any kind; flags begin at `fact`, out at `line`."""
+    """Values of joints at rows of any kind; see fill."""
     for row in range(count):
-        mark = flags[fact + row * columns]
-        if mark == NONE:
-            out[line + row * joints] = nothing
-        elif mark == INTERPOLATED:
-            out[line + row * joints] = between(
-                np.float64(values[work[BLOCK + row] + joint]),
-                np.float64(values[work[2 * BLOCK + row] + joint]),
-                shares[row], wrap, low,
-            )  # fmt: skip
-        else:
-            out[line + row * joints] = values[work[BLOCK + row] + joint]
+        mark = flags[(first + row) * columns + column]
+        at, newer, line = work[BLOCK + row], work[2 * BLOCK + row], (first + row) * joints
+        for place in range(begin, end):
+            joint = plan[place]
+            if mark == NONE:
+                out[line + joint] = nothing
+            elif mark == INTERPOLATED:
+                out[line + joint] = between(
+                    np.float64(values[at + joint]), np.float64(values[newer + joint]),
+                    shares[row], turns[2 * joint], turns[2 * joint + 1],
+                )  # fmt: skip
+            else:
+                out[line + joint] = values[at + joint]
 
 
 def find_neighbours(

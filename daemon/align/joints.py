@@ -116,10 +116,11 @@ def _plan(rules: bytes, wraps: tuple[Wrap | None, ...], holes: bool) -> _Plan:
 
 def room(rows: int, joints: int) -> Memory:
     """Memory for `rows` rows, to be filled by `align_joints(..., out=)`, as often as wanted."""
-    return np.empty(joints * (_WORK_BYTES + rows * _VALUE_BYTES), np.uint8)
+    return np.empty(_BLOCK_BYTES + joints * (_NEARBY_BYTES + rows * _VALUE_BYTES), np.uint8)
 
 
-_WORK_BYTES = 2 * 8  # passes.align_samples: nearby
+# Work memory of passes.align_samples: work and shares, then nearby, once a joint.
+_SHARES_AT, _BLOCK_BYTES, _NEARBY_BYTES = 3 * 8 * passes.BLOCK, 4 * 8 * passes.BLOCK, 3 * 8
 _VALUE_BYTES = 8 + 8 + 4 + 1  # source, error, value, flags
 
 
@@ -145,7 +146,8 @@ def align_joints(
     count, joints, rows = len(times_ns), len(rules), len(ticks_ns)
     memory = room(rows, joints) if out is None else out
     _check((count, joints), values, valid, wraps)
-    if memory.size < joints * (_WORK_BYTES + rows * _VALUE_BYTES):
+    work = _BLOCK_BYTES + joints * _NEARBY_BYTES
+    if memory.size < work + joints * rows * _VALUE_BYTES:
         raise ValueError(f"expected out from room({rows}, {joints}), got {memory.size} bytes")
     times = np.ascontiguousarray(times_ns, dtype=np.int64)
     ticks = np.ascontiguousarray(ticks_ns, dtype=np.int64)
@@ -153,21 +155,22 @@ def align_joints(
     usable = None if valid is None or valid.all() else np.ascontiguousarray(valid)
     plan = _plan(bytes(rules), tuple(wraps) or (None,) * joints, usable is not None)
     if usable is not None:
-        memory[: 16 * joints] = 0xFF  # -1 of int64
+        memory[_BLOCK_BYTES:work] = 0xFF  # -1 of int64
     facts = rows * plan.columns
-    error = 16 * joints + 8 * facts  # the parts of `memory`: work, source, error, value, flags
+    error = work + 8 * facts  # the parts of `memory`: work, source, error, value, flags
     value, flags = error + 8 * facts, error + 8 * facts + 4 * rows * joints
     at = _address(memory)
     aot.load(KERNELS)["align_samples"](
         _address(times), _address(samples), 0 if usable is None else _address(usable), count,
         _address(ticks), rows, plan.at, plan.turns_at, plan.columns, joints,
         usable is not None, reach_ns, np.nan,
-        at, at + value, at + 16 * joints, at + error, at + flags,
+        at, at + _SHARES_AT, at + _BLOCK_BYTES,
+        at + value, at + work, at + error, at + flags,
     )  # fmt: skip
     shape = (rows, plan.columns)
     return JointAlignment(
         np.ndarray((rows, joints), np.float32, memory, value),
-        np.ndarray(shape, np.int64, memory, 16 * joints),
+        np.ndarray(shape, np.int64, memory, work),
         np.ndarray(shape, np.int64, memory, error),
         np.ndarray(shape, np.uint8, memory, flags),
         plan.column,

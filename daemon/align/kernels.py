@@ -19,8 +19,12 @@ def _with(function: Any, **parts: Any) -> Any:
 
 
 def _part(function: Any) -> Any:
-    return njit(error_model="numpy", no_cpython_wrapper=True, _nrt=False)(function)
+    return njit(error_model="numpy", no_cpython_wrapper=True, _nrt=False, forceinline=True)(
+        function
+    )
 
+
+_CHOOSE = _part(passes.choose_between)
 
 _I, _F, _BYTES = "int64", "float64", "uint8*"
 _INT64S, _FLOATS, _DOUBLES = "int64*", "float32*", "float64*"
@@ -40,14 +44,24 @@ AOT: dict[str, Kernel] = {
     "align_samples": Kernel(
         _with(
             passes.align_samples,
-            place_values=_part(_with(passes.place_values, between=_part(passes.between))),
-            choose_sample=_part(passes.choose_sample),
-            neighbours=_part(passes.neighbours),
-            all_valid=_part(passes.all_valid),
+            count_reached=_part(passes.count_reached),
+            judge_rows=_part(_with(passes.judge_rows, choose_between=_CHOOSE)),
+            judge_any_rows=_part(
+                _with(
+                    passes.judge_any_rows,
+                    choose_sample=_part(_with(passes.choose_sample, choose_between=_CHOOSE)),
+                )
+            ),
+            fill=_part(passes.fill),
+            fill_between=_part(_with(passes.fill_between, between=_part(passes.between))),
+            fill_odd_rows=_part(_with(passes.fill_odd_rows, between=_part(passes.between))),
+            find_neighbours=_part(
+                _with(passes.find_neighbours, neighbours=_part(passes.neighbours))
+            ),
         ),
         (
             _INT64S, _FLOATS, _BYTES, _I, _INT64S, _I, _INT64S, _DOUBLES, _I, _I, _I, _I, _F,
-            _INT64S, _FLOATS, _INT64S, _INT64S, _BYTES,
+            _INT64S, _DOUBLES, _INT64S, _FLOATS, _INT64S, _INT64S, _BYTES,
         ),
         result="none",
         releases_gil=True,

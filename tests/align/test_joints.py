@@ -49,7 +49,9 @@ def _python_form(times, values, valid, ticks, rules, wraps):
     turns = [word for wrap in wraps for word in ((wrap.turn, wrap.low) if wrap else (0.0, 0.0))]
     passes.align_samples(
         times, values.ravel(), valid.ravel(), len(times), ticks, len(ticks), plan, turns,
-        len(rules), len(rules), 1, REACH, np.nan, np.full(2 * len(rules), -1, np.int64),
+        len(rules), len(rules), 1, REACH, np.nan,
+        np.empty(3 * passes.BLOCK, np.int64), np.empty(passes.BLOCK),
+        np.full(3 * len(rules), -1, np.int64),
         *(a.reshape(-1) for a in (out, source, error, flags)),
     )  # fmt: skip
     return out, source, error, flags
@@ -190,6 +192,100 @@ def test_memory_that_is_used_again_tells_nothing_of_what_stood_in_it(first, seco
         assert rows == 0 or np.shares_memory(got.values, memory)
         for name in ("values", "valid", "source", "error_ns", "flags"):
             assert getattr(got, name).tobytes() == getattr(fresh, name).tobytes(), name
+
+
+STREAMS = {
+    "regular": lambda draw, n: np.full(n, PERIOD),
+    "jittery": lambda draw, n: draw.integers(0, 2 * PERIOD, n),
+    "gappy": lambda draw, n: np.where(draw.random(n) < 0.03, draw.integers(0, 90) * PERIOD, PERIOD),
+    "in bursts": lambda draw, n: np.where(np.arange(n) % 50 == 0, 50 * PERIOD, 10),
+    "with doubles": lambda draw, n: draw.integers(0, 3, n) * PERIOD,
+    "slower than the rows": lambda draw, n: np.full(n, 100 * MS),
+    "all at once": lambda draw, n: np.zeros(n, np.int64),
+}
+
+
+def _found_by_looking_at_all(times, values, valid, tick, rule, wrap):
+    usable = [at for at in range(len(times)) if valid[at]]
+    older = [at for at in usable if times[at] <= tick]
+    newer = [at for at in usable if times[at] > tick]
+    if not usable:
+        return np.float32(np.nan), -1, 0, ValueFlag.NONE
+    if not older or not newer:
+        at = older[-1] if older else newer[0]
+        off = times[at] - tick
+        stale = abs(off) > REACH or (rule is JointRule.HOLD and off > 0)
+        return values[at], at, off, ValueFlag.STALE if stale else 0
+    before, after = older[-1], newer[0]
+    early, late = times[before] - tick, times[after] - tick
+    at = after if rule is not JointRule.HOLD and late < -early else before
+    if rule is JointRule.INTERPOLATE and early != 0 and late - early <= REACH:
+        turn = (wrap.turn, wrap.low) if wrap else (0.0, 0.0)
+        ends = float(values[before]), float(values[after])
+        value = np.float32(passes.between(*ends, -early / (late - early), *turn))
+        return value, before, max(early, late, key=abs), ValueFlag.INTERPOLATED
+    off = times[at] - tick
+    bridged = rule is JointRule.INTERPOLATE and early != 0
+    return values[at], at, off, ValueFlag.STALE if bridged or abs(off) > REACH else 0
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    st.sampled_from(sorted(STREAMS)),
+    st.sampled_from(["grid", "irregular"]),
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([0, 1, 3, 4, 60, 400]),
+    st.sampled_from([0, 1, passes.BLOCK, passes.BLOCK + 1, 3 * passes.BLOCK - 1]),
+    st.sampled_from([0.0, 0.02, 0.5, 1.0]),
+)
+def test_rows_found_near_a_line_are_those_found_by_looking_at_every_sample(
+    kind, grid, seed, count, rows, lost
+):
+    draw = np.random.default_rng(seed)
+    times = T0 + np.cumsum(STREAMS[kind](draw, count)).astype(np.int64)
+    values = draw.uniform(-180, 180, (count, 4)).astype(np.float32)
+    valid = draw.random((count, 4)) >= lost
+    ticks = GRID.ticks_ns(-5, rows - 5)
+    if grid == "irregular":
+        ticks = T0 + np.sort(draw.integers(-PERIOD, 300, rows) * PERIOD // 2)
+    rules = [JointRule.INTERPOLATE, JointRule.INTERPOLATE, JointRule.NEAREST, JointRule.HOLD]
+    wraps = [None, Wrap(360.0, -180.0), None, None]
+    got = align_joints(times, values, valid, ticks, rules=rules, reach_ns=REACH, wraps=wraps)
+    for joint, rule in enumerate(rules):
+        for row, tick in enumerate(ticks.tolist()):
+            value, at, off, mark = _found_by_looking_at_all(
+                times.tolist(), values[:, joint], valid[:, joint], tick, rule, wraps[joint]
+            )
+            assert got.values[row, joint].tobytes() == np.float32(value).tobytes()
+            assert (got.source[row, joint], got.error_ns[row, joint]) == (at, off)
+            assert got.flags[row, joint] == mark
+
+
+class _Counted(list):
+    looks = 0
+
+    def __getitem__(self, at):
+        self.looks += 1
+        return super().__getitem__(at)
+
+
+@pytest.mark.parametrize("kind", sorted(STREAMS))
+@pytest.mark.parametrize("rows", [3, 1000])
+def test_the_looks_at_sample_times_do_not_grow_with_the_samples(kind, rows):
+    draw, most = np.random.default_rng(5), {}
+    for count in (8_000, 64_000):
+        times = _Counted((T0 + np.cumsum(STREAMS[kind](draw, count))).tolist())
+        ticks = np.linspace(T0, times[-1] + 1, rows).astype(np.int64).tolist()
+        cells = [0] * rows
+        passes.align_samples(
+            times, [0.0] * count, [], count, ticks, rows, [passes.HOLD, 1, 0], [0.0, 0.0],
+            1, 1, 0, REACH, np.nan, [0] * 3 * passes.BLOCK, [0.0] * passes.BLOCK, [-1] * 3,
+            cells, cells, cells, cells,
+        )  # fmt: skip
+        most[count] = times.looks / rows
+    assert most[64_000] <= most[8_000] + 2 * 2 * np.log2(8)
+    if kind == "regular" and rows == 1000:
+        assert most[64_000] < 8
 
 
 def test_memory_of_another_shape_is_refused():

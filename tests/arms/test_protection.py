@@ -1,5 +1,3 @@
-import numpy as np
-
 from recd.daemon.arms.protection import Action, Quantity, Watch, guards
 
 SECOND = 1_000_000_000
@@ -11,8 +9,8 @@ def watch() -> Watch:
     return Watch(rows, (False, True))
 
 
-def reading(*, temperature=(30, 30), load=(0, 0), voltage=(74, 74), overload=(0, 0)) -> np.ndarray:
-    return np.array([temperature, load, voltage, overload], dtype=np.int32)
+def reading(*, temperature=(30, 30), load=(0, 0), voltage=(74, 74), overload=(0, 0)) -> dict[Quantity, tuple[int, ...]]:
+    return dict(zip(Quantity, (temperature, load, voltage, overload), strict=True))
 
 
 def begun(findings) -> set[tuple[Action, int]]:

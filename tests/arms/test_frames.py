@@ -1,4 +1,4 @@
-"""Packets of the tick against the SDK's own: the same bytes out, the same reading of whatever comes."""
+"""Packets of the tick against the SDK's own: the same bytes out, the same reading of what comes."""
 
 import socket
 from collections.abc import Iterator
@@ -76,7 +76,9 @@ def streams(draw, length: int) -> bytes:
         data = draw(st.binary(min_size=length, max_size=length))
         error = draw(st.sampled_from([0, 0, 0, 0x20, 0x7F, 0x80]))
         whole = bytearray(packet(servo, error, data))
-        match draw(st.sampled_from(["whole"] * 12 + ["gone", "bit", "cut", "noise", "other", "id"])):
+        match draw(
+            st.sampled_from(["whole"] * 12 + ["gone", "bit", "cut", "noise", "other", "id"])
+        ):
             case "gone":
                 whole = bytearray()
             case "bit":

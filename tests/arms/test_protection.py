@@ -12,7 +12,9 @@ def watch() -> Watch:
     return Watch(rows, (False, True))
 
 
-def reading(*, temperature=(30, 30), load=(0, 0), voltage=(74, 74), overload=(0, 0)) -> dict[Quantity, tuple[int, ...]]:
+def reading(
+    *, temperature=(30, 30), load=(0, 0), voltage=(74, 74), overload=(0, 0)
+) -> dict[Quantity, tuple[int, ...]]:
     return dict(zip(Quantity, (temperature, load, voltage, overload), strict=True))
 
 

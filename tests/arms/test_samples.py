@@ -52,7 +52,8 @@ def test_a_sample_holds_every_field_of_its_tick() -> None:
     samples = Samples(writer, SCALES, counts)
     samples.take(reading_of([2000 + joint for joint in range(JOINTS)], silent=0b10))
     samples.motion, samples.source, samples.cause = 2, 1, 300
-    samples.goal_written_ns, samples.leader_ns, samples.leader = 90, 80, [float(j) for j in range(6)]
+    samples.goal_written_ns, samples.leader_ns = 90, 80
+    samples.leader = [float(joint) for joint in range(JOINTS)]
     samples.chunk, samples.chunk_index = 5, 6
     path = SimpleNamespace(goal=[1.5] * 6, sent=[1.25] * 6, steps=[-3] * 6)
     samples.goals(path, [2.5] * 6)

@@ -137,7 +137,7 @@ class GoalPath:
             self._step(joint, wanted, present[joint])
 
     def _bound_speed(self, share: float) -> None:
-        """Bounds of this period per joint, in units and steps; most periods share the last one's."""
+        """Bounds of this period per joint, in units and steps; most have the last one's."""
         if share == self._share:
             return
         self._share = share

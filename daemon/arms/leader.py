@@ -90,9 +90,7 @@ class Leader:
         samples = self._samples
         samples.take(reading)
         arrival_ns = self._bus.port.last_byte_ns
-        index = samples.publish(
-            tick, OVERRUN_BEFORE if skipped else 0, arrival_ns=arrival_ns
-        )
+        index = samples.publish(tick, OVERRUN_BEFORE if skipped else 0, arrival_ns=arrival_ns)
         for finding in self._silence.note(reading.valid, now_ns()):
             tell_silence(self._ctx, self._side, finding)
         if not reading.valid:

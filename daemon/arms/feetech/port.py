@@ -42,9 +42,9 @@ class BusPort(PortHandler):
 
     reply_timeout_ns: patience on top of the time that the bytes need on the wire; request_ns: when
     the last request was handed to the kernel; last_byte_ns: when the newest byte was read;
-    dropped_bytes: input thrown away before a request; inbox: input that nobody has taken; received_bytes: all input; waited_ns: time
-    asleep for replies, set back by whoever reads it; echo: True for an
-    adapter that sends back what it is given.
+    dropped_bytes: input thrown away before a request; inbox: input that nobody has taken yet;
+    received_bytes: all input; waited_ns: time asleep for replies, set back by whoever reads it;
+    echo: True for an adapter that sends back what it is given.
     """
 
     def __init__(self, path: str, *, baud: int, bus: str = "", exclusive: bool = True) -> None:
@@ -121,11 +121,7 @@ class BusPort(PortHandler):
         return len(self.inbox)
 
     def readPort(self, length: int) -> bytes:  # noqa: N802
-        """Up to `length` bytes; waits for them, asleep, until the deadline of the request.
-
-        Bytes that are there when the deadline has passed are taken, once: a process that was woken
-        late must not call the line late.
-        """
+        """Up to `length` bytes, waited for as `await_bytes` does."""
         if length <= 0:  # the SDK asks for less than nothing after a damaged length byte
             return b""
         self.await_bytes(length)
@@ -134,7 +130,11 @@ class BusPort(PortHandler):
         return taken
 
     def await_bytes(self, length: int) -> bool:
-        """Wait as `readPort` does until `inbox` holds `length` bytes; False when they never came."""
+        """Wait, asleep, until `inbox` holds `length` bytes; False when the deadline came first.
+
+        Bytes that are there when the deadline has passed are taken, once: a process that was woken
+        late must not call the line late.
+        """
         inbox = self.inbox
         while len(inbox) < length:
             now = now_ns()

@@ -20,8 +20,9 @@ def record_struct(dtype: np.dtype[Any]) -> struct.Struct:
     a vector as so many values. Raises ValueError for a dtype that it cannot say.
     """
     layout, at = "<", 0
+    fields: Any = dtype.fields or {}
     for name in dtype.names or ():
-        kind, offset = (dtype.fields or {})[name][:2]
+        kind, offset = fields[name][:2]
         base, shape = kind.subdtype or (kind, ())
         letter = _LETTERS.get(base.str.lstrip("<|"))
         if letter is None or len(shape) > 1 or offset < at:

@@ -62,6 +62,10 @@ class Samples:
         self.leader: Sequence[float] = self._nowhere
         self.position = [_UNKNOWN] * joints
         self.raw = [0] * joints
+        self._requested: Sequence[float]
+        self._limited: Sequence[float]
+        self._sent: Sequence[float]
+        self._sent_raw: Sequence[int]
         self.no_goals()
 
     def take(self, reading: Reading) -> None:
@@ -81,7 +85,7 @@ class Samples:
     def no_goals(self) -> None:
         """There is no goal: NaN, and -1 for steps."""
         self._requested = self._limited = self._sent = self._nowhere
-        self._sent_raw: Sequence[int] = self._no_steps
+        self._sent_raw = self._no_steps
 
     def publish(self, tick: int, flags: int, *, arrival_ns: int) -> int:
         """Add flags to the reading's, count them, write the record. Returns its ring index."""

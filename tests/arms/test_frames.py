@@ -1,7 +1,9 @@
 """Packets of the tick against the SDK's own: the same bytes out, the same reading of what comes."""
 
+import select
 import socket
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -9,12 +11,13 @@ from hypothesis import strategies as st
 from scservo_sdk import PacketHandler
 
 from recd.daemon.arms.feetech import bus as bus_module
+from recd.daemon.arms.feetech import port as port_module
 from recd.daemon.arms.feetech.bus import ServoBus
 from recd.daemon.arms.feetech.port import BusPort
 from recd.daemon.arms.registers import GOAL_POSITION, POSITION_BLOCK, TELEMETRY_BLOCK
 
 IDS = (1, 2, 3, 4, 5, 6)
-PATIENCE_NS = 200_000
+PATIENCE_NS = 2_000_000
 
 
 class BySdkAlone(ServoBus):
@@ -23,7 +26,7 @@ class BySdkAlone(ServoBus):
 
 
 class Wire:
-    """A port on a socket; `reply` comes as soon as a read sleeps for it."""
+    """A port on a socket, in virtual time; `reply` comes as soon as a read sleeps for it."""
 
     def __init__(self, kind: type[ServoBus]) -> None:
         ours, self._theirs = socket.socketpair()
@@ -35,6 +38,17 @@ class Wire:
         self._ours = ours
         self.bus = kind(port, IDS)
         self.sent: list[bytes] = []
+        self._now = 10**9
+
+    def _clock(self) -> int:
+        self._now += 1_000
+        return self._now
+
+    def _select(self, fds, _w, _x, timeout_s: float):
+        came = select.select(fds, (), (), 0)
+        if not came[0]:
+            self._now += round(timeout_s * 1e9)
+        return came
 
     def read(self, block, reply: bytes):
         def answer(_at_ns: int) -> None:
@@ -45,6 +59,9 @@ class Wire:
         self.bus.line.in_step = True
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(bus_module, "sleep_until_ns", answer)
+            patch.setattr(bus_module, "now_ns", self._clock)
+            patch.setattr(port_module, "now_ns", self._clock)
+            patch.setattr(port_module, "select", SimpleNamespace(select=self._select))
             return self.bus.sync_read(block)
 
     def heard(self) -> bytes:

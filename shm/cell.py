@@ -91,6 +91,8 @@ class CellWriter:
         self.name, self.dtype, self.meta = staged.name, staged.dtype, staged.meta
         self.record: npt.NDArray[Any] = staged.array
         """Array [1] of the cell's dtype: change it in place, then `publish()`; no allocation."""
+        self.memory = staged.memory
+        """The bytes of `record`, for `Struct.pack_into`."""
         self._checked = staged.dtype
         self._pointer = staged.control.pointer
         self._write = staged.control.kernel("cell_write")
@@ -133,7 +135,8 @@ class CellReader:
         self.name, self.dtype, self.meta = staged.name, staged.dtype, staged.meta
         self.record: npt.NDArray[Any] = staged.array
         """Array [1] of the cell's dtype: the value of the last `refresh()`, changed in place."""
-        self._memory = staged.memory
+        self.memory = staged.memory
+        """The bytes of `record`, for `Struct.unpack_from`."""
         self._pointer = staged.control.pointer
         self._read = staged.control.kernel("cell_read")
 
@@ -149,6 +152,6 @@ class CellReader:
         if version == 0:
             return None
         if out is None:
-            return version, np.frombuffer(bytearray(self._memory), self.dtype)[0]
+            return version, np.frombuffer(bytearray(self.memory), self.dtype)[0]
         out[0 if out.ndim else ...] = self.record[0]
         return version, out

@@ -25,27 +25,25 @@ class _Timespec(ctypes.Structure):
     _fields_ = (("tv_sec", ctypes.c_long), ("tv_nsec", ctypes.c_long))
 
 
-_libc = ctypes.CDLL(None, use_errno=True)  # find_library would run programs at every start
-_clock_nanosleep = _libc.clock_nanosleep
-_clock_nanosleep.argtypes = (
-    ctypes.c_int,
-    ctypes.c_int,
-    ctypes.POINTER(_Timespec),
-    ctypes.POINTER(_Timespec),
-)
+_libc = ctypes.CDLL(None)  # find_library would run programs at every start
+_clock_nanosleep = _libc.clock_nanosleep  # returns its error, errno stays as it is
+_clock_nanosleep.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
 _clock_nanosleep.restype = ctypes.c_int
 
+_REQUEST = _Timespec()
+_REQUEST_POINTER = ctypes.c_void_p(ctypes.addressof(_REQUEST))
 
-def sleep_until_ns(deadline_ns: int, *, _request: _Timespec = _Timespec()) -> None:  # noqa: B008
+
+def sleep_until_ns(deadline_ns: int) -> None:
     """Sleep until `deadline_ns` (CLOCK_MONOTONIC), absolute: oversleep never accumulates.
 
     Returns at once when the deadline has passed. Signals with a Python handler are served by the
     interpreter after the call; the remaining time is then slept. Not for more than one thread per
     process: the request structure is shared, so that a control tick allocates nothing.
     """
-    _request.tv_sec, _request.tv_nsec = divmod(deadline_ns, NS_PER_S)
+    _REQUEST.tv_sec, _REQUEST.tv_nsec = divmod(deadline_ns, NS_PER_S)
     while True:
-        code = _clock_nanosleep(time.CLOCK_MONOTONIC, _TIMER_ABSTIME, _request, None)
+        code = _clock_nanosleep(time.CLOCK_MONOTONIC, _TIMER_ABSTIME, _REQUEST_POINTER, None)
         if code != errno.EINTR:
             break
     if code:

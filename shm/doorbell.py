@@ -3,7 +3,6 @@
 Rings add up until they are heard; a ring is never lost and never blocks. Limit: one listener.
 """
 
-import contextlib
 import os
 import select
 
@@ -30,8 +29,10 @@ class Doorbell:
 
     def ring(self) -> None:
         """Wake the listener. Never blocks: a counter that is full has woken it already."""
-        with contextlib.suppress(BlockingIOError):
+        try:
             os.eventfd_write(self.fd, 1)
+        except BlockingIOError:
+            return
 
     def wait(self, timeout_ns: int) -> bool:
         """Wait until rung (True, and drained) or for `timeout_ns`, rounded up to milliseconds."""

@@ -130,6 +130,15 @@ class RingWriter:
             raise ValueError(f"{item.itemsize} bytes an item, slots of {self._slot_bytes}")
         return [view[: item.itemsize].view(item) for view in self._views]
 
+    def buffers(self, nbytes: int) -> list[memoryview]:
+        """First `nbytes` of every slot, for `Struct.pack_into(buffers[writer.begin()], 0, ...)`.
+
+        Raises ValueError when a slot is too small.
+        """
+        if nbytes > self._slot_bytes:
+            raise ValueError(f"{nbytes} bytes an item, slots of {self._slot_bytes}")
+        return [view[:nbytes].data for view in self._views]
+
     def begin(self) -> int:
         """Open the next index (steps W4, W5). Returns the number of its slot.
 

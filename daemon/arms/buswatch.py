@@ -45,10 +45,12 @@ class BusWatch:
         at_ns, valid = now_ns(), reading.valid
         if valid & self.absent:
             self.doubt = True  # it may have lost its power meanwhile
-        self.absent = self._everybody & ~valid
-        # A joint that does not answer may be on its way up from a power loss, and some servos take
-        # torque when they are given a goal: it gets none until its torque has been looked at.
-        self._path.frozen = [bool(self.absent >> joint & 1) for joint in range(self._joints)]
+        absent = self._everybody & ~valid
+        if absent != self.absent:
+            # A joint that does not answer may be on its way up from a power loss, and some servos
+            # take torque when they are given a goal: it gets none until its torque was looked at.
+            self.absent = absent
+            self._path.frozen = [bool(absent >> joint & 1) for joint in range(self._joints)]
         if valid and at_ns - self._silence.bus_heard_ns > GLIDE_AFTER_NS:
             self._path.glide()
         for finding in self._silence.note(valid, at_ns):
@@ -68,9 +70,9 @@ class BusWatch:
         if reading.valid != self._everybody:
             return None
         self.doubt = False
-        if state.trait.torque and not torque.all():
+        if state.trait.torque and not all(torque):
             return Event.TORQUE_LOST
-        if state.phase is Phase.DISARMED and torque.all():
+        if state.phase is Phase.DISARMED and all(torque):
             words = [reading.word(joint, 2) for joint in range(len(reading.packets))]
             self._path.rest_at([GOAL_POSITION.decode(word) for word in words])
             return Event.TORQUE_FOUND

@@ -15,7 +15,7 @@ from recd.daemon.arms.feetech.port import BusLostError
 from recd.daemon.arms.goalpath import PARK_PATIENCE_NS, off_rest
 from recd.daemon.arms.guardian import Guardian
 from recd.daemon.arms.handover import HandOver, Led
-from recd.daemon.arms.leader import TELEMETRY_SLOT, every
+from recd.daemon.arms.leader import OVERRUN_BEFORE, TELEMETRY_SLOT, every
 from recd.daemon.arms.leaderview import LeaderView
 from recd.daemon.arms.motion import (
     COMMANDS,
@@ -56,6 +56,11 @@ DOUBT_AFTER_NS = 50 * NS_PER_MS
 gone and come back meanwhile, and some servos take torque when they are given a goal."""
 
 REPORT_NS = 200 * NS_PER_MS
+
+_RAMPING = int(JointFlag.RAMPING)
+_STALE_LEADER = int(JointFlag.STALE_LEADER)
+_WRITE_SKIPPED = int(JointFlag.WRITE_SKIPPED)
+"""As plain numbers: `|` of an IntFlag is Python code, a microsecond each time in a warm cache."""
 
 _TORQUE_CHECK_HZ = 10
 _TORQUE_SLOT = 3
@@ -113,7 +118,7 @@ class Follower:
         self._waiting: tuple[str, ...] = ()
         self._reported_ns = 0
         self._source = GoalSource.NONE
-        self._telemetry.torque[:] = attached.torque
+        self._telemetry.set_torque(attached.torque)
         self._arming_error: DeviceError | None = None
         self.state = found_state(attached.torque, now_ns(), had_torque=had_torque)
 
@@ -240,7 +245,7 @@ class Follower:
             self._say("arming failed", error)
             self._apply(Event.ARMING_FAILED, at_ns)
             return
-        self._telemetry.torque[:] = 1
+        self._telemetry.set_torque([True] * len(self._side.joints))
         self._watch.begin()
         if self._leader is None:
             self.state = MotionState(Phase.HELD, Cause.NO_LEADER, at_ns)
@@ -248,7 +253,7 @@ class Follower:
     def _release(self) -> None:
         try:
             disengage(self._bus)
-            self._telemetry.torque[:] = 0
+            self._telemetry.set_torque([False] * len(self._side.joints))
         except BusLostError:
             raise
         except DeviceError as error:
@@ -268,7 +273,7 @@ class Follower:
 
     def tick(self, tick: int, woke_ns: int, skipped: int) -> None:
         """Serve one period: goal out first, so that it is as young as can be, then position in."""
-        flags = JointFlag.OVERRUN_BEFORE if skipped else 0
+        flags = OVERRUN_BEFORE if skipped else 0
         if skipped * self._period_ns > DOUBT_AFTER_NS:
             self._after_stall(skipped * self._period_ns, woke_ns)
         if self._leader is not None:
@@ -334,7 +339,7 @@ class Follower:
         if self._repeats and self.state.trait.torque and self._may_write(at_ns):
             self._repeats -= 1
             return self._send(), 0
-        return 0, JointFlag.WRITE_SKIPPED
+        return 0, _WRITE_SKIPPED
 
     def _follow(self, at_ns: int) -> tuple[int, int]:
         leader, path = self._leader, self._path
@@ -345,15 +350,15 @@ class Follower:
             path.halt()
             if at_ns - leader.sample_ns > LEADER_LOST_NS:
                 self._apply(Event.LEADER_LOST, at_ns)
-            return 0, JointFlag.STALE_LEADER | JointFlag.WRITE_SKIPPED
+            return 0, _STALE_LEADER | _WRITE_SKIPPED
         if self._silent_since_ns:
             if at_ns - self._silent_since_ns > GLIDE_AFTER_NS:
                 path.glide()
             self._silent_since_ns = 0
-        flags = JointFlag.STALE_LEADER if leader.partly_silent(at_ns) else JointFlag(0)
+        flags = _STALE_LEADER if leader.partly_silent(at_ns) else 0
         if not self._may_write(at_ns):
             path.halt()
-            return 0, flags | JointFlag.WRITE_SKIPPED
+            return 0, flags | _WRITE_SKIPPED
         flags |= path.follow(leader.position, self._samples.position)
         self._note_glide(flags)
         return self._send(), flags
@@ -375,7 +380,7 @@ class Follower:
         self._source = seat.source
         if not self._may_write(at_ns):
             path.halt()
-            return 0, JointFlag.WRITE_SKIPPED
+            return 0, _WRITE_SKIPPED
         flags = path.follow(goal, self._samples.position)
         self._note_glide(flags)
         seat.ask(goal)
@@ -384,13 +389,13 @@ class Follower:
     def _coast(self, at_ns: int) -> tuple[int, int]:
         if not self._may_write(at_ns):
             self._path.halt()
-            return 0, JointFlag.WRITE_SKIPPED
+            return 0, _WRITE_SKIPPED
         self._coasting = not self._path.coast(self._samples.position)
         return self._send(), 0
 
     def _approach(self, at_ns: int) -> tuple[int, int]:
         if not self._may_write(at_ns):
-            return 0, JointFlag.WRITE_SKIPPED
+            return 0, _WRITE_SKIPPED
         assert self._park is not None
         position = self._samples.position
         arrived = self._path.approach(self._park, position)
@@ -400,7 +405,7 @@ class Follower:
             self._apply(Event.LET_GO if hot else Event.PARK_BLOCKED, at_ns)
         elif arrived and not off_rest(position, self._park):
             self._apply(Event.PARKED, at_ns)
-        return written_ns, JointFlag.RAMPING
+        return written_ns, _RAMPING
 
     def _compare(self, at_ns: int) -> None:
         """Wait until the leader is near the follower; name the joints that are not."""
@@ -436,33 +441,30 @@ class Follower:
     def _fill_goals(self, written_ns: int) -> None:
         """The goal path of this tick; NaN and -1 where there is none."""
         samples, path, state = self._samples, self._path, self.state
-        record, leader = samples.record, self._leader
-        record["motion"] = state.trait.motion
-        record["cause"] = state.cause
-        record["source"] = self._source
-        record["goal_written_ns"] = written_ns
+        leader, seat = self._leader, self._seat
+        samples.motion, samples.cause = state.trait.motion, state.cause
+        samples.source = self._source
+        samples.goal_written_ns = written_ns
         if leader is not None:
-            record["leader_ns"] = leader.sample_ns
-            samples.leader[:] = leader.position
+            samples.leader_ns, samples.leader = leader.sample_ns, leader.position
         if not state.trait.torque:
             samples.no_goals()
         elif state.phase in FOLLOWING and leader is not None:
             samples.goals(path, leader.position)
-        elif state.phase in PLAYING and self._seat is not None and self._seat.asked:
-            samples.goals(path, self._seat.asked)
+        elif state.phase in PLAYING and seat is not None and seat.asked:
+            samples.goals(path, seat.asked)
         else:
             samples.goals(path, path.goal)
-        if self._seat is not None:
-            record["chunk"], record["chunk_index"] = self._seat.chunk, self._seat.index
-            self._seat.publish(state)
+        if seat is not None:
+            samples.chunk, samples.chunk_index = seat.chunk, seat.index
+            seat.publish(state)
 
     def _watch_bus(self, reading: Reading, *, due: bool) -> None:
         fact = self._watch.look(reading, self.state, due=due)
-        at_ns = now_ns()
         if fact is not None:
-            self._apply(fact, at_ns)
+            self._apply(fact, now_ns())
         if due:
-            self._watch_idle(at_ns)
+            self._watch_idle(now_ns())
 
     def _protect(self, reading: Reading) -> None:
         for action in self._guardian.assess(self._telemetry, reading.valid, reading.sample_ns):

@@ -30,6 +30,8 @@ PARK_PATIENCE_NS = 8 * NS_PER_S
 
 _ARRIVED_UNITS = 0.5
 
+_RAMPING, _CLIPPED = int(JointFlag.RAMPING), int(JointFlag.CLIPPED)
+
 
 class GoalPath:
     """Goal of one follower, per joint.
@@ -53,6 +55,9 @@ class GoalPath:
         self.behind = 0.0
         self._scales = scales
         self._step_units = [scale.step for scale in scales]
+        self._share = float("nan")
+        self._bounds: list[float] = []
+        self._most: list[int] = []
         self.turns = tuple(scale.turn for scale in scales)
         self._seams = [Seam(turn) for turn in self.turns]
         self._change = [0.0] * joints
@@ -88,18 +93,19 @@ class GoalPath:
         share = glide_share(self._periods, self._glide_periods)
         gliding = self._periods < 2 * self._glide_periods
         self._periods += 1
+        self._bound_speed(share)
         behind = 0.0
         for joint, reading in enumerate(requested):
             if isnan(reading):  # min and max take it for the lowest place there is
                 wanted = self.goal[joint]
             else:
                 wanted = self._seams[joint].follow(reading)
-            self._step(joint, wanted, present[joint], share)
+            self._step(joint, wanted, present[joint])
             behind = max(behind, abs(self.goal[joint] - wanted))
         self.behind = behind
         if gliding:
-            return JointFlag.RAMPING
-        return JointFlag.CLIPPED if behind > CLIP_TOLERANCE else 0
+            return _RAMPING
+        return _CLIPPED if behind > CLIP_TOLERANCE else 0
 
     def approach(self, pose: Sequence[float], present: Sequence[float]) -> bool:
         """One period towards a resting pose, at gliding speed. True once the goal is there.
@@ -107,49 +113,60 @@ class GoalPath:
         pose: NaN for joints that stay.
         """
         arrived = True
+        self._bound_speed(0.0)
         for joint, place in enumerate(pose):
             wanted = self.goal[joint] if isnan(place) else place
-            self._step(joint, wanted, present[joint], 0.0)
+            self._step(joint, wanted, present[joint])
             arrived &= abs(self.goal[joint] - wanted) < _ARRIVED_UNITS
         return arrived
 
     def coast(self, present: Sequence[float]) -> bool:
         """One period of slowing down, each joint by its acceleration limit. True once all stand."""
         still = True
+        self._bound_speed(1.0)
         for joint, change in enumerate(self._change):
             slower = max(0.0, abs(change) - self.limits[joint].step_growth)
             still &= slower == 0.0
-            self._step(joint, self.goal[joint] + copysign(slower, change), present[joint], 1.0)
+            self._step(joint, self.goal[joint] + copysign(slower, change), present[joint])
         return still
 
     def ease(self, present: Sequence[float]) -> None:
         """One period of giving way: the goal stays, but no further from the arm than allowed."""
+        self._bound_speed(0.0)
         for joint, wanted in enumerate(self.goal):
-            self._step(joint, wanted, present[joint], 0.0)
+            self._step(joint, wanted, present[joint])
 
-    def _step(self, joint: int, wanted: float, present: float, share: float) -> None:
+    def _bound_speed(self, share: float) -> None:
+        """Bounds of this period per joint, in units and steps; most have the last one's."""
+        if share == self._share:
+            return
+        self._share = share
+        self._bounds = [speed_bound(limits, share) for limits in self.limits]
+        pairs = zip(self._bounds, self._step_units, strict=True)
+        self._most = [int(bound / step) + 1 for bound, step in pairs]
+
+    def _step(self, joint: int, wanted: float, present: float) -> None:
         if self.frozen[joint]:
             self._change[joint] = 0.0
             return
         limits, previous = self.limits[joint], self.goal[joint]
-        bound = speed_bound(limits, share)
-        turn = self._scales[joint].turn
+        turn, scale = self.turns[joint], self._scales[joint]
         if turn != inf and not isnan(present):
             # Beside its seam an arm may read as a turn away from its goal, and is right there.
             present += turn * round((previous - present) / turn)
         goal = limit_goal(
             limits, wanted, present=present, relative=self.relative[joint], previous=previous,
-            change=self._change[joint], bound=bound,
+            change=self._change[joint], bound=self._bounds[joint],
         )  # fmt: skip
         self.goal[joint] = goal
         self._change[joint] = goal - previous
         # An arm that rests outside its calibrated range has goals there too, which units in
         # -100..100 or 0..100 cannot say: the way back into the range is bounded in steps.
-        most = int(bound / self._step_units[joint]) + 1
-        before = self.steps[joint]
-        steps = self._scales[joint].to_steps(goal)
-        self.steps[joint] = min(before + most, max(before - most, steps))
-        self.sent[joint] = self._scales[joint].to_units(self.steps[joint])
+        most, before = self._most[joint], self.steps[joint]
+        steps = min(before + most, max(before - most, scale.to_steps(goal)))
+        if steps != before:
+            self.steps[joint] = steps
+            self.sent[joint] = scale.to_units(steps)
 
 
 def off_rest(position: Sequence[float], pose: Sequence[float]) -> bool:

@@ -3,10 +3,6 @@
 Relaxing is done here, by a short leash on the gripper's goal; parking and faults are the caller's.
 """
 
-from typing import Any
-
-import numpy as np
-
 from recd.daemon.arms.goalpath import RELAXED_UNITS, GoalPath
 from recd.daemon.arms.protection import Action, Finding, Quantity, Watch
 from recd.daemon.arms.registers import error_words
@@ -33,23 +29,24 @@ class Guardian:
         self._path = path
         gripper = tuple(joint.gripper for joint in side.joints)
         self._watch = Watch(protection_guards(ctx.config), gripper)
-        self._readings = np.zeros((len(Quantity), len(gripper)), dtype=np.int32)
         self._errors = [0] * len(gripper)
         self.relaxing = False
 
     def assess(self, telemetry: Telemetry, valid: int, at_ns: int) -> list[Action]:
         """Report and act on what is new; returns PARK or FAULT when one of them is called for."""
-        readings = self._readings
-        readings[Quantity.TEMPERATURE] = telemetry.temperature
-        np.abs(telemetry.load, out=readings[Quantity.LOAD], casting="same_kind")
-        readings[Quantity.VOLTAGE] = telemetry.voltage
-        readings[Quantity.OVERLOAD_BIT] = (telemetry.status & OVERLOAD_MASK) != 0
+        readings = {
+            Quantity.TEMPERATURE: telemetry.temperature,
+            Quantity.LOAD: [abs(load) for load in telemetry.load],
+            Quantity.VOLTAGE: telemetry.voltage,
+            Quantity.OVERLOAD_BIT: [int(s & OVERLOAD_MASK != 0) for s in telemetry.status],
+        }
         findings = self._watch.assess(readings, valid, at_ns)
         if findings:
             self._leash()
         for finding in findings:
             self._tell(finding)
-        self._tell_errors(telemetry)
+        if telemetry.status != self._errors:
+            self._tell_errors(telemetry)
         begun = {finding.guard.action for finding in findings if finding.began}
         return [action for action in (Action.FAULT, Action.PARK) if action in begun]
 
@@ -79,7 +76,7 @@ class Guardian:
 
     def _tell_errors(self, telemetry: Telemetry) -> None:
         for joint, name in enumerate(self._side.names):
-            status: Any = int(telemetry.status[joint])
+            status = telemetry.status[joint]
             if status != self._errors[joint]:
                 self._errors[joint] = status
                 self._ctx.event(

@@ -31,6 +31,8 @@ registers that it reads before. A person who leads meanwhile would feel the serv
 
 KEPT_GAPS = 16
 
+_RAMPING = int(JointFlag.RAMPING)
+
 
 class Grasp:
     """Tells that a leader that lay still was moved: faster than it sinks by its own weight.
@@ -87,7 +89,7 @@ class HandOver:
 
     def went(self, flags: int, behind: float) -> None:
         """One period of following. behind: distance (units) from the goal to what was asked."""
-        if not flags & JointFlag.RAMPING or behind <= MET_UNITS:
+        if not flags & _RAMPING or behind <= MET_UNITS:
             self.gliding = False
 
     def grasped(self, state: MotionState, position: Sequence[float], at_ns: int) -> bool:

@@ -19,9 +19,11 @@ from recd.daemon.arms.silence import Silence, SilenceFinding
 from recd.daemon.worker import WorkerContext
 from recd.shm import CellReader, CellWriter, RingWriter
 from recd.shm.clock import now_ns
+from recd.shm.packed import record_struct
 
 TELEMETRY_SLOT = 7
 NEVER = 1 << 62
+OVERRUN_BEFORE = int(JointFlag.OVERRUN_BEFORE)
 
 
 class Leader:
@@ -55,8 +57,10 @@ class Leader:
         self._telemetry_every = every(ctx.config["rate_hz"], ctx.config["telemetry_hz"])
         self._everybody = (1 << len(side.joints)) - 1
         self._cell = cell
-        self._cell_position = cell.record["position"][0]
-        self._telemetry.torque[:] = attached.torque
+        self._newest: list[float] = cell.record["position"][0].tolist()
+        self._pack = record_struct(cell.dtype).pack_into
+        self._epoch = rings[0].epoch
+        self._telemetry.set_torque(attached.torque)
         self._silence = Silence(len(side.joints), now_ns())
         self.motion = Motion.DISARMED
         self.finished = True
@@ -86,32 +90,33 @@ class Leader:
         samples = self._samples
         samples.take(reading)
         arrival_ns = self._bus.port.last_byte_ns
-        index = samples.publish(
-            tick, JointFlag.OVERRUN_BEFORE if skipped else 0, arrival_ns=arrival_ns
-        )
+        index = samples.publish(tick, OVERRUN_BEFORE if skipped else 0, arrival_ns=arrival_ns)
         for finding in self._silence.note(reading.valid, now_ns()):
             tell_silence(self._ctx, self._side, finding)
         if not reading.valid:
             return
-        record = self._cell.record[0]
-        if reading.valid == self._everybody:
-            self._cell_position[:] = samples.position
-        else:
-            for joint, position in enumerate(samples.position):
-                if reading.valid >> joint & 1:
-                    self._cell_position[joint] = position
-        record["sample_ns"] = reading.sample_ns
-        record["index"] = index
-        record["valid"] = reading.valid
-        record["epoch"] = samples.record["epoch"]
-        record["driven"] = self.motion is Motion.HOLD
-        record["refused"] = self._drive is not None and self._drive.refused
-        self._cell.publish()
+        self._pass_on(reading, index)
         if full:
             self._telemetry.take(reading)
             self._telemetry.publish(arrival_ns=arrival_ns)
             self._ctx.status.count("telemetry")
         self._drive_on(reading, woke_ns)
+
+    def _pass_on(self, reading: Reading, index: int) -> None:
+        """The newest position of each joint to the follower, in the order of leader_cell_dtype."""
+        if reading.valid == self._everybody:
+            self._newest[:] = self._samples.position
+        else:
+            for joint, position in enumerate(self._samples.position):
+                if reading.valid >> joint & 1:
+                    self._newest[joint] = position
+        self._pack(
+            self._cell.memory, 0,
+            reading.sample_ns, index, reading.valid, self._epoch,
+            self.motion is Motion.HOLD, self._drive is not None and self._drive.refused,
+            *self._newest,
+        )  # fmt: skip
+        self._cell.publish()
 
     def _drive_on(self, reading: Reading, woke_ns: int) -> None:
         """Last in a tick: taking torque and letting go read the bus, and `reading` is its own."""
@@ -119,7 +124,7 @@ class Leader:
             return
         self._drive.tick(self._samples.position, woke_ns)
         self.motion = Motion.HOLD if self._drive.driven else Motion.DISARMED
-        self._telemetry.torque[:] = self._drive.driven
+        self._telemetry.set_torque([self._drive.driven] * len(self._side.joints))
 
     def stop(self) -> None:
         """Let go, if its own servos hold it."""

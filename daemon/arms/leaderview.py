@@ -1,6 +1,7 @@
 """What a follower knows of its leader: newest position per joint, and how old it is."""
 
 from recd.shm import CellReader
+from recd.shm.packed import record_struct
 
 _NOWHERE = float("nan")
 
@@ -14,10 +15,10 @@ class LeaderView:
     def __init__(self, cell: CellReader, joints: int, *, stale_ns: int) -> None:
         self._cell = cell
         self._stale_ns = stale_ns
-        self._record = cell.record[0]
-        self._source = cell.record["position"][0]
+        self._unpack = record_struct(cell.dtype).unpack_from
         self._everybody = (1 << joints) - 1
         self._joint_ns = [0] * joints
+        self._oldest_ns = 0
         self._version = 0
         self._rested = [_NOWHERE] * joints
         self.position = [_NOWHERE] * joints
@@ -31,15 +32,19 @@ class LeaderView:
         if version == self._version:
             return
         self._version = version
-        at_ns = self.sample_ns = int(self._record["sample_ns"])
-        valid = int(self._record["valid"])
-        self.driven = bool(self._record["driven"])
-        self.refused = bool(self._record["refused"])
-        position = self._source.tolist()
+        at_ns, _, valid, _, driven, refused, *position = self._unpack(self._cell.memory)
+        self.sample_ns = at_ns
+        self.driven, self.refused = driven != 0, refused != 0
+        if valid == self._everybody:
+            self.position[:] = position
+            self._joint_ns = [at_ns] * len(position)
+            self._oldest_ns = at_ns
+            return
         for joint, value in enumerate(position):
             if valid >> joint & 1:
                 self.position[joint] = value
                 self._joint_ns[joint] = at_ns
+        self._oldest_ns = min(self._joint_ns)
 
     def silent(self, at_ns: int) -> bool:
         """True when no joint's position is fresh enough to be followed."""
@@ -47,7 +52,7 @@ class LeaderView:
 
     def partly_silent(self, at_ns: int) -> bool:
         """True when some joint's position is too old; it is held at its last one."""
-        return at_ns - min(self._joint_ns) > self._stale_ns
+        return at_ns - self._oldest_ns > self._stale_ns
 
     def watch_movement(self, at_ns: int, *, tolerance: float = 1.0) -> None:
         """Note in `moved_ns` when any joint has left its resting place by `tolerance` units."""

@@ -6,9 +6,6 @@ that all buses share one numbering and a follower reads its leader's sample whil
 
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from recd.config.streams import histogram_bucket
 from recd.shm.clock import now_ns, sleep_until_spinning_ns, tick_at_or_before, tick_ns
 
@@ -31,8 +28,8 @@ class Pacer:
         self.spin_ns = spin_ns
         self.skipped = 0
         self.overruns = 0
-        self._lateness: NDArray[np.uint32] = status["lateness"]
-        self._work: NDArray[np.uint32] = status["work"]
+        self._lateness: memoryview = status["lateness"].data
+        self._work: memoryview = status["work"].data
         self.restart()
 
     def restart(self) -> None:
@@ -51,13 +48,18 @@ class Pacer:
         now = now_ns()
         if self._woke_ns:
             self._work[histogram_bucket(now - self._woke_ns - waited_ns)] += 1
-        expected = self.tick + 1
-        tick = max(expected, self._tick_before(now) + 1)
-        woke = sleep_until_spinning_ns(tick_ns(self.phase_ns, tick, self.rate_hz), self.spin_ns)
-        tick = max(tick, self._tick_before(woke))
+        tick = expected = self.tick + 1
+        due = tick_ns(self.phase_ns, tick, self.rate_hz)
+        if now >= due:
+            tick = self._tick_before(now) + 1
+            due = tick_ns(self.phase_ns, tick, self.rate_hz)
+        woke = sleep_until_spinning_ns(due, self.spin_ns)
+        if woke >= tick_ns(self.phase_ns, tick + 1, self.rate_hz):
+            tick = self._tick_before(woke)
+            due = tick_ns(self.phase_ns, tick, self.rate_hz)
         self.skipped = tick - expected
         self.overruns += self.skipped
         self.tick = tick
         self._woke_ns = woke
-        self._lateness[histogram_bucket(woke - tick_ns(self.phase_ns, tick, self.rate_hz))] += 1
+        self._lateness[histogram_bucket(woke - due)] += 1
         return woke

@@ -5,7 +5,7 @@ this table starts a movement from a restart, a re-plug or a recovery.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, IntEnum, StrEnum
 from typing import Any
 
@@ -301,15 +301,16 @@ a policy or a replay drive."""
 
 @dataclass(frozen=True, slots=True)
 class MotionState:
-    """Where the machine is, why, and since when (ns)."""
+    """Where the machine is, why, and since when (ns); trait: what holds there."""
 
     phase: Phase
     cause: Cause
     since_ns: int
+    trait: Trait = field(init=False, repr=False, compare=False)
 
-    @property
-    def trait(self) -> Trait:
-        return TRAITS[self.phase]
+    def __post_init__(self) -> None:
+        # Once, not at each use: an Enum's hash is Python code [eight looks a tick].
+        object.__setattr__(self, "trait", TRAITS[self.phase])
 
 
 def found_state(torque: tuple[bool, ...], at_ns: int, *, had_torque: bool = False) -> MotionState:

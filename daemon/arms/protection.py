@@ -4,11 +4,9 @@ Pure: readings in, findings out. A row acts only after it has held for `for_ns`,
 one reading does nothing; it ends only `hysteresis` below its threshold.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-
-import numpy as np
-from numpy.typing import NDArray
 
 from recd.shm.clock import NS_PER_MS, NS_PER_S
 
@@ -98,22 +96,33 @@ class Watch:
     def _concerns(self, guard: Guard, joint: int) -> bool:
         return guard.joints == "all" or (guard.joints == "gripper") == self.gripper[joint]
 
-    def assess(self, readings: NDArray[np.int32], valid: int, at_ns: int) -> list[Finding]:
+    def assess(
+        self, readings: Mapping[Quantity, Sequence[int]], valid: int, at_ns: int
+    ) -> list[Finding]:
         """Findings of one telemetry sample.
 
-        readings: int32 [quantity, joint]; valid: bit per joint. Joints without a reading keep
+        readings: of each quantity per joint; valid: bit per joint. Joints without a reading keep
         what was known of them.
         """
         found = []
         for row, guard in enumerate(self.rows):
+            if self._idle(row, readings[guard.quantity]):
+                continue
             for joint in range(len(self.gripper)):
                 if not valid >> joint & 1 or not self._concerns(guard, joint):
                     continue
-                value = int(readings[guard.quantity, joint])
+                value = readings[guard.quantity][joint]
                 change = self._step(row, joint, value, at_ns)
                 if change is not None:
                     found.append(Finding(guard, joint, value, change))
         return found
+
+    def _idle(self, row: int, values: Sequence[int]) -> bool:
+        """Nothing to walk: no joint exceeds the row, nor did before [a quarter of the follower's
+        longest tick, and with it what p99 is, was this walk]."""
+        guard = self.rows[row]
+        good = min(values) > guard.threshold if guard.below else max(values) < guard.threshold
+        return good and not any(self.since[row]) and not any(self.acting[row])
 
     def _step(self, row: int, joint: int, value: int, at_ns: int) -> bool | None:
         guard = self.rows[row]

@@ -39,14 +39,13 @@ class Silence:
         self.bus_silent = False
 
     def note(self, valid: int, at_ns: int) -> tuple[SilenceFinding, ...]:
-        """Take the validity bits of one reading. Allocates nothing while all is well."""
+        """Take the validity bits of one reading. Nothing stays allocated while all is well."""
         unwatched_ns, self._noted_ns = at_ns - self._noted_ns, at_ns
         if unwatched_ns > UNWATCHED_NS:
             self._heard_ns = [heard_ns + unwatched_ns for heard_ns in self._heard_ns]
             self.bus_heard_ns += unwatched_ns
         if valid == self._everybody and not self.bus_silent and not any(self._told):
-            for joint in range(len(self._heard_ns)):
-                self._heard_ns[joint] = at_ns
+            self._heard_ns = [at_ns] * len(self._heard_ns)
             self.bus_heard_ns = at_ns
             return ()
         found = []

@@ -1,12 +1,12 @@
 from itertools import pairwise
-from math import inf, nan
+from math import inf, isnan, nan
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from recd.config.streams import JointFlag
 from recd.daemon.arms.goalpath import GoalPath, off_rest
-from recd.daemon.arms.limits import JointLimits
+from recd.daemon.arms.limits import JointLimits, limit_goal, speed_bound
 from recd.daemon.arms.models import Unit
 from recd.daemon.arms.normalize import joint_scale
 
@@ -147,3 +147,70 @@ def test_no_calibration_request_or_pause_makes_a_goal_jump(
         way.follow([request], [nan])
         steps.append(way.steps[0])
     assert max(abs(b - a) for a, b in pairwise(steps)) <= STEP / scale.step + 1
+
+
+class Plain(GoalPath):
+    """The same way, keeping nothing that a period can work out anew."""
+
+    def _bound_speed(self, share: float) -> None:
+        self._now = share
+
+    def _step(self, joint: int, wanted: float, present: float) -> None:
+        if self.frozen[joint]:
+            self._change[joint] = 0.0
+            return
+        limits, previous, scale = self.limits[joint], self.goal[joint], self._scales[joint]
+        bound = speed_bound(limits, self._now)
+        if scale.turn != inf and not isnan(present):
+            present += scale.turn * round((previous - present) / scale.turn)
+        self.goal[joint] = limit_goal(
+            limits, wanted, present=present, relative=self.relative[joint], previous=previous,
+            change=self._change[joint], bound=bound,
+        )  # fmt: skip
+        self._change[joint] = self.goal[joint] - previous
+        most = int(bound / scale.step) + 1
+        before = self.steps[joint]
+        steps = scale.to_steps(self.goal[joint])
+        self.steps[joint] = min(before + most, max(before - most, steps))
+        self.sent[joint] = scale.to_units(self.steps[joint])
+
+
+units = st.one_of(st.floats(-400.0, 400.0), st.just(nan))
+periods = st.lists(
+    st.tuples(
+        st.sampled_from(["follow"] * 6 + ["approach", "coast", "ease", "glide", "begin", "freeze"]),
+        st.tuples(units, units, units), st.tuples(units, units, units),
+    ),
+    max_size=60,
+)  # fmt: skip
+
+
+@given(periods, st.sampled_from([inf, 5.0]), st.lists(st.integers(0, 4095), min_size=3, max_size=3))
+def test_what_is_kept_between_periods_changes_no_goal(program, relative, start) -> None:
+    scales = (
+        joint_scale(0, 4095, unit=Unit.DEGREES, inverted=False),
+        joint_scale(900, 3100, unit=Unit.RANGE_M100_100, inverted=True),
+        joint_scale(1000, 3000, unit=Unit.RANGE_0_100, inverted=False),
+    )
+    rules = [JointLimits(s.low, s.high, relative, 2.4, 0.7, 0.3) for s in scales]
+    ways = [kind(rules, scales, glide_periods=3) for kind in (GoalPath, Plain)]
+    for way in ways:
+        way.rest_at(start)
+        way.begin()
+    for what, asked, present in program:
+        told = []
+        for way in ways:
+            match what:
+                case "follow":
+                    told.append(way.follow(asked, present))
+                case "approach":
+                    told.append(way.approach(asked, present))
+                case "coast" | "ease":
+                    told.append(getattr(way, what)(present))
+                case "freeze":
+                    way.frozen = [x > 0 for x in asked]
+                case _:
+                    getattr(way, what)()
+        one, other = ways
+        assert told[:1] == told[1:]
+        assert (one.goal, one.steps, one.sent) == (other.goal, other.steps, other.sent)

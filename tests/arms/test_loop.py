@@ -2,10 +2,13 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from recd.config.streams import HISTOGRAM_BUCKETS, STATUS_DTYPE, histogram_bucket
+from recd.daemon.arms import loop
 from recd.daemon.arms.loop import Pacer
-from recd.shm.clock import now_ns, sleep_until_ns, tick_ns
+from recd.shm.clock import now_ns, sleep_until_ns, tick_at_or_before, tick_ns
 
 MS = 1_000_000
 
@@ -56,3 +59,29 @@ def test_buckets_are_half_octaves(value_ns, expected) -> None:
     if 0 < value_ns < 1 << 31:
         assert 2 ** (expected / 2) <= value_ns < 2 ** ((expected + 1) / 2)
     assert histogram_bucket(value_ns) < HISTOGRAM_BUCKETS
+
+
+@given(st.integers(1, 1000), st.integers(0, 10**7), st.integers(0, 30), st.integers(0, 30),
+       st.integers(-2, 2))  # fmt: skip
+def test_the_tick_of_a_waking_is_the_newest_that_is_due_and_never_an_old_one(
+    rate_hz, phase_ns, busy, overslept, edge
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        clock = [10**15]
+        patch.setattr(loop, "now_ns", lambda: clock[0])
+        grid, _ = pacer(rate_hz, phase_ns)
+        before = grid.tick
+
+        def woken(due_ns: int, spin_ns: int) -> int:
+            late = tick_ns(phase_ns, tick_at_or_before(phase_ns, due_ns, rate_hz) + overslept,
+                           rate_hz)  # fmt: skip
+            clock[0] = max(due_ns, late + edge)
+            return clock[0]
+
+        patch.setattr(loop, "sleep_until_spinning_ns", woken)
+        clock[0] = tick_ns(phase_ns, before + busy, rate_hz) + edge
+        begun = tick_at_or_before(phase_ns, clock[0], rate_hz)
+        woke_ns = grid.wait()
+        first = max(before + 1, begun + 1)
+        assert grid.tick == max(first, tick_at_or_before(phase_ns, woke_ns, rate_hz))
+        assert grid.skipped == grid.tick - before - 1

@@ -1,4 +1,5 @@
-import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
 
 from recd.daemon.arms.protection import Action, Quantity, Watch, guards
 
@@ -11,8 +12,10 @@ def watch() -> Watch:
     return Watch(rows, (False, True))
 
 
-def reading(*, temperature=(30, 30), load=(0, 0), voltage=(74, 74), overload=(0, 0)) -> np.ndarray:
-    return np.array([temperature, load, voltage, overload], dtype=np.int32)
+def reading(
+    *, temperature=(30, 30), load=(0, 0), voltage=(74, 74), overload=(0, 0)
+) -> dict[Quantity, tuple[int, ...]]:
+    return dict(zip(Quantity, (temperature, load, voltage, overload), strict=True))
 
 
 def begun(findings) -> set[tuple[Action, int]]:
@@ -79,3 +82,26 @@ def test_a_silent_joint_keeps_what_was_known_of_it() -> None:
     guard.assess(reading(temperature=(65, 30)), 0b11, SECOND)
     assert guard.assess(reading(temperature=(0, 30)), 0b10, 2 * SECOND) == []
     assert guard.acts(Action.WARN, BODY)
+
+
+class EveryRow(Watch):
+    def _idle(self, row, values) -> bool:
+        return False
+
+
+ROWS = guards(temperature_warn_c=60, temperature_release_c=70, load_warn=800, voltage_min=4.5)
+both = st.integers(0, 1), st.integers(0, 1)
+sample = st.tuples(
+    st.tuples(*[st.integers(55, 75)] * 2), st.tuples(*[st.integers(200, 900)] * 2),
+    st.tuples(*[st.integers(40, 50)] * 2), st.tuples(*both), st.integers(0, 3),
+)  # fmt: skip
+
+
+@given(st.lists(sample, max_size=30))
+def test_rows_that_are_not_walked_would_have_found_nothing(samples) -> None:
+    one, other = Watch(ROWS, (False, True)), EveryRow(ROWS, (False, True))
+    for number, (*values, valid) in enumerate(samples, start=1):
+        readings = dict(zip(Quantity, values, strict=True))
+        at_ns = number * SECOND // 5
+        assert one.assess(readings, valid, at_ns) == other.assess(readings, valid, at_ns)
+        assert (one.since, one.acting) == (other.since, other.acting)

@@ -1,4 +1,5 @@
-"""One Feetech bus: sync reads and writes of all servos, and single registers. Packets by the SDK.
+"""One Feetech bus: sync reads and writes of all servos, and single registers. Packets by the SDK,
+those of every tick by way of frames.py.
 
 A reading says per joint whether it came, and is never older than its request. Limit: servos that
 know sync read (STS/SMS series, protocol 0).
@@ -16,6 +17,13 @@ from scservo_sdk import (
 
 from recd.config.errors import DeviceError
 from recd.config.streams import JointFlag
+from recd.daemon.arms.feetech.frames import (
+    ReadRequest,
+    WordsRequest,
+    is_reply,
+    read_request,
+    reply_data,
+)
 from recd.daemon.arms.feetech.pace import ReplyPace
 from recd.daemon.arms.feetech.port import BusPort
 from recd.daemon.arms.feetech.resync import Line
@@ -23,9 +31,6 @@ from recd.daemon.arms.registers import GOAL_POSITION, Block, Register, error_wor
 from recd.shm.clock import NS_PER_MS, now_ns, sleep_until_ns
 
 _ID, _LENGTH, _INSTRUCTION, _ERROR, _DATA = 2, 3, 4, 4, 5
-_FRAME_BYTES = 6
-"""Bytes of a reply without data: two of header, id, length, error, checksum."""
-
 _SIGN, _MAGNITUDE = 0x8000, 0x7FFF
 _NOBODY = 252
 """An id that no servo of an arm has: only an echo can answer it."""
@@ -62,7 +67,7 @@ class Reading:
 
     request_ns, sample_ns, half_width_ns: sent at, midpoint to the last byte, half of that span;
     flags: JointFlag bits; valid: bit per joint; errors: error byte per joint; packets: data bytes
-    per joint (list of ints), None where invalid.
+    per joint, None where invalid.
     """
 
     __slots__ = (
@@ -73,7 +78,7 @@ class Reading:
         self.request_ns = self.sample_ns = self.half_width_ns = 0
         self.flags = self.valid = 0
         self.errors = [0] * joints
-        self.packets: list[list[int] | None] = [None] * joints
+        self.packets: list[Sequence[int] | None] = [None] * joints
 
     def positions(self, out: list[int]) -> None:
         """First two bytes of each valid joint as a position (steps); others keep their value."""
@@ -107,14 +112,16 @@ class ServoBus:
         self._joint = {servo: joint for joint, servo in enumerate(self.ids)}
         self._everybody = (1 << len(self.ids)) - 1
         self._order = list(self.ids)
+        self._none = [None] * len(self.ids)
         self._paces: dict[int, ReplyPace] = {}
-        self._goals = [value for servo in self.ids for value in (servo, 0, 0)]
+        self._requests: dict[Block, ReadRequest] = {}
+        self._goals = WordsRequest(self._packets, GOAL_POSITION, self.ids)
 
     def open(self) -> None:
         """Open the port and find out whether the adapter echoes. Raises DeviceError."""
         self.port.openPort()
         self.line = Line(self.ids)
-        self._order = list(self.ids)
+        self._ask_in_order(self.ids)
         self.port.echo = self._detect_echo()
 
     def close(self) -> None:
@@ -133,24 +140,24 @@ class ServoBus:
         """
         reading = self.reading
         reading.flags = reading.valid = 0
-        for joint in range(len(self.ids)):
-            reading.packets[joint] = None
+        reading.packets[:] = self._none
         if not self.line.in_step and not self._back_in_step(reading):
             reading.request_ns = reading.sample_ns = now_ns()
             reading.half_width_ns = 0
             reading.flags |= JointFlag.RESYNC | JointFlag.NO_REPLY
             return reading
         port, dropped = self.port, self.port.dropped_bytes
-        self._packets.syncReadTx(port, block.address, block.length, self._order, len(self._order))
-        pace = self._paces.setdefault(block.length, ReplyPace())
-        sent_ns = now_ns()
-        sleep_until_ns(port.request_ns + pace.sleep_ns)
+        request = self._requests.get(block) or self._prepare(block)
+        port.send(request.packet, reply_bytes=request.reply_bytes)
+        pace = self._paces[block.length]
+        sleep_ns, sent_ns = pace.sleep_ns, now_ns()
+        sleep_until_ns(port.request_ns + sleep_ns)
         port.waited_ns += now_ns() - sent_ns
-        whole_bytes = len(self.ids) * (_FRAME_BYTES + block.length)
-        overslept = pace.sleep_ns > 0 and port.getBytesAvailable() >= whole_bytes
+        overslept = sleep_ns > 0 and port.look() >= request.reply_bytes
         if port.dropped_bytes != dropped:
             reading.flags |= JointFlag.LATE_REPLY
-        self._collect(block.length, reading)
+        if not self._take_expected(request, reading):
+            self._collect(block.length, reading)
         reading.request_ns = port.request_ns
         last_ns = port.last_byte_ns if reading.valid else port.request_ns
         if last_ns - port.request_ns > FAR_TOO_LATE * (port.deadline_ns - port.request_ns):
@@ -172,18 +179,15 @@ class ServoBus:
 
         skip: bit per joint that gets none.
         """
-        goals, at = self._goals, 1
-        for step in steps:
-            word = -step | _SIGN if step < 0 else step
-            goals[at] = word & 0xFF
-            goals[at + 1] = word >> 8
-            at += 3
+        words = [-step | _SIGN if step < 0 else step for step in steps]
         if skip:
             taken = [joint for joint in range(len(self.ids)) if not skip >> joint & 1]
-            goals = [byte for joint in taken for byte in self._goals[3 * joint : 3 * joint + 3]]
-        self._packets.syncWriteTxOnly(
-            self.port, GOAL_POSITION.address, GOAL_POSITION.size, goals, len(goals)
-        )
+            data = [b for j in taken for b in (self.ids[j], words[j] & 0xFF, words[j] >> 8)]
+            self._packets.syncWriteTxOnly(
+                self.port, GOAL_POSITION.address, GOAL_POSITION.size, data, len(data)
+            )
+        else:
+            self.port.send(self._goals.packet(words))
         return self.port.request_ns
 
     def answers(self, servo: int) -> bool:
@@ -293,6 +297,34 @@ class ServoBus:
                 break
         return line.in_step
 
+    def _ask_in_order(self, servos: Sequence[int]) -> None:
+        self._order = list(servos)
+        self._requests.clear()
+
+    def _prepare(self, block: Block) -> ReadRequest:
+        request = read_request(self._packets, block, self._order, self.ids)
+        self._requests[block] = request
+        self._paces.setdefault(block.length, ReplyPace())
+        return request
+
+    def _take_expected(self, request: ReadRequest, reading: Reading) -> bool:
+        """Take replies while each is the next one due; True when that was so to the last.
+
+        Whatever else comes, or is missing, stays for `_collect` [six replies: 5 us, by the SDK 20].
+        """
+        port, size, at = self.port, request.reply_size, 0
+        for head, joint in request.replies:
+            if not port.await_bytes(at + size):
+                break
+            frame = port.inbox[at : at + size]
+            if not is_reply(frame, head):
+                break
+            reading.errors[joint], reading.packets[joint] = reply_data(frame)
+            reading.valid |= 1 << joint
+            at += size
+        del port.inbox[:at]
+        return at == request.reply_bytes
+
     def _collect(self, length: int, reading: Reading) -> None:
         """Take replies until the last one listed is there or the deadline passes."""
         port, last = self.port, self._order[-1]
@@ -321,8 +353,7 @@ class ServoBus:
         """Replies that lay unread while this process was stopped: in order, but of no use."""
         reading.valid = 0
         reading.flags |= JointFlag.LATE_REPLY
-        for joint in range(len(self.ids)):
-            reading.packets[joint] = None
+        reading.packets[:] = self._none
 
     def _note_silence(self, reading: Reading) -> None:
         last = self._joint[self._order[-1]]
@@ -331,7 +362,7 @@ class ServoBus:
         if reading.valid:
             answered = [servo for servo in self._order if reading.valid >> self._joint[servo] & 1]
             silent = [servo for servo in self._order if servo not in answered]
-            self._order = silent + answered
+            self._ask_in_order(silent + answered)
 
     def _detect_echo(self) -> bool:
         packet = [0] * 6

@@ -10,6 +10,7 @@ import os
 import select
 import stat
 import termios
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +42,9 @@ class BusPort(PortHandler):
 
     reply_timeout_ns: patience on top of the time that the bytes need on the wire; request_ns: when
     the last request was handed to the kernel; last_byte_ns: when the newest byte was read;
-    dropped_bytes: input thrown away before a request; received_bytes: all input; waited_ns: time
-    asleep for replies, set back by whoever reads it; echo: True for an
-    adapter that sends back what it is given.
+    dropped_bytes: input thrown away before a request; inbox: input that nobody has taken yet;
+    received_bytes: all input; waited_ns: time asleep for replies, set back by whoever reads it;
+    echo: True for an adapter that sends back what it is given.
     """
 
     def __init__(self, path: str, *, baud: int, bus: str = "", exclusive: bool = True) -> None:
@@ -62,7 +63,7 @@ class BusPort(PortHandler):
         self.echo = False
         self._looked_late = False
         self._echo_due = 0
-        self._inbox = bytearray()
+        self.inbox = bytearray()
         self._fd = -1
         self._fds: list[int] = []
 
@@ -107,27 +108,34 @@ class BusPort(PortHandler):
 
     def clearPort(self) -> None:  # noqa: N802
         """Throw away all input. The SDK calls it before each request."""
-        dropped = len(self._inbox)
-        self._inbox.clear()
+        dropped = len(self.inbox)
+        self.inbox.clear()
         while select.select(self._fds, (), (), 0)[0]:
             dropped += self._fill()
-            self._inbox.clear()
+            self.inbox.clear()
         self.dropped_bytes += dropped
 
     def getBytesAvailable(self) -> int:  # noqa: N802
         while select.select(self._fds, (), (), 0)[0]:
             self._fill()
-        return len(self._inbox)
+        return len(self.inbox)
 
     def readPort(self, length: int) -> bytes:  # noqa: N802
-        """Up to `length` bytes; waits for them, asleep, until the deadline of the request.
+        """Up to `length` bytes, waited for as `await_bytes` does."""
+        if length <= 0:  # the SDK asks for less than nothing after a damaged length byte
+            return b""
+        self.await_bytes(length)
+        taken = bytes(self.inbox[:length])
+        del self.inbox[:length]
+        return taken
+
+    def await_bytes(self, length: int) -> bool:
+        """Wait, asleep, until `inbox` holds `length` bytes; False when the deadline came first.
 
         Bytes that are there when the deadline has passed are taken, once: a process that was woken
         late must not call the line late.
         """
-        if length <= 0:  # the SDK asks for less than nothing after a damaged length byte
-            return b""
-        inbox = self._inbox
+        inbox = self.inbox
         while len(inbox) < length:
             now = now_ns()
             left_ns = self.deadline_ns - now
@@ -140,11 +148,22 @@ class BusPort(PortHandler):
             self.waited_ns += now_ns() - now
             if came:
                 self._fill()
-        taken = bytes(inbox[:length])
-        del inbox[:length]
-        return taken
+        return len(inbox) >= length
 
-    def writePort(self, packet: list[int]) -> int:  # noqa: N802
+    def look(self) -> int:
+        """Take what has come, without waiting; returns the bytes that are there."""
+        if select.select(self._fds, (), (), 0)[0]:
+            self._fill()
+        return len(self.inbox)
+
+    def send(self, request: bytes, *, reply_bytes: int = 0) -> None:
+        """Throw away all input and hand over a whole request, as the SDK does; then the deadline
+        of a reply of so many bytes runs, 0: nobody answers."""
+        self.clearPort()
+        if self.writePort(request) == len(request) and reply_bytes:
+            self.setPacketTimeout(reply_bytes)
+
+    def writePort(self, packet: Sequence[int]) -> int:  # noqa: N802
         """Hand a request to the kernel; returns the bytes taken."""
         data = bytes(packet)
         if self.echo:
@@ -188,7 +207,7 @@ class BusPort(PortHandler):
             own = min(self._echo_due, len(data))
             self._echo_due -= own
             data = data[own:]
-        self._inbox += data
+        self.inbox += data
         self.received_bytes += len(data)
         return len(data)
 

@@ -318,9 +318,9 @@ def beside(pairs: int, quiet_s: float, output: Path, **options: Any) -> int:
     from recd.perf.peer_run import lerobot_python
 
     scenario = scenario_of(options)
-    if scenario.source == "sim":
+    if scenario.streamed:
         raise RecdError("--source: lerobot opens V4L2 devices only; expected v4l2 or v4l2-mjpeg, "
-                        "found sim", code="usage")  # fmt: skip
+                        f"found {scenario.source}", code="usage")  # fmt: skip
     if scenario.arm_pairs > 1:
         raise RecdError("--arm-pairs: lerobot is run with one pair here; expected 1, found "
                         f"{scenario.arm_pairs}", code="usage")  # fmt: skip

@@ -149,7 +149,7 @@ def running(
 
 @contextmanager
 def _stage(scenario: Scenario, runtime: Path, folder: Path) -> Iterator[v4l2_stage.Stage | None]:
-    if scenario.source == "sim":
+    if scenario.streamed:
         yield None
         return
     plan = v4l2_stage.StagePlan(

@@ -32,6 +32,7 @@ SETTLE_S = 15.0
 
 LOOKS = 8
 LOOK_TIMEOUT_S = 5.0
+DISCARD_TIMEOUT_S = 60.0
 CUT_S = 0.2
 """Of the recorded calls, at both ends: tracepoints are switched on and off one after another."""
 
@@ -101,7 +102,7 @@ def measure(scenario: Scenario, folder: Path) -> dict[str, Any]:
         sleep_until_ns(now_ns() + round(SETTLE_S * NS_PER_S))
         looks = _looks(pids, looks_folder, seconds=scenario.seconds)
         made, why = _calls(pids, folder, seconds=scenario.seconds)
-        subject.client.discard()
+        subject.client.call("discard", timeout_s=DISCARD_TIMEOUT_S)
         realtime = subject.realtime()
     told = {}
     for name in pids:

@@ -24,6 +24,9 @@ JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document i
 
 _PATH = click.Path(path_type=Path, exists=True)
 
+PARTS = ("imports", "ticks")
+"""Kinds of results of `measured_once`, which are no runs of a recording."""
+
 
 @contextmanager
 def data_folder() -> Iterator[Path]:
@@ -89,10 +92,12 @@ def report(path: Path, plots: Path | None, form: str, each: bool) -> int:
     if plots is not None:
         require_matplotlib()
     screen = console()
-    if path.is_file() and _kind(path) == "beside":
-        side.show(side.load(path), screen)
-        return 0
-    if path.is_dir():
+    kind = _kind(path) if path.is_file() else ""
+    if kind == "beside":
+        named = [(path.stem, side.load(path))]
+    elif kind in PARTS:
+        named = [(path.stem, json.loads(path.read_text()))]
+    elif path.is_dir():
         index, results = load_folder(path)
         named = [(cell["file"].removesuffix(".json"), one) for cell, one in
                  zip((c for c in index["cells"] if c["file"]), results, strict=True)]  # fmt: skip
@@ -111,9 +116,18 @@ def show(one: Mapping[str, Any]) -> None:
     """Print the tables of one result, by its kind."""
     from recd.perf import growth, memory, waits
     from recd.perf import report as spine
+    from recd.perf.beside import show as beside_show
+    from recd.perf.imports import show as imports_show
     from recd.perf.policy import report as policy
+    from recd.perf.ticks import show as ticks_show
 
     match one["kind"]:
+        case "beside":
+            beside_show(one, console())
+        case "imports":
+            imports_show(one, console())
+        case "ticks":
+            ticks_show(one, console())
         case "policy":
             policy.show(one, console(GRID_COLUMNS))
         case memory.MEMORY:

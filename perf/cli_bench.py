@@ -93,6 +93,7 @@ def report(path: Path, plots: Path | None, form: str, each: bool) -> int:
         require_matplotlib()
     screen = console()
     kind = _kind(path) if path.is_file() else ""
+    named: list[tuple[str, Mapping[str, Any]]]
     if kind == "beside":
         named = [(path.stem, side.load(path))]
     elif kind in PARTS:
@@ -403,20 +404,4 @@ def measured_once(
     return told
 
 
-@click.command()
-@scenario_options(seconds=20.0, runs=1)
-@OUTPUT
-def ticks(output: Path | None, **options: Any) -> int:
-    """Tell what a tick of each control loop costs in steady state: objects, page faults, calls.
-
-    System calls need perf and root. Exit codes: 0 goals kept, 3 one was not: a call without a row
-    in the list of calls (perf/tick_calls.py), too.
-    """
-    from recd.perf import ticks as steady
-
-    told = measured_once("ticks", steady.measure, scenario_of(options), output)
-    steady.show(told, console())
-    return 0 if steady.kept(told) else EXIT_OVER_BUDGET
-
-
-COMMANDS = (bench, report, compare, machine, largest, beside, align, honesty, ticks)
+COMMANDS = (bench, report, compare, machine, largest, beside, align, honesty)

@@ -10,6 +10,10 @@ from recd.daemon.supervisor.processes import process_table
 from .conftest import SMALL, running
 
 POLICY = "policy={}"
+GATEWAY_READS = {
+    "arm:main.leader": 0, "arm:main.follower": 3, "camera:front": 1, "camera:wrist": 1,
+}  # fmt: skip
+"""Rings of each process: of a follower its samples, its telemetry and its verdicts on plans."""
 
 
 def woken(overrides):
@@ -50,7 +54,7 @@ def test_without_policies_and_viewers_nobody_is_woken_for_them(tmp_path):
     assert "gateway" in pids
     for name, (bells, threads) in with_policy.items():
         extra = more[name] - bare[name]
-        assert extra == (0 if name == "arm:main.leader" else 2 if "camera" not in name else 1)
+        assert extra == GATEWAY_READS[name]
         if "follower" not in name:  # it reads plans, too
             assert bells == without[name][0] + extra
         assert threads == without[name][1]

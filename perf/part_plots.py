@@ -38,7 +38,7 @@ def beside(told: Mapping[str, Any], axes: Any) -> None:
             )
             panel.barh([at], [median], xerr=[[median - least], [most - median]], capsize=2,
                        color=_COLOURS[name], ecolor="#333333")  # fmt: skip
-            panel.annotate(f" {median:.{column.digits}f}", (median, at), va="center", fontsize=7)
+            panel.annotate(f" {median:.{column.digits}f}", (most, at), va="center", fontsize=7)
         panel.set_yticks([0, 1], (OURS, THEIRS), fontsize=7)
         panel.invert_yaxis()
         panel.margins(x=0.3)

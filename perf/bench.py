@@ -84,7 +84,7 @@ def _cell(
 
 def slug(scenario: Scenario) -> str:
     """Name of a scenario for a file: 2x640x480@30-yuyv-h264_ultrafast-250hz-none."""
-    pixels = scenario.pixels.split()[0].lower()
+    pixels = scenario.pixels.split()[0].lower().replace(".", "")
     if scenario.source == "v4l2-mjpeg":
         pixels = "mjpeg_v4l2"
     codec = scenario.vcodec + (f"_{scenario.preset}" if scenario.preset else "")

@@ -24,6 +24,9 @@ JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document i
 
 _PATH = click.Path(path_type=Path, exists=True)
 
+PARTS = ("imports", "ticks")
+"""Kinds of results of `measured_once`, which are no runs of a recording."""
+
 
 @contextmanager
 def data_folder() -> Iterator[Path]:
@@ -89,10 +92,13 @@ def report(path: Path, plots: Path | None, form: str, each: bool) -> int:
     if plots is not None:
         require_matplotlib()
     screen = console()
-    if path.is_file() and _kind(path) == "beside":
-        side.show(side.load(path), screen)
-        return 0
-    if path.is_dir():
+    kind = _kind(path) if path.is_file() else ""
+    named: list[tuple[str, Mapping[str, Any]]]
+    if kind == "beside":
+        named = [(path.stem, side.load(path))]
+    elif kind in PARTS:
+        named = [(path.stem, json.loads(path.read_text()))]
+    elif path.is_dir():
         index, results = load_folder(path)
         named = [(cell["file"].removesuffix(".json"), one) for cell, one in
                  zip((c for c in index["cells"] if c["file"]), results, strict=True)]  # fmt: skip
@@ -111,9 +117,18 @@ def show(one: Mapping[str, Any]) -> None:
     """Print the tables of one result, by its kind."""
     from recd.perf import growth, memory, waits
     from recd.perf import report as spine
+    from recd.perf.beside import show as beside_show
+    from recd.perf.imports import show as imports_show
     from recd.perf.policy import report as policy
+    from recd.perf.ticks import show as ticks_show
 
     match one["kind"]:
+        case "beside":
+            beside_show(one, console())
+        case "imports":
+            imports_show(one, console())
+        case "ticks":
+            ticks_show(one, console())
         case "policy":
             policy.show(one, console(GRID_COLUMNS))
         case memory.MEMORY:
@@ -318,9 +333,9 @@ def beside(pairs: int, quiet_s: float, output: Path, **options: Any) -> int:
     from recd.perf.peer_run import lerobot_python
 
     scenario = scenario_of(options)
-    if scenario.source == "sim":
+    if scenario.streamed:
         raise RecdError("--source: lerobot opens V4L2 devices only; expected v4l2 or v4l2-mjpeg, "
-                        "found sim", code="usage")  # fmt: skip
+                        f"found {scenario.source}", code="usage")  # fmt: skip
     if scenario.arm_pairs > 1:
         raise RecdError("--arm-pairs: lerobot is run with one pair here; expected 1, found "
                         f"{scenario.arm_pairs}", code="usage")  # fmt: skip
@@ -389,19 +404,4 @@ def measured_once(
     return told
 
 
-@click.command()
-@scenario_options(seconds=20.0, runs=1)
-@OUTPUT
-def ticks(output: Path | None, **options: Any) -> int:
-    """Tell what a tick of each control loop costs in steady state: objects, page faults, calls.
-
-    System calls need perf and root. Exit codes: 0 steady, 3 not.
-    """
-    from recd.perf import ticks as steady
-
-    told = measured_once("ticks", steady.measure, scenario_of(options), output)
-    steady.show(told, console())
-    return 0 if all(loop["steady"] for loop in told["loops"].values()) else EXIT_OVER_BUDGET
-
-
-COMMANDS = (bench, report, compare, machine, largest, beside, align, honesty, ticks)
+COMMANDS = (bench, report, compare, machine, largest, beside, align, honesty)

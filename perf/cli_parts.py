@@ -1,4 +1,4 @@
-"""Commands of `python -m recd.perf` that measure one part: imports, the way through a ring."""
+"""Commands of `python -m recd.perf` that measure one part: imports, a ring, the ticks of a loop."""
 
 import json
 from pathlib import Path
@@ -49,4 +49,20 @@ def visible(turns: int, each: int, quiet_s: float, as_json: bool) -> int:
     return 0 if seeing.kept(told) else EXIT_OVER_BUDGET
 
 
-COMMANDS = (imports, visible)
+@click.command()
+@scenario_options(seconds=20.0, runs=1)
+@OUTPUT
+def ticks(output: Path | None, **options: Any) -> int:
+    """Tell what a tick of each control loop costs in steady state: objects, page faults, calls.
+
+    System calls need perf and root. Exit codes: 0 goals kept, 3 one was not: a call without a row
+    in the list of calls (perf/tick_calls.py), too.
+    """
+    from recd.perf import ticks as steady
+
+    told = measured_once("ticks", steady.measure, scenario_of(options), output)
+    steady.show(told, console())
+    return 0 if steady.kept(told) else EXIT_OVER_BUDGET
+
+
+COMMANDS = (imports, visible, ticks)

@@ -54,8 +54,8 @@ def scenario_options(
         click.option("--threads", type=int, default=1, show_default=True,
                      help="Of each encoder."),
         click.option("--source", type=click.Choice(SOURCES), default=source, show_default=True,
-                     help="MJPEG over HTTP, or YUYV or MJPEG from simulated V4L2 devices (those "
-                     "need a C compiler)."),
+                     help="MJPEG or H.264 over HTTP, or YUYV or MJPEG from simulated V4L2 devices "
+                     "(those need a C compiler)."),
         click.option("--like-peer", is_flag=True,
                      help="Pixel format and encoder options of the quoted peer."),
         click.option("--camera-latency-ms", "latency_ms", type=float, default=latency_ms,

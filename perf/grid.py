@@ -13,13 +13,19 @@ from typing import Any
 import yaml
 
 from recd.config.errors import ConfigError, ConfigProblem
+from recd.daemon.encode.codecs import CODECS
 from recd.perf.load import LOADS
-from recd.perf.scenario import PAIRS, Scenario
+from recd.perf.scenario import PAIRS, STREAMED, Scenario
 
 GRIDS = Path(__file__).with_name("grids")
 
-PIXELS: Mapping[str, str] = {"mjpeg": "sim", "yuyv": "v4l2", "mjpeg_v4l2": "v4l2-mjpeg"}
+PIXELS: Mapping[str, str] = {
+    "mjpeg": "sim", "h264": "sim-h264", "yuyv": "v4l2", "mjpeg_v4l2": "v4l2-mjpeg",
+}  # fmt: skip
 """Pixel format of a grid -> source of the scenario (scenario.SOURCES)."""
+
+ENCODERS = ("av1", *(row.vcodec for row in CODECS))
+"""Names of encoders. Whether the machine has one of hardware is found out before its cell runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +85,14 @@ def _size(value: Any) -> tuple[int, int]:
 
 
 def _codec(value: Any) -> tuple[str, str]:
-    """`h264`, `h264 ultrafast`, `av1 12`."""
+    """`h264`, `h264 ultrafast`, `av1 12`, `h264_vaapi`."""
     words = str(value).split()
     if not 1 <= len(words) <= 2:
         raise _RefusedError(
             "a codec and perhaps its preset, for example `h264 ultrafast`", repr(value)
         )
+    if words[0] not in ENCODERS:
+        raise _RefusedError(f"one of {', '.join(ENCODERS)}", repr(words[0]))
     return words[0], words[1] if len(words) == 2 else ""
 
 
@@ -95,6 +103,10 @@ def _one_of(names: Mapping[str, Any]) -> Callable[[Any], str]:
         return str(value)
 
     return read
+
+
+def _latency_ms(source: str) -> float:
+    return 5.0 if source in STREAMED else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +122,7 @@ AXES: Mapping[str, Axis] = {
     "size": Axis(_size, lambda v: {"width": v[0], "height": v[1]}),
     "fps": Axis(_whole(1, 240), lambda v: {"fps": v, "camera_fps": float(v)}),
     "pixels": Axis(_one_of(PIXELS), lambda v: {"source": PIXELS[v],
-                                               "latency_ms": 5.0 if v == "mjpeg" else 0.0}),
+                                               "latency_ms": _latency_ms(PIXELS[v])}),
     "codec": Axis(_codec, lambda v: {"vcodec": v[0], "preset": v[1]}),
     "crf": Axis(_whole(0, 63), lambda v: {"crf": v}),
     "g": Axis(_whole(1, 600), lambda v: {"g": v}),
@@ -173,6 +185,11 @@ def _grid(path: Path, data: Any, problems: list[ConfigProblem]) -> Grid | None:
         for number, cell in enumerate(listed)
         for fields in _combinations(cell, f"cells[{number}].", path, problems)
     ]
+    problems += [
+        ConfigProblem("cells", path.name, "codec h264 with pixels h264, recorded as it comes",
+                      cell.vcodec, "Put pixels: h264 into a cell of its own.")
+        for cell in dict.fromkeys(cells) if cell.as_sent and cell.vcodec != "h264"
+    ]  # fmt: skip
     return Grid(path.stem, tuple(dict.fromkeys(cells)), Floor(**floor))
 
 

@@ -46,6 +46,9 @@ def _skew(result: Result) -> str:
 
 
 def _pictures(result: Result) -> str:
+    alone = result["summary"].get("against_floors.pipeline_ms")
+    if alone is not None and not result.get("floors"):
+        return f"{alone['median']:.1f} (as sent)"
     spent, paced, hot = (
         result["summary"].get(f"against_floors.{key}")
         for key in ("pictures_ms", "pictures_ratio", "pipeline_ratio")
@@ -74,7 +77,7 @@ COLUMNS: tuple[tuple[str, Callable[[Result], str]], ...] = (
 def cell_name(scenario: Mapping[str, Any]) -> str:
     """What a cell is, in a few words."""
     codec = " ".join(filter(None, (scenario["vcodec"], scenario["preset"])))
-    pixels = "YUYV" if scenario["pixels"] == "YUYV" else "MJPEG"
+    pixels = scenario["pixels"].split()[0]
     load = scenario.get("load", "none")
     beside = "" if load == "none" else f", {load.replace('_', ' ')} busy"
     pairs = scenario.get("arm_pairs", 1)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from recd.config.errors import RecdError
-from recd.perf import growth, memory, waits
+from recd.perf import growth, memory, part_plots, waits
 from recd.perf.figures import bucket_edges
 from recd.shm.clock import NS_PER_US
 
@@ -114,6 +114,9 @@ PLOTS: Mapping[str, Mapping[str, Plot]] = {
     "memory": {"memory": memory.plot},
     "waits": {"waits": waits.plot},
     "growth": {"growth": growth.plot},
+    "beside": {"beside": part_plots.beside},
+    "imports": {"imports": part_plots.imports},
+    "ticks": {"ticks": part_plots.ticks},
 }
 """Kind of a result -> name in the file's name -> what draws it."""
 

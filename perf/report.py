@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from recd.perf import goals
+from recd.perf import goals, pass_through
 from recd.perf.figures import at_path
 
 PEER = Path(__file__).with_name("peer.toml")
@@ -27,6 +27,8 @@ def show(result: Mapping[str, Any], console: Console) -> None:
         table = make(result)
         if table is not None:
             console.print(table)
+    if (told := pass_through.line(result)) is not None:
+        console.print(told, soft_wrap=True)
     for line in _findings(result):
         console.print(line)
     for line in _realtime(result):

@@ -19,11 +19,14 @@ FIRST_CAMERAS = ("front", "wrist", "side", "top")
 PAIRS = (("main",), ("left", "right"))
 """Names of one pair of arms, and of two: a LeRobot robot has no other two."""
 
-SOURCES = ("sim", "v4l2", "v4l2-mjpeg")
-"""`sim`: MJPEG streams over HTTP. `v4l2`, `v4l2-mjpeg`: YUYV or MJPEG by ioctl and mmap, through
-the preload library."""
+SOURCES = ("sim", "sim-h264", "v4l2", "v4l2-mjpeg")
+"""`sim`, `sim-h264`: MJPEG or H.264 streams over HTTP. `v4l2`, `v4l2-mjpeg`: YUYV or MJPEG by ioctl
+and mmap, through the preload library."""
 
-_FOURCC = {"v4l2": "YUYV"}
+STREAMED = ("sim", "sim-h264")
+
+_FOURCC = {"v4l2": "YUYV", "sim-h264": "H264"}
+_PIXELS = {"YUYV": "YUYV", "H264": "H.264"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +87,22 @@ class Scenario:
     @property
     def pixels(self) -> str:
         """Pixel format of the cameras, for people."""
-        return "YUYV" if self.fourcc == "YUYV" else "MJPEG 4:2:0"
+        return _PIXELS.get(self.fourcc, "MJPEG 4:2:0")
 
     @property
     def fourcc(self) -> str:
         """The same as V4L2 names it."""
         return _FOURCC.get(self.source, "MJPG")
+
+    @property
+    def streamed(self) -> bool:
+        """True for cameras of the simulated robot itself, over HTTP."""
+        return self.source in STREAMED
+
+    @property
+    def as_sent(self) -> bool:
+        """True for cameras whose own coding is recorded."""
+        return self.fourcc == "H264"
 
     def plain(self) -> dict[str, Any]:
         """For JSON."""
@@ -156,13 +169,15 @@ def configuration(scenario: Scenario, *, instance: str, root: Path) -> dict[str,
 
 def _camera(scenario: Scenario, number: int) -> dict[str, Any]:
     camera: dict[str, Any] = {
-        "source": scenario.source,
+        "source": "sim",
         "width": scenario.width,
         "height": scenario.height,
         "fps": scenario.camera_fps,
         "latency_ms": scenario.latency_ms,
     }
-    if scenario.source != "sim":
+    if scenario.as_sent:
+        camera["fourcc"] = "h264"
+    if not scenario.streamed:
         fourcc = "yuyv" if scenario.fourcc == "YUYV" else "mjpeg"
         device = v4l2_stage.device_path(number)
         camera |= {"source": "v4l2", "device": device, "fourcc": fourcc}

@@ -12,7 +12,8 @@ from typing import Any
 
 from recd.config.errors import RecdError
 from recd.daemon.doctor.disk import existing
-from recd.perf import budgets, floor, floors, load, result
+from recd.perf import budgets, floor, floors, load, pass_through, result
+from recd.perf.carried import require_encoder
 from recd.perf.control import StatusCells
 from recd.perf.episode import disk_bytes
 from recd.perf.machine import fingerprint, origin
@@ -69,6 +70,7 @@ def measure(plan: Plan, say: Say) -> dict[str, Any]:
     rows = budgets.load_budgets()
     plan.directory.mkdir(parents=True, exist_ok=True)
     require_space(plan)
+    require_encoder(scenario)
     say(scenario.title())
     silence = wait_for_quiet(plan.quiet_s)
     say(silence.sentence())
@@ -83,10 +85,12 @@ def measure(plan: Plan, say: Say) -> dict[str, Any]:
         run_result(recorded, scenario, robot, poses=poses, root=root)
         for recorded in measured.recorded
     ]
-    found = _floors(plan, say) if plan.floors else None
-    if found is not None:
-        for run in runs:
+    found = _floors(plan, say) if plan.floors and not scenario.as_sent else None
+    for run in runs:
+        if found is not None:
             run["against_floors"] = floors.ratios(run, found)
+        elif scenario.as_sent:
+            run["against_floors"] = pass_through.costs(run)
     return _document(plan, silence, measured, runs, rows, root) | {"floors": found}
 
 

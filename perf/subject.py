@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -144,12 +144,19 @@ def running(
             client, robot, runtime, root, log, pid=int(client.status()["pid"]), start_s=start_s,
             stage_pid=stage.pid if stage else 0,
         )  # fmt: skip
+        _end(client)
+
+
+def _end(client: RecdClient) -> None:
+    """Ask the daemon to end. One that has ended before its answer came did what was asked, and what
+    was measured is not to be lost for it."""
+    with suppress(NotRunningError):
         client.shutdown(timeout_s=END_TIMEOUT_S)
 
 
 @contextmanager
 def _stage(scenario: Scenario, runtime: Path, folder: Path) -> Iterator[v4l2_stage.Stage | None]:
-    if scenario.source == "sim":
+    if scenario.streamed:
         yield None
         return
     plan = v4l2_stage.StagePlan(

@@ -1,15 +1,15 @@
 """What one tick of each control loop asks of interpreter and kernel while a daemon records.
 
 Blocks and collections by a signal to the real processes (probe/), page faults from /proc, system
-calls by name from the kernel's tracepoints through `perf` (as root). Limit: blocks are those of
-Python's allocator, up to 512 bytes; larger ones show only as page faults.
+calls one by one from the kernel's tracepoints through `perf` (as root), against tick_calls.py.
+Limit: blocks are those of Python's allocator, to 512 bytes; larger ones show only as page faults.
 """
 
 import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import numpy as np
 from rich.console import Console
 
 from recd.config.errors import RecdError
-from recd.perf.figures import spread
+from recd.perf import goals, tick_calls
 from recd.perf.probe.sitecustomize import FOLDER
 from recd.perf.report import table
 from recd.perf.scenario import Scenario
@@ -32,8 +32,9 @@ SETTLE_S = 15.0
 
 LOOKS = 8
 LOOK_TIMEOUT_S = 5.0
-WINDOW_S = 1.0
-"""System calls are counted in windows of this length, so that it shows whether they are fixed."""
+DISCARD_TIMEOUT_S = 60.0
+CUT_S = 0.2
+"""Of the recorded calls, at both ends: tracepoints are switched on and off one after another."""
 
 ALLOWED_BLOCKS = 16
 """What may be in the hand at one look and not at another: a message or a packet in the making."""
@@ -58,8 +59,8 @@ class Look:
 @dataclass(frozen=True, slots=True)
 class LoopTicks:
     """Steady state of one loop. blocks: at each look; net_blocks: median of the later looks less
-    that of the earlier; others: events between the first look and the last; calls: name -> spread
-    a tick."""
+    that of the earlier; others: events between the first look and the last; calls: what
+    `tick_calls.judge` says of them, None when they could not be counted."""
 
     ticks: int
     blocks: tuple[int, ...]
@@ -68,7 +69,7 @@ class LoopTicks:
     collecting: bool
     minor_faults: int
     major_faults: int
-    calls: Mapping[str, Mapping[str, float]]
+    calls: Mapping[str, Any] | None = None
 
     @property
     def steady(self) -> bool:
@@ -95,29 +96,32 @@ def measure(scenario: Scenario, folder: Path) -> dict[str, Any]:
     variables = {FOLDER: str(looks_folder), "PYTHONPATH": path}
     with running(scenario, folder, variables=variables) as subject:
         subject.arm()
-        names = subject.names()
+        names, robot = subject.names(), subject.robot
         pids = {name: pid for name, pid in names.items() if name.startswith("arm:")}
         subject.client.start()
         sleep_until_ns(now_ns() + round(SETTLE_S * NS_PER_S))
         looks = _looks(pids, looks_folder, seconds=scenario.seconds)
-        calls, why = _calls(pids, seconds=scenario.seconds)
-        subject.client.discard()
+        made, why = _calls(pids, folder, seconds=scenario.seconds)
+        subject.client.call("discard", timeout_s=DISCARD_TIMEOUT_S)
         realtime = subject.realtime()
-    told = {
-        name: steady_state(looks[name], rate_hz=scenario.rate_hz, calls=calls.get(name, {}))
-        for name in pids
-    }
+    told = {}
+    for name in pids:
+        bus = name.partition(":")[2]
+        calls = None if name not in made else tick_calls.judge(
+            tick_calls.split(made[name]), bus.partition(".")[2], tick_calls.doorbells(robot, bus),
+            servos=len(robot.joints(bus.partition(".")[0])),
+        )  # fmt: skip
+        told[name] = steady_state(looks[name], rate_hz=scenario.rate_hz, calls=calls)
     return {"loops": {name: one.plain() for name, one in told.items()},
             "calls_not_counted": why, "realtime": realtime}  # fmt: skip
 
 
 def steady_state(
-    looks: Sequence[Look], *, rate_hz: int, calls: Mapping[str, Sequence[float]]
+    looks: Sequence[Look], *, rate_hz: int, calls: Mapping[str, Any] | None = None
 ) -> LoopTicks:
-    """What the looks at one loop say. calls: name -> calls a second, per window. Pure."""
+    """What the looks at one loop say, beside what was found of its calls. Pure."""
     first, last, half = looks[0], looks[-1], len(looks) // 2
     blocks = [look.blocks for look in looks]
-    spreads = {name: spread(count / rate_hz for count in counts) for name, counts in calls.items()}
     return LoopTicks(
         ticks=round((last.at_ns - first.at_ns) * rate_hz / NS_PER_S),
         blocks=tuple(blocks),
@@ -126,7 +130,7 @@ def steady_state(
         collecting=last.collecting,
         minor_faults=last.minor - first.minor,
         major_faults=last.major - first.major,
-        calls={name: found.plain() for name, found in sorted(spreads.items()) if found},
+        calls=calls,
     )
 
 
@@ -162,63 +166,100 @@ def _look(name: str, pid: int, file: Path, number: int) -> Look:
 
 
 def _calls(
-    pids: Mapping[str, int], *, seconds: float
-) -> tuple[dict[str, dict[str, list[float]]], str]:
-    """(loop -> system call -> calls a second in each window, why they could not be counted)."""
+    pids: Mapping[str, int], folder: Path, *, seconds: float
+) -> tuple[dict[str, list[str]], str]:
+    """(loop -> its system calls in their order, why they could not be recorded)."""
     tool = shutil.which("perf")
     if tool is None:
         return {}, "expected perf (package linux-perf or linux-tools), found none"
     if os.geteuid() != 0:
         return {}, "expected root: the kernel shows its tracepoints to nobody else"
-    counting = {
+    files = {name: folder / f"calls-{pid}.data" for name, pid in pids.items()}
+    recording = {
         name: subprocess.Popen(
-            [tool, "stat", "-x,", "-I", str(round(WINDOW_S * 1000)), "-e", f"{_SCALE_EVENT}*",
+            [tool, "record", "-q", "-o", str(files[name]), "-e", f"{_SCALE_EVENT}*",
              "-p", str(pid), "--", "sleep", f"{seconds:g}"],
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         )
         for name, pid in pids.items()
     }  # fmt: skip
     told, why = {}, ""
-    for name, process in counting.items():
+    for name, process in recording.items():
         said = process.communicate()[1]
-        told[name] = counted(said.splitlines())
+        script = [tool, "script", "-i", str(files[name]), "-F", "time,event"]
+        printed = subprocess.run(script, capture_output=True, text=True, check=False)
+        told[name] = recorded(printed.stdout.splitlines())
         if process.returncode != 0 or not told[name]:
-            why = f"perf stat: {said.strip().splitlines()[-1:] or ['no counts']}"
+            del told[name]
+            why = f"perf record: {(said or printed.stderr).strip().splitlines()[-1:] or 'no calls'}"
     return told, why
 
 
-def counted(lines: Iterable[str]) -> dict[str, list[float]]:
-    """`perf stat -x, -I` as calls a second per window, of whole windows, by name. Pure."""
-    windows: dict[str, dict[str, float]] = {}
+def recorded(lines: Iterable[str]) -> list[str]:
+    """`perf script -F time,event` as names of calls in their order, without both ends. Pure."""
+    calls = []
     for line in lines:
-        words = line.split(",")
-        if len(words) > 3 and words[3].startswith(_SCALE_EVENT) and words[1].isdigit():
-            windows.setdefault(words[0].strip(), {})[words[3].removeprefix(_SCALE_EVENT)] = (
-                float(words[1]) / WINDOW_S
-            )
-    whole = list(windows.values())[1:-1]  # the first one holds attaching, the last is short
-    names = sorted({name for window in whole for name, count in window.items() if count})
-    return {name: [window.get(name, 0.0) for window in whole] for name in names}
+        words = line.split()
+        if len(words) >= 2 and words[1].startswith(_SCALE_EVENT):
+            name = words[1].removeprefix(_SCALE_EVENT).rstrip(":")
+            calls.append((float(words[0].rstrip(":")), name))
+    if not calls:
+        return []
+    first, last = calls[0][0] + CUT_S, calls[-1][0] - CUT_S
+    return [name for at_s, name in calls if first <= at_s <= last]
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """One row. found: of a loop's plain figures, None when not measured; most: as much is kept."""
+
+    label: str
+    unit: str
+    found: Callable[[Mapping[str, Any]], float | None]
+    most: float
+
+
+def _of_calls(value: Callable[[Mapping[str, Any]], float]) -> Callable[..., float | None]:
+    return lambda loop: None if loop["calls"] is None else value(loop["calls"])
+
+
+GOALS: tuple[Goal, ...] = (
+    Goal("net allocation, blocks", "", lambda loop: loop["net_blocks"], ALLOWED_BLOCKS),
+    Goal("collections", "", lambda loop: loop["collections"] + loop["collecting"], 0),
+    Goal("page faults", "", lambda loop: loop["minor_faults"] + loop["major_faults"], 0),
+    Goal("system calls without a row in the list", "",
+         _of_calls(lambda calls: sum(calls["unlisted"].values())), 0),
+    Goal("ticks with other than the listed calls", "%",
+         _of_calls(lambda calls: 100.0 - calls["listed_percent"]),
+         tick_calls.MOST_OTHER_PERCENT),
+)  # fmt: skip
+"""Of each loop, in steady state."""
+
+
+def judged(told: Mapping[str, Any]) -> list[tuple[str, Goal, float | None]]:
+    """(loop, goal, found) of what `measure` tells."""
+    return [(name, goal, goal.found(loop)) for name, loop in told["loops"].items()
+            for goal in GOALS]  # fmt: skip
+
+
+def kept(told: Mapping[str, Any]) -> bool:
+    """True when no goal that was measured is missed."""
+    return all(found is None or found <= goal.most for _, goal, found in judged(told))
 
 
 def show(told: Mapping[str, Any], screen: Console) -> None:
     """Print what `measure` found."""
-    made = table("steady state of each control loop", "loop", "ticks", "net blocks", "collections",
-                 "page faults", "")  # fmt: skip
-    for name, loop in told["loops"].items():
-        made.add_row(
-            name, str(loop["ticks"]), f"{loop['net_blocks']:+.0f}",
-            f"{loop['collections']}{' (on)' if loop['collecting'] else ''}",
-            f"{loop['minor_faults']} + {loop['major_faults']}",
-            "[green]steady[/]" if loop["steady"] else "[red]NOT steady[/]",
-        )  # fmt: skip
+    made = table("steady state of each control loop", "loop", "goal", "found", "at most", "")
+    for name, goal, found in judged(told):
+        word = ("[yellow]not measured[/]" if found is None
+                else "[green]kept[/]" if found <= goal.most else "[red]MISSED[/]")  # fmt: skip
+        made.add_row(name, goal.label, goals.number(found, goal.unit),
+                     goals.number(goal.most, goal.unit),
+                     word)  # fmt: skip
     screen.print(made)
-    calls = table("system calls a tick: median (least..most over seconds)", "call", *told["loops"])
-    for call in sorted({call for loop in told["loops"].values() for call in loop["calls"]}):
-        calls.add_row(call, *(_spread(loop["calls"].get(call)) for loop in told["loops"].values()))
-    sums = (sum(c["median"] for c in loop["calls"].values()) for loop in told["loops"].values())
-    calls.add_row("[bold]all[/]", *(f"{found:.2f}" for found in sums))
-    screen.print(calls)
+    for name, loop in told["loops"].items():
+        if loop["calls"] is not None:
+            _show_calls(name, loop["calls"], screen)
     if told["calls_not_counted"]:
         screen.print(f"[bold red]! system calls: {told['calls_not_counted']}[/]")
     for name, settings in told["realtime"].items():
@@ -226,7 +267,19 @@ def show(told: Mapping[str, Any], screen: Console) -> None:
         screen.print(f"real time, {name}: {asked or 'nothing asked for'}", soft_wrap=True)
 
 
-def _spread(found: Mapping[str, float] | None) -> str:
-    if found is None:
-        return "-"
-    return f"{found['median']:.2f} ({found['least']:.2f}..{found['most']:.2f})"
+def _show_calls(name: str, calls: Mapping[str, Any], screen: Console) -> None:
+    """The list of a loop's calls, and what its ticks made beside it."""
+    made = table(f"system calls of a tick of {name}, as listed", "call", "times", "why")
+    for row in calls["list"]:
+        made.add_row(row["name"], row["times"], row["why"])
+    screen.print(made)
+    pieces = ", ".join(f"{count} in {ticks}" for count, ticks in calls["pieces"].items())
+    screen.print(
+        f"{name}: {calls['listed_percent']:.2f} % of {calls['ticks']} ticks made exactly these; "
+        f"pieces of replies in so many ticks: {pieces}",
+        soft_wrap=True,
+    )
+    for difference, ticks in calls["others"].items():
+        screen.print(f"  [yellow]{ticks} ticks: {difference}[/]")
+    for call, count in calls["unlisted"].items():
+        screen.print(f"  [bold red]! {call}: {count} times, and has no row in the list[/]")

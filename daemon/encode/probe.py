@@ -32,6 +32,8 @@ _SHARE = 0.5
 
 _DEADLINE_S = 30.0
 
+NO_CODEC = "no codec works on this machine: "
+
 
 @dataclass(frozen=True, slots=True)
 class Trial:
@@ -121,8 +123,7 @@ def probe(
         if not trial.refused:
             return CodecChoice(settings, tuple(trials), trial.load <= _SHARE * cores)
     raise RecdError(
-        "no codec works on this machine: "
-        + "; ".join(f"{_name(trial)}: {trial.refused}" for trial in trials),
+        NO_CODEC + "; ".join(f"{_name(trial)}: {trial.refused}" for trial in trials),
         mend="set dataset.encoder.vcodec to h264, or record fewer or smaller cameras",
         code="codec",
     )

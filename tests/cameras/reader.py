@@ -1,12 +1,14 @@
 """Opens sources in a process of its own and prints a JSON line per happening.
 
 One JSON object a line on standard input: {"request": {...}, "frames": n, "shim": map of devices}.
+"own" of a frame: most bytes that Python and numpy held beside what they had before it.
 Every answer ends with a line {"ty": "closed"}.
 """
 
 import json
 import os
 import sys
+import tracemalloc
 from fractions import Fraction
 
 import numpy as np
@@ -35,7 +37,10 @@ def read(fields: dict[str, object], frames: int) -> None:
             stamp=got.stamp, frame_ids=got.frame_ids, range=got.range, facts=dict(got.facts),
         )  # fmt: skip
         for _ in range(frames):
+            tracemalloc.reset_peak()
+            before, _ = tracemalloc.get_traced_memory()
             info = source.next_frame(lambda: MEMORY, now_ns() + 2 * NS_PER_S)
+            own = tracemalloc.get_traced_memory()[1] - before
             if info is None:
                 say(ty="none")
                 continue
@@ -43,7 +48,7 @@ def read(fields: dict[str, object], frames: int) -> None:
             say(
                 ty="frame", nbytes=info.nbytes, capture=info.t_capture_ns, head=head,
                 arrival=info.t_arrival_ns, seq=info.source_seq, flags=info.flags,
-                residual=info.residual_ns,
+                residual=info.residual_ns, own=own,
             )  # fmt: skip
     except CameraEndedError:
         say(ty="end")
@@ -54,6 +59,7 @@ def read(fields: dict[str, object], frames: int) -> None:
 
 
 if __name__ == "__main__":
+    tracemalloc.start()
     for line in sys.stdin:
         asked = json.loads(line)
         os.environ["RECD_V4L2_SHIM"] = asked["shim"]

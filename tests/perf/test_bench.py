@@ -27,6 +27,22 @@ def measured(document):
     return measure
 
 
+def test_a_cell_whose_encoder_this_machine_has_not_fails_before_a_daemon_is_started(
+    tmp_path, monkeypatch
+):
+    # The probe is a process of its own, this interpreter: one that ends at once found no hardware.
+    monkeypatch.setattr("sys.executable", "/bin/false")
+    told = []
+    scenario = Scenario(seconds=2, runs=1, cameras=1, vcodec="h264_qsv")
+    (cell,) = bench.run_grid(
+        Grid("mine", (scenario,)), tmp_path / "bench", quiet_s=1, say=told.append
+    )
+    for word in ("h264_qsv", "the probe found", "ended with code 1"):
+        assert word in cell.error
+    assert not cell.file
+    assert not any("daemon" in line or "quiet" in line for line in told)
+
+
 def ran(tmp_path, measured, cells=CELLS):
     folder = tmp_path / "bench"
     said = []

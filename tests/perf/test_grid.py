@@ -38,10 +38,27 @@ def test_two_pairs_are_two_pairs_of_the_daemon_each_with_files_of_its_own(tmp_pa
 
 
 def test_each_pixel_format_has_its_source_and_its_known_delay(tmp_path):
-    told = grid(tmp_path, "cells: [{pixels: [mjpeg, yuyv, mjpeg_v4l2]}]\n")
+    told = grid(tmp_path, "cells: [{pixels: [mjpeg, h264, yuyv, mjpeg_v4l2]}]\n")
     assert [(c.source, c.fourcc, c.latency_ms) for c in told.cells] == [
-        ("sim", "MJPG", 5.0), ("v4l2", "YUYV", 0.0), ("v4l2-mjpeg", "MJPG", 0.0),
+        ("sim", "MJPG", 5.0), ("sim-h264", "H264", 5.0), ("v4l2", "YUYV", 0.0),
+        ("v4l2-mjpeg", "MJPG", 0.0),
     ]  # fmt: skip
+    assert len({slug(cell) for cell in told.cells}) == 4
+
+
+def test_a_camera_that_delivers_h264_is_recorded_as_it_comes(tmp_path):
+    (cell,) = grid(tmp_path, "cells: [{pixels: h264}]\n").cells
+    assert cell.as_sent
+    write_configuration(cell, tmp_path / "bench.yaml", instance="x", root=tmp_path / "data")
+    cameras = robot_of(tmp_path / "bench.yaml").cameras.values()
+    assert {(camera.source, camera.fourcc) for camera in cameras} == {("sim", "h264")}
+
+
+@pytest.mark.parametrize("codec", ["h264_vaapi", "h264_nvenc", "h264_qsv", "h264_v4l2m2m"])
+def test_an_encoder_of_hardware_may_be_named_in_a_cell(tmp_path, codec):
+    (cell,) = grid(tmp_path, f"cells: [{{codec: {codec}}}]\n").cells
+    write_configuration(cell, tmp_path / "bench.yaml", instance="x", root=tmp_path / "data")
+    assert robot_of(tmp_path / "bench.yaml").dataset.encoder.vcodec == codec
 
 
 def test_the_same_scenario_in_two_cells_is_measured_once(tmp_path):
@@ -58,8 +75,10 @@ def test_the_same_scenario_in_two_cells_is_measured_once(tmp_path):
         ("cells: [{cameras: 0}]\n", ["1..16"]),
         ("cells: [{size: 640}]\n", ["640x480"]),
         ("cells: [{load: much}]\n", ["none, half_core"]),
-        ("cells: [{pixels: png}]\n", ["mjpeg, yuyv"]),
+        ("cells: [{pixels: png}]\n", ["mjpeg, h264, yuyv"]),
         ("cells: [{codec: h264 very fast}]\n", ["cells[0].codec"]),
+        ("cells: [{codec: h265x}]\n", ["cells[0].codec", "h264_vaapi", "'h265x'"]),
+        ("cells: [{pixels: h264, codec: av1}]\n", ["codec h264 with pixels h264", "av1"]),
         ("floor: {pair: 1}\ncells: [{}]\n", ["floor.pair", "pairs, seconds"]),
         ("seconds: 0.1\ncells: [{}]\n", ["seconds", "2..3600"]),
         ("cells: []\n", ["a list of cells"]),

@@ -30,6 +30,45 @@ def test_every_plot_is_a_picture(tmp_path, drawable):
         assert picture.std() > 1
 
 
+def both(percent, cores):
+    return {"percent_kept": percent, "repeated": 1, "stale_joints": 0, "skew_ms": {"p99": 4.0},
+            "save_s": 0.1, "start_s": 2.0, "cores": cores, "peak_pss_bytes": 4e8,
+            "written_bytes": 1e7}  # fmt: skip
+
+
+PARTS = {
+    # A peer that gave up has no figures but these.
+    "beside": {"pairs": [
+        {"recd": both(100.0, 0.5), "lerobot": both(99.0, 0.7)},
+        {"recd": both(100.0, 0.6), "lerobot": {"error": "gave up", "percent_kept": 0.0}},
+    ]},
+    "imports": {"processes": {
+        "arm:main.leader": {"modules": 9, "ms": 50.0, "packages": {"numpy": 45.0, "json": 5.0}},
+        "supervisor": {"modules": 9, "ms": 70.0, "packages": {"zmq": 68.0, "json": 2.0}},
+    }},
+    "ticks": {"loops": {"arm:main.leader": {"blocks": [100, 107, 100]}}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", sorted(PARTS))
+def test_measurements_of_one_part_are_drawn_with_what_they_name(tmp_path, document, kind):
+    import matplotlib as mpl
+
+    told = {**PARTS[kind], "kind": kind, "scenario": document["scenario"],
+            "origin": document["origin"]}  # fmt: skip
+    with mpl.rc_context({"svg.fonttype": "none"}):
+        (path,) = plots.draw(told, tmp_path, stem="one", form="svg")
+    words = {
+        "beside": ("rows kept, %", "lerobot", "skew joints to picture p99, ms"),
+        "imports": ("arm:main.leader", "numpy", "zmq", "others"),
+        "ticks": ("arm:main.leader",),
+    }
+    text = path.read_text()
+    for word in words[kind]:
+        assert word in text
+    assert (">json<" in text) is False  # too light for a colour of its own
+
+
 def test_svg_plots_name_processes_cameras_and_what_was_measured(tmp_path, drawable):
     written = plots.draw(drawable, tmp_path, stem="one", form="svg")
     assert all(ElementTree.parse(path).getroot().tag.endswith("svg") for path in written)

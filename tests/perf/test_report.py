@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 
 from recd.config.errors import RecdError
-from recd.perf import beside, report
+from recd.perf import beside, pass_through, report, result
 
 
 def printed(document):
@@ -25,6 +25,19 @@ def test_percent_kept_comes_first_and_the_peers_figures_are_told_to_be_quoted(do
 def test_without_a_peer_run_of_the_same_load_nothing_is_quoted(document):
     document["scenario"]["cameras"] = 7
     assert "896" not in printed(document)
+
+
+def test_pictures_as_their_camera_sends_them_have_a_cost_and_no_floor(document):
+    (run,) = document["runs"]
+    run["against_floors"] = pass_through.costs(run)
+    pictures = sum(camera["truth"]["pictures"] for camera in run["cameras"].values())
+    assert run["against_floors"]["pipeline_ms"] == pytest.approx((0.01 * 5 + 0.1) * 1e3 / pictures)
+    document["floors"], document["summary"] = None, result.summary(document["runs"])
+    text = printed(document)
+    assert "as their camera sends them" in text
+    assert "floors, measured after" not in text
+    document["floors"] = {"code": {}}
+    assert pass_through.line(document) is None
 
 
 def test_a_noisy_machine_and_a_wrong_picture_cannot_be_overlooked(document):

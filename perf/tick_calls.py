@@ -1,0 +1,155 @@
+"""The system calls that one tick of a control loop makes, listed: which, how often, and why.
+
+Calls of real processes are judged against this list tick by tick. Limit: the reply of the servos
+comes in as many pieces as the line makes of it, at most one a servo; each piece is one look and
+one read. Pure.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from recd.config.models import RobotConfig
+from recd.daemon.arms.leader import every
+from recd.daemon.supervisor.processes import process_table
+
+LEADER, FOLLOWER = "leader", "follower"
+
+TICK_CALL: Final = "recvfrom"
+"""Made once in each tick, by the loop itself: from one to the next is one tick."""
+
+PIECE_CALL: Final = "read"
+
+MOST_OTHER_PERCENT = 1.0
+"""Goal. The others are ticks of a computer that woke us late: a sleep is left out, a wait added."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One row. count: in each tick; per_piece: for each piece of the servos' reply; check: in ticks
+    that look at the servos' torque too."""
+
+    name: str
+    why: str
+    count: int = 0
+    per_piece: int = 0
+    check: int = 0
+    roles: tuple[str, ...] = (LEADER, FOLLOWER)
+
+
+CALLS: Final[tuple[Call, ...]] = (
+    Call("clock_nanosleep", "asleep until the tick", 1),
+    Call("recvfrom", "has the supervisor sent a command?", 1),
+    Call("pselect6", "is there old input to throw away before the request?", 1, check=1),
+    Call("write", "the request to the servos", 1, check=1),
+    Call("clock_nanosleep", "asleep until shortly before the last reply is due", 1, check=1),
+    Call("pselect6", "are there more replies on waking? (the look that finds none)", 1, check=1),
+    Call("pselect6", "wait or look for a piece of the reply", 0, 1),
+    Call("read", "a piece of the reply", 0, 1),
+    Call("pselect6", "is there old input before the goals?", 1, roles=(FOLLOWER,)),
+    Call("write", "the goals to the servos, which answer nothing", 1, roles=(FOLLOWER,)),
+)
+"""Beside these each reader of the loop's rings that exists is woken by one `write` a record
+(`doorbells`). What has no row is not made: no allocation's `brk` or `mmap`, no `futex`, no log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Doorbells:
+    """Who is woken by one loop. sample: process names, at each tick; telemetry: the same, at one
+    tick in `telemetry_every`."""
+
+    sample: tuple[str, ...]
+    telemetry: tuple[str, ...]
+    telemetry_every: int
+
+
+def doorbells(robot: RobotConfig, bus: str) -> Doorbells:
+    """From the table of processes: who is not in it is not woken. bus: `main.leader`."""
+    pair = robot.arms[bus.partition(".")[0]]
+    rows = process_table(robot)
+
+    def readers(stream: str) -> tuple[str, ...]:
+        return tuple(row.name for row in rows if stream in row.wants.rings_read)
+
+    return Doorbells(readers(f"arm.{bus}"), readers(f"telemetry.{bus}"),
+                     every(pair.rate_hz, pair.telemetry_hz))  # fmt: skip
+
+
+def expected(
+    role: str, bells: Doorbells, *, pieces: int = 1, telemetry: bool = False, check: bool = False
+) -> dict[str, int]:
+    """Calls of one tick by name, for so many pieces of the reply. check: of a follower, whose
+    torque is looked at a few times a second by a second request."""
+    calls: Counter[str] = Counter()
+    for call in CALLS:
+        if role in call.roles:
+            calls[call.name] += call.count + call.per_piece * pieces + call.check * check
+    calls["write"] += len(bells.sample) + (len(bells.telemetry) if telemetry else 0)
+    return dict(calls)
+
+
+def split(calls: Iterable[str]) -> list[Counter[str]]:
+    """The calls of a loop in their order, as ticks; what lies before the first and after the last
+    `TICK_CALL` is left out."""
+    ticks: list[Counter[str]] = []
+    for name in calls:
+        if name == TICK_CALL:
+            ticks.append(Counter())
+        if ticks:
+            ticks[-1][name] += 1
+    return ticks[:-1]
+
+
+def judge(
+    ticks: Sequence[Mapping[str, int]], role: str, bells: Doorbells, *, servos: int
+) -> dict[str, Any]:
+    """What the ticks made, against the list. Keys: list (rows for people), ticks, listed_percent,
+    pieces (how many -> ticks), others (calls more or fewer than listed, in words -> ticks),
+    unlisted (name -> calls)."""
+    pieces: Counter[int] = Counter()
+    others: Counter[str] = Counter()
+    unlisted: Counter[str] = Counter()
+    names = expected(role, bells)
+    for tick in ticks:
+        count = tick.get(PIECE_CALL, 0)
+        unlisted.update({name: n for name, n in tick.items() if name not in names})
+        kinds = [
+            expected(role, bells, pieces=max(1 + check, min(count, servos * (1 + check))),
+                     telemetry=telemetry, check=check)
+            for check in ((False, True) if role == FOLLOWER else (False,))
+            for telemetry in (False, True)
+        ]  # fmt: skip
+        if dict(tick) in kinds:
+            pieces[count] += 1
+        else:
+            others[_difference(tick, kinds[0])] += 1
+    listed = sum(pieces.values())
+    percent = 100.0 * listed / len(ticks) if ticks else 0.0
+    return {
+        "list": listing(role, bells), "ticks": len(ticks), "listed_percent": percent,
+        "pieces": {str(count): n for count, n in sorted(pieces.items())},
+        "others": dict(others.most_common()), "unlisted": dict(unlisted.most_common()),
+    }  # fmt: skip
+
+
+def listing(role: str, bells: Doorbells) -> list[dict[str, str]]:
+    """The list for one loop, doorbells included. Keys: name, times, why."""
+    rows = []
+    for call in CALLS:
+        if role in call.roles:
+            times = f"{call.count}" if call.count else "1 a piece"
+            if call.check and role == FOLLOWER:
+                times += f", +{call.check} with a look at torque"
+            rows.append({"name": call.name, "times": times, "why": call.why})
+    rows += [{"name": "write", "times": "1", "why": f"doorbell of {name}: a sample"}
+             for name in bells.sample]  # fmt: skip
+    rows += [{"name": "write", "times": f"1 in {bells.telemetry_every} ticks",
+              "why": f"doorbell of {name}: telemetry"} for name in bells.telemetry]  # fmt: skip
+    return rows
+
+
+def _difference(tick: Mapping[str, int], listed: Mapping[str, int]) -> str:
+    names = sorted({*tick, *listed})
+    found = ((name, tick.get(name, 0) - listed.get(name, 0)) for name in names)
+    return ", ".join(f"{name} {more:+d}" for name, more in found if more)

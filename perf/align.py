@@ -134,7 +134,9 @@ def against_pandas(
 
     ours = kernel(times, values, rows, rules)
     made, found = ours(), merged()
-    wanted = made.values, made.source[:, 0], made.error_ns[:, 0], made.valid[:, 0]
+    wanted: tuple[Any, ...] = (
+        made.values, made.source[:, 0], made.error_ns[:, 0], made.valid[:, 0]
+    )  # fmt: skip
     if not all(np.array_equal(one, other) for one, other in zip(wanted, found, strict=True)):
         raise RecdError(f"alignment, {direction}: the kernel and pandas find different values")
     return _ratio(ours, merged, alone, floor(times, values, rows), repeats=repeats)

@@ -16,7 +16,7 @@ from recd.daemon.supervisor.processes import process_table
 
 LEADER, FOLLOWER = "leader", "follower"
 
-TICK_CALL: Final = "recvfrom"
+TICK_CALL: Final = "poll"
 """Made once in each tick, by the loop itself: from one to the next is one tick."""
 
 PIECE_CALL: Final = "read"
@@ -28,25 +28,27 @@ MOST_OTHER_PERCENT = 1.0
 @dataclass(frozen=True, slots=True)
 class Call:
     """One row. count: in each tick; per_piece: for each piece of the servos' reply; check: in ticks
-    that look at the servos' torque too."""
+    that look at the servos' torque too; early: once for each request whose sleep ended before the
+    first piece was there, so nought or one."""
 
     name: str
     why: str
     count: int = 0
     per_piece: int = 0
     check: int = 0
+    early: int = 0
     roles: tuple[str, ...] = (LEADER, FOLLOWER)
 
 
 CALLS: Final[tuple[Call, ...]] = (
     Call("clock_nanosleep", "asleep until the tick", 1),
-    Call("recvfrom", "has the supervisor sent a command?", 1),
+    Call("poll", "has the supervisor sent a command?", 1),
     Call("pselect6", "is there old input to throw away before the request?", 1, check=1),
     Call("write", "the request to the servos", 1, check=1),
     Call("clock_nanosleep", "asleep until shortly before the last reply is due", 1, check=1),
-    Call("pselect6", "are there more replies on waking? (the look that finds none)", 1, check=1),
     Call("pselect6", "wait or look for a piece of the reply", 0, 1),
     Call("read", "a piece of the reply", 0, 1),
+    Call("pselect6", "a look on waking, before there is a piece", early=1),
     Call("pselect6", "is there old input before the goals?", 1, roles=(FOLLOWER,)),
     Call("write", "the goals to the servos, which answer nothing", 1, roles=(FOLLOWER,)),
 )
@@ -77,14 +79,18 @@ def doorbells(robot: RobotConfig, bus: str) -> Doorbells:
 
 
 def expected(
-    role: str, bells: Doorbells, *, pieces: int = 1, telemetry: bool = False, check: bool = False
-) -> dict[str, int]:
+    role: str, bells: Doorbells, *, pieces: int = 1, telemetry: bool = False, check: bool = False,
+    early: int = 0,
+) -> dict[str, int]:  # fmt: skip
     """Calls of one tick by name, for so many pieces of the reply. check: of a follower, whose
-    torque is looked at a few times a second by a second request."""
+    torque is looked at a few times a second by a second request; early: sleeps that ended before
+    there was a piece."""
     calls: Counter[str] = Counter()
     for call in CALLS:
         if role in call.roles:
-            calls[call.name] += call.count + call.per_piece * pieces + call.check * check
+            calls[call.name] += (
+                call.count + call.per_piece * pieces + call.check * check + call.early * early
+            )
     calls["write"] += len(bells.sample) + (len(bells.telemetry) if telemetry else 0)
     return dict(calls)
 
@@ -116,9 +122,10 @@ def judge(
         unlisted.update({name: n for name, n in tick.items() if name not in names})
         kinds = [
             expected(role, bells, pieces=max(1 + check, min(count, servos * (1 + check))),
-                     telemetry=telemetry, check=check)
+                     telemetry=telemetry, check=check, early=early)
             for check in ((False, True) if role == FOLLOWER else (False,))
             for telemetry in (False, True)
+            for early in range(2 + check)
         ]  # fmt: skip
         if dict(tick) in kinds:
             pieces[count] += 1
@@ -138,7 +145,7 @@ def listing(role: str, bells: Doorbells) -> list[dict[str, str]]:
     rows = []
     for call in CALLS:
         if role in call.roles:
-            times = f"{call.count}" if call.count else "1 a piece"
+            times = f"{call.count}" if call.count else "0 or 1" if call.early else "1 a piece"
             if call.check and role == FOLLOWER:
                 times += f", +{call.check} with a look at torque"
             rows.append({"name": call.name, "times": times, "why": call.why})

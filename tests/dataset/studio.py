@@ -25,6 +25,7 @@ from recd.daemon.dataset import (
 )
 from recd.daemon.dataset.boxes import read_track
 from recd.daemon.dataset.delay import set_delay
+from recd.daemon.realtime import keep_class
 
 ENCODERS = {"h264": "libx264", "av1": "libsvtav1"}
 OPTIONS = {
@@ -69,7 +70,8 @@ def write_clip(
     pts: Iterable[int] | None = None,
 ) -> None:
     height, width = size
-    with av.open(str(path), "w", options={"movflags": movflags} if movflags else {}) as container:
+    muxer = {"movflags": movflags} if movflags else {}
+    with keep_class(), av.open(str(path), "w", options=muxer) as container:
         stream = container.add_stream(ENCODERS[codec], rate=fps, options=OPTIONS[codec])
         stream.options = {**OPTIONS[codec], **(options or {})}
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recd.daemon.realtime import keep_class
 from recd.daemon.sim.jpeg import PATTERNS, JpegEncoder
 from recd.daemon.sim.stamp import STAMP_WIDTH_PX, Stamp, draw_stamp, read_stamp
 
@@ -72,6 +73,8 @@ def test_stamps_survive_video_encoding(codec, options, size):
     encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuv420p"
     encoder.time_base, encoder.framerate = Fraction(1, 30), Fraction(30)
     encoder.options = options
+    with keep_class():
+        encoder.open()
     packets = []
     for n, stamp in enumerate(said):
         frame = av.VideoFrame(width, height, "yuv420p")

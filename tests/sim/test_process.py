@@ -215,11 +215,9 @@ def test_the_truth_about_a_pose_is_what_the_servo_reports(sim, host):
 def test_a_scripted_leader_crosses_the_seam(sim):
     leader = Host(sim.endpoints["leader"])
 
-    sim.control.script(
-        bus="leader", frames=[[0.3, {"wrist_roll": 4000}], [1.0, {"wrist_roll": 4300}]]
-    )
-
-    until(lambda: 4000 <= leader.positions([5])[0] <= 4095)
+    sim.control.script(bus="leader", frames=[[0.3, {"wrist_roll": 4050}]])
+    until(lambda: leader.positions([5])[0] == pytest.approx(4050, abs=1))
+    sim.control.script(bus="leader", frames=[[0.7, {"wrist_roll": 4300}]])
     until(lambda: leader.positions([5])[0] == pytest.approx(4300 - 4096, abs=1))
     leader.close()
 

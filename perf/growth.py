@@ -18,7 +18,6 @@ from rich.console import Console
 
 from recd.config.errors import RecdError
 from recd.daemon.dataset import DatasetStore, verify_dataset
-from recd.daemon.dataset.decode import waiting
 from recd.daemon.dataset.layout import INFO
 from recd.perf import costs, peer_run, result
 from recd.perf.figures import at_path, quantiles
@@ -29,7 +28,7 @@ from recd.perf.report import computer_line, scenario_line, table
 from recd.perf.scenario import Scenario
 from recd.perf.subject import Subject, running
 from recd.perf.waits import episodes, summed
-from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns, sleep_until_ns
+from recd.shm.clock import NS_PER_S, now_ns, sleep_until_ns
 
 GROWTH = "growth"
 
@@ -39,7 +38,6 @@ FLAT = 1.5
 """The largest size against the smallest: a wait that grows by less is called flat."""
 
 SETTLE_S = 3.0
-DECODED_S = 60.0
 
 PEER_SCRIPT = Path(__file__).with_name("peer_save.py")
 PEER_S = 900.0
@@ -115,16 +113,7 @@ def _template(plan: Plan) -> None:
         subject.arm()
         sleep_until_ns(now_ns() + round(SETTLE_S * NS_PER_S))
         next(episodes(subject.client, plan.scenario, 1))
-        _await_decoded(plan.root)
-
-
-def _await_decoded(root: Path) -> None:
-    """Until every saved episode was decoded. RecdError after a minute."""
-    deadline_ns = now_ns() + round(DECODED_S * NS_PER_S)
-    while left := waiting(root):
-        if now_ns() > deadline_ns:
-            raise RecdError(f"{root}: {len(left)} episodes are still not decoded")
-        sleep_until_ns(now_ns() + 200 * NS_PER_MS)
+        subject.await_decoded()
 
 
 def _ours(plan: Plan, told: dict[str, Any], say: Say) -> dict[str, Any]:
@@ -139,7 +128,7 @@ def _ours(plan: Plan, told: dict[str, Any], say: Say) -> dict[str, Any]:
         memory = _memory(subject)
         taken = list(episodes(subject.client, plan.scenario, plan.count))
         commits = _commits(subject)
-        _await_decoded(plan.root)
+        subject.await_decoded()
     began = now_ns()
     with DatasetStore.open(plan.root):
         open_s = (now_ns() - began) / NS_PER_S

@@ -18,7 +18,8 @@ MEMORY_LOOKS = 5
 """Times the memory of all processes is read in a run; each costs about 10 ms on one core."""
 
 AFTERMATH_NS = 2 * NS_PER_S
-"""After the episode is durable, work that was left for later is still charged to it for so long."""
+"""After the episode is durable, work that was left for later is charged to it: at least for so
+long, and until every picture of it was decoded once."""
 
 _STEP_NS = 500 * NS_PER_MS
 
@@ -82,6 +83,7 @@ def record(
     durable = now_ns()
     track.keep(at_once=True)
     sleep_until_ns(durable + AFTERMATH_NS)
+    subject.await_decoded()
     after = costs.read_ledger(subject.tree())
     lost_after = subject.losses()
     memory.append(costs.read_memory(subject.tree()))

@@ -20,6 +20,7 @@ from recd.config.errors import RecdError
 from recd.config.models import RobotConfig
 from recd.config.paths import control_endpoint
 from recd.daemon.arms.side import SIM_FOLDER
+from recd.daemon.dataset.decode import waiting
 from recd.perf import costs, v4l2_stage
 from recd.perf.scenario import Scenario, robot_of, write_configuration
 from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns, sleep_until_ns
@@ -27,10 +28,12 @@ from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns, sleep_until_ns
 START_TIMEOUT_S = 120.0
 ARM_TIMEOUT_S = 30.0
 END_TIMEOUT_S = 60.0
+DECODED_S = 300.0
 
 POSE_FILE = "pose.bin"
 
 _LOOK_NS = 50 * NS_PER_MS
+_DECODE_LOOK_NS = 500 * NS_PER_MS
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,14 @@ class Subject:
         """Real-time settings of camera and arm processes: asked for -> granted, or why not."""
         devices = self.client.call("devices")["devices"]
         return {one["process"]: dict(one["facts"].get("realtime") or {}) for one in devices}
+
+    def await_decoded(self) -> None:
+        """Until every saved episode was decoded once in the background. RecdError after a while."""
+        deadline_ns = now_ns() + round(DECODED_S * NS_PER_S)
+        while left := waiting(self.root):
+            if now_ns() > deadline_ns:
+                raise RecdError(f"{self.root}: {len(left)} episodes are still not decoded")
+            sleep_until_ns(now_ns() + _DECODE_LOOK_NS)
 
     def arm(self) -> float:
         """Torque on and following; seconds from the command until every pair follows."""

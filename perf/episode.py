@@ -37,8 +37,12 @@ class StoredEpisode:
         return read_manifest(self.own)
 
     def ticks(self, camera: str) -> Records:
-        """Row records of one camera, TICK_DTYPE [K]."""
-        return self._side(f"ticks.{camera}", TICK_DTYPE)
+        """Row records of one camera, TICK_DTYPE [K].
+
+        The stream may hold one more: an encoder that had decided a row when `stop` set the end
+        cuts its video, while the record of that row was written already.
+        """
+        return self._side(f"ticks.{camera}", TICK_DTYPE)[: int(self._facts()["length"])]
 
     def tick_log(self, camera: str) -> Records:
         """The same, also of an episode whose streams were cut off by a crash."""

@@ -1,9 +1,14 @@
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from recd.config.load import read_source, validate
 from recd.config.streams import TICK_DTYPE, TickFlag
+from recd.daemon.dataset.layout import Layout
+from recd.daemon.writer.sidelog import SideLog
 from recd.perf import quiet, recording
+from recd.perf.episode import StoredEpisode
 from recd.perf.run_result import camera_counts, row_counts
 from recd.perf.scenario import Scenario, configuration, like_peer
 from recd.perf.truth import PictureTruth
@@ -92,3 +97,16 @@ def test_a_machine_that_is_used_is_told_to_be_used():
 def test_load_is_the_difference_of_two_readings():
     load = quiet.CpuClock(3 * NS_PER_S, 14.0, 0.5).since(quiet.CpuClock(NS_PER_S, 11.0, 0.0))
     assert (load.busy_cores, load.stolen_cores) == (1.5, 0.25)
+
+
+def test_the_record_of_a_row_that_a_stop_cut_off_is_no_row(tmp_path):
+    own = Layout(tmp_path).episode("one")
+    own.mkdir(parents=True)
+    log = SideLog(own / "ticks.front.arrows", TICK_DTYPE)
+    log.extend(ticks(4))
+    log.close()
+    episodes = tmp_path / "meta/episodes/chunk-000/file-000.parquet"
+    episodes.parent.mkdir(parents=True)
+    pq.write_table(pa.table({"episode_index": [0], "length": [3]}), episodes)
+
+    assert len(StoredEpisode(tmp_path, "one", 0).ticks("front")) == 3

@@ -74,6 +74,7 @@ class TickFlag(IntFlag):
     FROZEN = 32  # the source says that its picture stands still
     SKIP_BEFORE = 64  # at least one source frame between this row and the last was not used
     BLACK = 128  # the picture is (nearly) black all over
+    ARRIVAL = 256  # its time is that of its arrival: the device gave none worth trusting (yet)
 
 
 class JointFlag(IntFlag):

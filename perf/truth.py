@@ -151,10 +151,13 @@ def _order(stamp: Stamp, before: Stamp, flags: TickFlag, *, admitted: bool) -> W
 
 
 def _claim(tick: np.void, stamp: Stamp, period_ns: int) -> Wrong | None:
-    """Does the row's record name the frame of this stamp, by number and by time?"""
+    """Does the row's record name the frame of this stamp, by number and by time? A time that is
+    said to be of arrival claims nothing."""
     number = int(tick["source_seq"])
     if number >= 0 and number != stamp.frame:
         return Wrong.FRAME
+    if int(tick["flags"]) & TickFlag.ARRIVAL:
+        return None
     off_ns = abs(int(tick["capture_ns"]) - stamp.t_capture_ns)
     return Wrong.TIME if off_ns >= period_ns // 2 else None
 

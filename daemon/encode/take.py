@@ -276,7 +276,7 @@ class Take:
             assert slot is not None
             if self._passed_over:
                 flags |= TickFlag.SKIP_BEFORE
-            looks = _frozen(slot) | (TickFlag.BLACK if self._pictures.black(frame) else TickFlag(0))
+            looks = _told(slot) | (TickFlag.BLACK if self._pictures.black(frame) else TickFlag(0))
             self._shown, self._passed_over = _Shown(frame, slot, looks), False
             return frame, flags | looks
         self._passed_over = slot is not None
@@ -321,5 +321,7 @@ class Take:
             del self._slots[index]
 
 
-def _frozen(slot: Slot | SpilledSlot) -> TickFlag:
-    return TickFlag.FROZEN if slot.flags & FrameFlag.FROZEN else TickFlag(0)
+def _told(slot: Slot | SpilledSlot) -> TickFlag:
+    """What its camera says of a frame, as every row that shows it says it."""
+    told = TickFlag.FROZEN if slot.flags & FrameFlag.FROZEN else TickFlag(0)
+    return told | TickFlag.ARRIVAL if slot.flags & FrameFlag.STAMP_ARRIVAL else told

@@ -123,6 +123,20 @@ def test_a_frozen_source_is_flagged_in_its_rows(rig, period_ns):
     assert [bool(f & TickFlag.FROZEN) for f in records["flags"]] == [False] * 3 + [True] * 3
 
 
+def test_a_row_whose_picture_has_no_time_but_that_of_its_arrival_says_so(rig, period_ns):
+    uid, t0 = rig.begin()
+    rig.feed(range(3), t0)
+    for k in range(3, 8):
+        rig.frame(
+            k, t0 + k * period_ns + NS_PER_MS, flags=int(FrameFlag.STAMP_ARRIVAL), source_seq=k
+        )
+
+    rig.end(uid, 6)
+
+    records = rig.told(uid, 6)
+    assert [bool(f & TickFlag.ARRIVAL) for f in records["flags"]] == [False] * 3 + [True] * 3
+
+
 def test_a_row_that_repeats_for_want_of_its_own_picture_says_what_the_repeated_one_is(
     rig, make_payload, period_ns
 ):

@@ -67,6 +67,13 @@ def test_flagged_repeats_and_skips_are_not_wrong():
     assert (seen.repeated, seen.skipped) == (1, 2)
 
 
+def test_a_time_that_is_said_to_be_of_arrival_is_no_claim():
+    stamps, ticks = honest()
+    other_time(stamps, ticks)
+    ticks[5]["flags"] |= TickFlag.ARRIVAL
+    assert judged(stamps, ticks).findings == ()
+
+
 def unreadable(stamps, ticks):
     stamps[5] = None
 

@@ -34,9 +34,10 @@ from recd.daemon.encode.sinks import PictureSink, SinkError
 from recd.daemon.encode.take import Counts, Take, TakeSpec, make_aligner
 from recd.daemon.encode.watch import RingWatch
 from recd.daemon.faultpoints import fault_point
+from recd.daemon.pixels.passes import KERNELS
 from recd.daemon.spill import TAKE_BACK_AT, SpilledSlot, SpillReader, spill_path
 from recd.daemon.worker import WorkerContext
-from recd.shm import OBSERVER, Doorbell, ReaderPolicy, RingReader, Segment, Slot
+from recd.shm import OBSERVER, Doorbell, ReaderPolicy, RingReader, Segment, Slot, aot
 from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns
 
 BEAT_NS = 100 * NS_PER_MS
@@ -85,6 +86,7 @@ class EncoderWorker:
         self._ticks = ctx.ring_writer(f"ticks.{self._camera}")
         self._format = PictureFormat.from_ring(self._reader.spec.meta)
         self._holds_steps = bool(self._reader.spec.meta.get("step"))
+        aot.load(KERNELS)  # compiled now, not while a first episode waits for its row 0
         self._policy = CodecPolicy(ctx.robot, self._key, self._format.size, self._format.payload)
         self._gops = Gops() if self._policy.passes_through else None
         self._pictures: PictureSource | None = None

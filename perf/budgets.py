@@ -16,6 +16,7 @@ from recd.config.models import RobotConfig
 from recd.daemon.supervisor.processes import process_table
 from recd.perf.costs import SUPERVISOR
 from recd.perf.figures import at_path
+from recd.perf.pass_through import finish_ms
 
 BUDGETS = Path(__file__).with_name("budgets.toml")
 
@@ -69,11 +70,6 @@ def _periods(run: Mapping[str, Any]) -> float:
     return float(run["waits"]["start_to_row_time_ms"]) * run["rows"]["fps"] / 1000.0
 
 
-def _finish_ms(run: Mapping[str, Any]) -> float:
-    pictures = sum(camera["truth"]["pictures"] for camera in run["cameras"].values())
-    return 1000.0 * float(run["finish"]["cpu_s"]) / max(1, pictures)
-
-
 PROCESS_METRICS: Mapping[str, Metric] = {
     "cores": Metric("cores", lambda run, name: run["cpu"]["cores"].get(name)),
     "pss_mb": Metric("MB", lambda run, name: _scaled(run["memory"]["pss_bytes"].get(name), _MB)),
@@ -98,7 +94,7 @@ RUN_METRICS: Mapping[str, Metric] = {
     "total_cores": Metric("cores", lambda run, _: run["cpu"]["total_cores"]),
     "tree_pss_mb": Metric("MB", lambda run, _: _scaled(run["memory"]["peak_pss_bytes"], _MB)),
     "skew_error_p50_ms": Metric("ms", lambda run, _: _worst_camera(run, "skew.error_ms.p50")),
-    "finish_ms_per_picture": Metric("ms", lambda run, _: _finish_ms(run)),
+    "finish_ms_per_picture": Metric("ms", lambda run, _: finish_ms(run)),
     "statistics_ms_per_picture": Metric(
         "ms", lambda run, _: at_path(run, "against_floors.statistics_ms")
     ),

@@ -4,7 +4,6 @@ Only of hardware encoders: those of software come with the libraries.
 """
 
 from recd.config.errors import RecdError
-from recd.daemon.encode.codecs import CodecSettings, codec_named
 from recd.daemon.encode.probe import NO_CODEC, probe
 from recd.perf.scenario import Scenario
 
@@ -12,13 +11,11 @@ from recd.perf.scenario import Scenario
 def require_encoder(scenario: Scenario) -> None:
     """RecdError with what the probe said when the machine does not have it, or cannot encode so
     many cameras with it. Takes about a second; nothing for an encoder in software."""
-    if not codec_named(scenario.vcodec).hardware:
+    if not scenario.encoder.row.hardware:
         return
-    wanted = CodecSettings(vcodec=scenario.vcodec, g=scenario.g, crf=scenario.crf,
-                           preset=scenario.preset or None, threads=scenario.threads)  # fmt: skip
     sizes = [(scenario.width, scenario.height)] * scenario.cameras
     try:
-        probe(sizes, fps=scenario.fps, wanted=wanted)
+        probe(sizes, fps=scenario.fps, wanted=scenario.encoder)
     except RecdError as error:
         raise RecdError(
             f"codec {scenario.vcodec}: expected a machine that has it, the probe found: "

@@ -13,13 +13,13 @@ import numpy as np
 
 from recd.daemon.arms.registers import GOAL_POSITION, POSITION_BLOCK
 from recd.daemon.doctor.disk import measure_disk
-from recd.daemon.encode.codecs import CodecSettings
 from recd.daemon.encode.colour import black_picture
 from recd.daemon.encode.statistics import CameraStatistics
 from recd.daemon.encode.thumbnails import Thumbnails
 from recd.daemon.encode.thumbnails import jpeg as thumbnail
 from recd.daemon.realtime import keep_class
 from recd.daemon.sim.figure import IdlePose
+from recd.perf import pass_through
 from recd.perf.figures import percentile
 from recd.perf.scenario import Scenario
 from recd.perf.v4l2_stage import Artist, StagePlan
@@ -149,11 +149,7 @@ def _encoder(scenario: Scenario) -> Any:
 
     import av
 
-    preset = int(scenario.preset) if scenario.preset.isdigit() else scenario.preset or None
-    settings = CodecSettings(
-        vcodec=scenario.vcodec, g=scenario.g, crf=scenario.crf, preset=preset,
-        threads=scenario.threads,
-    )  # fmt: skip
+    settings = scenario.encoder
     context: Any = av.CodecContext.create(settings.row.encoder, "w")
     context.width, context.height = scenario.width, scenario.height
     context.pix_fmt = "yuv420p"
@@ -229,22 +225,13 @@ def ratios(run: Mapping[str, Any], floors: Mapping[str, Any]) -> dict[str, float
     another. pictures_ms: the processes without statistics, and without what was left, which is
     verification; pictures_ratio: of it to the same work at the cameras' pace. all_ms: all of recd.
     """
-    pictures = sum(camera["truth"]["pictures"] for camera in run["cameras"].values())
-    span_s = run["cpu"]["span_s"]
-    pipeline_s = sum(
-        cores * span_s
-        for name, cores in run["cpu"]["cores"].items()
-        if name.partition(":")[0] in ("camera", "encoder")
-    )
-    each = 1000.0 / max(1, pictures)
-    pipeline_ms = (pipeline_s + run["finish"]["cpu_s"]) * each
+    told = pass_through.costs(run)
     statistics_ms = sum(floors["looks"].values())
-    pictures_ms = pipeline_s * each - statistics_ms
+    pictures_ms = told["pipeline_ms"] - pass_through.finish_ms(run) - statistics_ms
     return {
-        "pipeline_ms": pipeline_ms,
-        "pipeline_ratio": pipeline_ms / floors["code"]["cpu_ms"],
+        **told,
+        "pipeline_ratio": told["pipeline_ms"] / floors["code"]["cpu_ms"],
         "pictures_ms": pictures_ms,
         "pictures_ratio": pictures_ms / floors["code_paced"]["cpu_ms"],
         "statistics_ms": statistics_ms,
-        "all_ms": (run["cpu"]["total_cpu_s"] + run["finish"]["cpu_s"]) * each,
     }

@@ -16,16 +16,25 @@ def costs(run: Mapping[str, Any]) -> dict[str, float]:
     pipeline_ms: processes of cameras and encoders, and all that was left after the end; all_ms: all
     of recd.
     """
-    pictures = sum(camera["truth"]["pictures"] for camera in run["cameras"].values())
     cores = run["cpu"]["cores"]
     capturing_s = run["cpu"]["span_s"] * sum(
         share for name, share in cores.items() if name.partition(":")[0] in CAPTURING
     )
-    each = 1000.0 / max(1, pictures)
+    each = _ms_per_picture(run)
     return {
-        "pipeline_ms": (capturing_s + run["finish"]["cpu_s"]) * each,
-        "all_ms": (run["cpu"]["total_cpu_s"] + run["finish"]["cpu_s"]) * each,
+        "pipeline_ms": capturing_s * each + finish_ms(run),
+        "all_ms": run["cpu"]["total_cpu_s"] * each + finish_ms(run),
     }
+
+
+def finish_ms(run: Mapping[str, Any]) -> float:
+    """CPU a stored picture that was left after the end, ms."""
+    return float(run["finish"]["cpu_s"]) * _ms_per_picture(run)
+
+
+def _ms_per_picture(run: Mapping[str, Any]) -> float:
+    """What a second of one run is for each of its stored pictures."""
+    return 1000.0 / max(1, sum(camera["truth"]["pictures"] for camera in run["cameras"].values()))
 
 
 def line(result: Mapping[str, Any]) -> str | None:

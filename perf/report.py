@@ -241,7 +241,7 @@ def _goals(result: Mapping[str, Any]) -> Table | None:
     made = table("against the goals", "goal", "found", "at most", "")
     for loop, goal, found, limit in rows:
         made.add_row(f"{loop}: {goal.label}", goals.number(found, goal.unit),
-                     goals.number(limit, goal.unit), _kept_word(found, limit))  # fmt: skip
+                     goals.number(limit, goal.unit), kept_word(found, limit))  # fmt: skip
     return made
 
 
@@ -252,11 +252,12 @@ def limits(title: str, rows: Iterable[goals.Limit], run: Mapping[str, Any]) -> T
         found = row.found(run)
         told = "-" if found is None else f"{found:.1f} {row.unit}".rstrip()
         made.add_row(row.label, told, f"{row.most:g} {row.unit}".rstrip(),
-                     _kept_word(found, row.most))  # fmt: skip
+                     kept_word(found, row.most))  # fmt: skip
     return made
 
 
-def _kept_word(found: float | None, limit: float | None) -> str:
+def kept_word(found: float | None, limit: float | None) -> str:
+    """Whether a goal of at most `limit` is kept, for people."""
     kept = None if found is None or limit is None else found <= limit
     return {None: "not measured", True: "[green]kept[/]", False: "[red]MISSED[/]"}[kept]
 

@@ -13,6 +13,7 @@ import yaml
 
 from recd.config.load import read_source
 from recd.config.models import RobotConfig
+from recd.daemon.encode.codecs import CodecSettings
 from recd.perf import v4l2_stage
 
 FIRST_CAMERAS = ("front", "wrist", "side", "top")
@@ -93,6 +94,14 @@ class Scenario:
     def fourcc(self) -> str:
         """The same as V4L2 names it."""
         return _FOURCC.get(self.source, "MJPG")
+
+    @property
+    def encoder(self) -> CodecSettings:
+        """How each camera is encoded."""
+        preset = int(self.preset) if self.preset.isdigit() else self.preset or None
+        return CodecSettings(
+            vcodec=self.vcodec, g=self.g, crf=self.crf, preset=preset, threads=self.threads
+        )
 
     @property
     def streamed(self) -> bool:

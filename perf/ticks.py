@@ -20,7 +20,7 @@ from rich.console import Console
 from recd.config.errors import RecdError
 from recd.perf import goals, tick_calls
 from recd.perf.probe.sitecustomize import FOLDER
-from recd.perf.report import table
+from recd.perf.report import kept_word, table
 from recd.perf.scenario import Scenario
 from recd.perf.subject import running
 from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns, sleep_until_ns
@@ -251,11 +251,8 @@ def show(told: Mapping[str, Any], screen: Console) -> None:
     """Print what `measure` found."""
     made = table("steady state of each control loop", "loop", "goal", "found", "at most", "")
     for name, goal, found in judged(told):
-        word = ("[yellow]not measured[/]" if found is None
-                else "[green]kept[/]" if found <= goal.most else "[red]MISSED[/]")  # fmt: skip
         made.add_row(name, goal.label, goals.number(found, goal.unit),
-                     goals.number(goal.most, goal.unit),
-                     word)  # fmt: skip
+                     goals.number(goal.most, goal.unit), kept_word(found, goal.most))  # fmt: skip
     screen.print(made)
     for name, loop in told["loops"].items():
         if loop["calls"] is not None:

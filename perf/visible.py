@@ -18,7 +18,7 @@ from rich.console import Console
 
 from recd.config.errors import RecdError
 from recd.perf.figures import percentile, quantiles
-from recd.perf.report import table
+from recd.perf.report import kept_word, table
 from recd.shm import Doorbell, ReaderPolicy, RingReader, RingSpec, RingWriter, Segment, create_ring
 from recd.shm.clock import NS_PER_MS, NS_PER_S, NS_PER_US, now_ns, sleep_until_ns
 
@@ -103,7 +103,7 @@ def show(told: Mapping[str, Any], console: Console) -> None:
         made.add_row(label, *(f"{figures[q]:.0f}" for q in ("p50", "p99", "p99_9", "max")))
     console.print(made)
     each = told["beyond_p99_each_turn_us"]
-    word = "[green]kept[/]" if kept(told) else "[red]MISSED[/]"
+    word = kept_word(told["beyond_p99_us"], LIMIT_US)
     console.print(
         f"p99 beyond the floor: {told['beyond_p99_us']:.1f} us, median of {len(each)} turns "
         f"({min(each):.1f}..{max(each):.1f}); goal: at most {LIMIT_US:g}: {word}"

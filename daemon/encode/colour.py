@@ -125,7 +125,9 @@ class Converter:
         """
         frame = new_picture(*self.picture.size)
         if self._splits:
-            self._split(_raw_bytes(payload, 2 * self._wide.size), frame.planes)
+            self._split(
+                _raw_bytes(payload, 2 * self.picture.width * self.picture.height), frame.planes
+            )
             return frame
         planes = self._unpack(payload)
         self._fill(planes.y, frame.planes[0], _LUMA if planes.full_range else None)

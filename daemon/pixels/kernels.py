@@ -4,23 +4,9 @@ Only the compiler imports this module (and so numba); processes call the machine
 recd.shm.aot.
 """
 
-from types import FunctionType
-from typing import Any
-
-from numba import njit
-
 from recd.daemon.pixels import passes
 from recd.shm.aot import Kernel
-
-
-def _with(function: Any, **parts: Any) -> Any:
-    """`function` with `parts` in the place of the functions that it calls."""
-    return FunctionType(function.__code__, {**passes.__dict__, **parts}, function.__name__)
-
-
-def _part(function: Any) -> Any:
-    return njit(error_model="numpy", no_cpython_wrapper=True, _nrt=False)(function)
-
+from recd.shm.aot_parts import part, with_parts
 
 _I, _WORDS, _HALVES = "int64", "int64*", "int32*"
 
@@ -32,10 +18,10 @@ AOT: dict[str, Kernel] = {
         releases_gil=True,
     ),
     "split_yuyv": Kernel(
-        _with(
+        with_parts(
             passes.split_yuyv,
-            eight_lumas=_part(_with(passes.eight_lumas, four_bytes=_part(passes.four_bytes))),
-            mean_chroma=_part(passes.mean_chroma),
+            eight_lumas=part(with_parts(passes.eight_lumas, four_bytes=part(passes.four_bytes))),
+            mean_chroma=part(passes.mean_chroma),
         ),
         (_WORDS, _I, _WORDS, _I, _HALVES, _HALVES, _I, _I, _I, _I, _I, _I, _I),
         result="none",

@@ -26,7 +26,8 @@ OPTIONS = [
     (
         CodecSettings("av1", threads=2),
         {"g": "2", "crf": "30", "preset": "12",
-         "svtav1-params": "rtc=1:aq-mode=0:scm=0:fast-decode=0:lp=2:pred-struct=1"},
+         "svtav1-params": "rtc=1:aq-mode=0:scm=0:enable-cdef=0:max-tx-size=32"
+                          ":fast-decode=0:lp=2:pred-struct=1"},
     ),
     (CodecSettings("h264_nvenc", crf=25), {"rc": "constqp", "qp": "25", "delay": "0", "bf": "0"}),
     (CodecSettings("h264_qsv", crf=25), {"global_quality": "25", "bf": "0"}),

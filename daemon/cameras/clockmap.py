@@ -28,7 +28,7 @@ class ClockMapSettings:
     window_ns: int = 30 * NS_PER_S
     bucket_ns: int = NS_PER_S // 2
     slope_needs_ns: int = 8 * NS_PER_S
-    converge_ns: int = NS_PER_S
+    converge_ns: int = NS_PER_S // 2
     converge_samples: int = 15
     max_drift_ppb: int = 500_000
     relearn_ns: int = 10_000_000

@@ -27,16 +27,19 @@ def run(config: str, overrides: tuple[str, ...]) -> None:
     SIGTERM and Ctrl-C finish the running episode and leave nothing behind.
     """
     faulthandler.enable()  # systemd's watchdog sends SIGABRT: the log then says where we hung
-    from recd.config.load import load_robot
     from recd.daemon import realtime
+    from recd.daemon.supervisor.forks import Forks
+
+    realtime.refuse_huge_pages()
+    forks = Forks()  # it imports on another core what follows here
+    from recd.config.load import load_robot
     from recd.daemon.preflight import check_here
     from recd.daemon.supervisor.supervisor import Supervisor
 
     robot = load_robot(config, overrides=overrides)
     check_here(robot, config, overrides=overrides, access=False)
     log.configure(process="supervisor")
-    realtime.refuse_huge_pages()
-    sys.exit(Supervisor(robot).run())
+    sys.exit(Supervisor(robot, forks=forks).run())
 
 
 def main() -> None:

@@ -12,10 +12,13 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 _PR_SET_TIMERSLACK = 29
 _PR_SET_PDEATHSIG = 1
 _PR_SET_THP_DISABLE = 41
+_PR_SET_CHILD_SUBREAPER = 36
+_AUTOGROUP = Path("/proc/self/autogroup")
 _MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -58,6 +61,16 @@ def refuse_huge_pages() -> None:
     _libc.prctl(_PR_SET_THP_DISABLE, 1, 0, 0, 0)
 
 
+@contextlib.contextmanager
+def adopting() -> Iterator[None]:
+    """A descendant whose parent ends meanwhile becomes this process's own child, to be reaped."""
+    _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    try:
+        yield
+    finally:
+        _libc.prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+
+
 def _call(function: str, *args: int) -> str | None:
     if getattr(_libc, function)(*args) == 0:
         return None
@@ -73,6 +86,19 @@ def _try(action: Sequence[object]) -> str | None:
     return None
 
 
+def set_nice(nice: int) -> str | None:
+    """Give this process the nice value `nice`. None, or why it could not be had.
+
+    Where the kernel groups processes by session (autogroup: most desktops, and a shell's children
+    everywhere), a nice value means something within a session only, and each worker has one of its
+    own: the group gets the value too, if this process is the first of its session.
+    """
+    refused = _try((os.setpriority, os.PRIO_PROCESS, 0, nice))
+    if refused or os.getsid(0) != os.getpid() or not _AUTOGROUP.exists():
+        return refused
+    return _try((_AUTOGROUP.write_text, f"{nice}\n"))
+
+
 def apply(request: RealtimeRequest) -> RealtimeReport:
     """Apply `request` to this process and report each setting."""
     report = RealtimeReport()
@@ -85,9 +111,7 @@ def apply(request: RealtimeRequest) -> RealtimeReport:
         wanted = set(request.cpus) & set(os.sched_getaffinity(0)) or set(os.sched_getaffinity(0))
         report.attempt(f"cpus {sorted(wanted)}", _try((os.sched_setaffinity, 0, wanted)))
     if request.nice:
-        report.attempt(
-            f"nice {request.nice}", _try((os.setpriority, os.PRIO_PROCESS, 0, request.nice))
-        )
+        report.attempt(f"nice {request.nice}", set_nice(request.nice))
     if request.priority:
         policy = os.SCHED_FIFO | os.SCHED_RESET_ON_FORK  # children stay ordinary
         report.attempt(

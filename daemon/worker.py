@@ -1,8 +1,8 @@
-"""A worker process from exec to exit: its specification, its link to the supervisor, its streams.
+"""A worker process from start to exit: its specification, its link to the supervisor, its streams.
 
-Started as `python -m recd.daemon.worker FD`. Everything it may touch comes by inherited file
-descriptor; it opens no name of the data plane. It ends when it is told to, when its link closes,
-or when its parent dies.
+Started as `python -m recd.daemon.worker FD`, or forked by forkserver.py. Everything it may touch
+comes by file descriptor; it opens no name of the data plane. It ends when it is told to, when its
+link closes, or when its parent dies.
 """
 
 import gc
@@ -21,7 +21,7 @@ import os
 import select
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -119,11 +119,22 @@ class WorkerSpec:
         return cls(**fields)
 
     def passed_fds(self) -> tuple[int, ...]:
-        """Every descriptor that must survive exec, the specification's own excepted."""
+        """Every descriptor that the worker gets, the specification's own excepted."""
         fds = {self.link_fd, *self.cells.values()}
         for grant in self.rings.values():
             fds |= {grant.fd, *grant.doorbells}
         return tuple(sorted(fds))
+
+    def renumbered(self, numbers: Mapping[int, int]) -> "WorkerSpec":
+        """The same with descriptors by other numbers: old -> new, all of `passed_fds`."""
+        rings = {
+            stream: replace(
+                grant, fd=numbers[grant.fd], doorbells=tuple(numbers[fd] for fd in grant.doorbells)
+            )
+            for stream, grant in self.rings.items()
+        }
+        cells = {name: numbers[fd] for name, fd in self.cells.items()}
+        return replace(self, link_fd=numbers[self.link_fd], rings=rings, cells=cells)
 
 
 class Link:
@@ -326,7 +337,8 @@ class WorkerContext:
         self.link.send("event", event=event, level=level, fields=fields)
 
 
-def _read_spec(fd: int) -> WorkerSpec:
+def read_spec(fd: int) -> WorkerSpec:
+    """The specification in the file behind `fd`, which is closed."""
     with os.fdopen(fd, "rb") as pipe:
         return WorkerSpec.unpack(pipe.read())
 
@@ -343,9 +355,16 @@ def main(argv: list[str] | None = None) -> int:
     """Entry of every worker process. Returns its exit code: 0 asked to end, 1 failed, 2 refused."""
     arguments = sys.argv[1:] if argv is None else argv
     realtime.die_with_parent()
-    if os.environ.get("RECD_PARENT_PID", str(os.getppid())) != str(os.getppid()):
-        return 0  # the supervisor died before the kernel knew whom to tell us about
-    spec = _read_spec(int(arguments[0]))
+    return live(read_spec(int(arguments[0]))) if parent_lives() else 0
+
+
+def parent_lives() -> bool:
+    """False: the supervisor died before the kernel knew whom to tell us about."""
+    return os.environ.get("RECD_PARENT_PID", str(os.getppid())) == str(os.getppid())
+
+
+def live(spec: WorkerSpec) -> int:
+    """A worker's life in this process. Returns the exit code, see `main`."""
     _set_title(spec)
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1)

@@ -14,7 +14,7 @@ from typing import Any
 from recd.config.errors import ConfigError, ConfigProblem
 from recd.config.models import RobotConfig
 from recd.daemon.supervisor.processes import process_table
-from recd.perf.costs import SUPERVISOR
+from recd.perf.costs import FORKSERVER, SUPERVISOR
 from recd.perf.figures import at_path
 from recd.perf.pass_through import finish_ms
 
@@ -188,7 +188,7 @@ POLICIES = ("policy={}", "policy.type=openpi")
 def subjects_of(robot: RobotConfig) -> tuple[str, ...]:
     """Every process and every stream of a robot, as `process:NAME` and `stream:NAME`."""
     table = process_table(robot)
-    processes = [SUPERVISOR, *(row.name for row in table)]
+    processes = [SUPERVISOR, FORKSERVER, *(row.name for row in table)]
     streams: list[str] = []
     for row in table:
         streams += [*row.wants.rings_write, *row.wants.rings_read]

@@ -12,10 +12,12 @@ from typing import Any
 
 import psutil
 
+from recd.daemon.supervisor import forks
 from recd.shm.clock import NS_PER_S, now_ns
 
 SUPERVISOR = "supervisor"
 SIMULATOR = "sim"
+FORKSERVER = forks.NAME
 OTHER = "other"
 ENDED = "ended"
 
@@ -71,7 +73,7 @@ def tree(supervisor_pid: int, names: Mapping[str, int]) -> list[Process]:
         name = known.get(process.pid)
         simulated = name == SIMULATOR or (above is not None and above.simulated)
         if name is None:
-            name = f"{SIMULATOR}:cameras" if simulated else f"{OTHER}:{process.name()}"
+            name = f"{SIMULATOR}:cameras" if simulated else _stranger(process.name())
         row = Process(process.pid, name, simulated)
         found.append(row)
         for child in process.children():
@@ -82,6 +84,10 @@ def tree(supervisor_pid: int, names: Mapping[str, int]) -> list[Process]:
 
     walk(psutil.Process(supervisor_pid), None)
     return found
+
+
+def _stranger(title: str) -> str:
+    return FORKSERVER if title == forks.TITLE else f"{OTHER}:{title}"
 
 
 def read_ledger(processes: Iterable[Process]) -> Ledger:

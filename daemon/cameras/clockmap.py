@@ -19,17 +19,21 @@ class ClockMapSettings:
 
     window_ns: how far back deliveries count. bucket_ns: of each such span only the fastest
     delivery is kept. slope_needs_ns: drift is told apart from jitter over this span.
-    converge_ns, converge_samples: trusted after both. max_drift_ppb: no quartz is worse.
+    converge_ns, converge_samples: trusted after both; after calm_converge_ns already when no
+    delivery so far took calm_ns longer than the fastest. max_drift_ppb: no quartz is worse.
     relearn_ns, relearn_buckets: a delay that stays this much above the line for so many buckets in
-    a row means that the line is of the past (clock stepped, route changed). behind_ns: a delivery
-    this much under the line cannot be, so the sender's clock was set.
+    a row, and within as much of itself, means that the line is of the past (clock stepped, route
+    changed); one that wanders is an overloaded computer's, and the line is right. behind_ns: a
+    delivery this much under the line cannot be, so the sender's clock was set.
     """
 
     window_ns: int = 30 * NS_PER_S
     bucket_ns: int = NS_PER_S // 2
     slope_needs_ns: int = 8 * NS_PER_S
-    converge_ns: int = NS_PER_S // 2
-    converge_samples: int = 15
+    converge_ns: int = NS_PER_S
+    calm_converge_ns: int = 450_000_000
+    calm_ns: int = 5_000_000
+    converge_samples: int = 12
     max_drift_ppb: int = 500_000
     relearn_ns: int = 10_000_000
     relearn_buckets: int = 10
@@ -67,16 +71,16 @@ class ClockMap:
         self._last_stamp: int | None = None
         self._samples = 0
         self._high_buckets = 0
+        self._high_ns = 0
+        self._delays = (0, 0)  # shortest and longest while learning
+        self._converged = False
         self._anchor = (0, 0)
         self._drift_ppb = 0
 
     @property
     def converged(self) -> bool:
         """True once mapped stamps are trusted."""
-        span = 0 if self._last_stamp is None else self._last_stamp - self._first_stamp
-        return (
-            span >= self._settings.converge_ns and self._samples >= self._settings.converge_samples
-        )
+        return self._converged
 
     @property
     def drift_ppb(self) -> int:
@@ -93,10 +97,19 @@ class ClockMap:
         if self._last_stamp is not None and self._clock_was_set(stamp_ns, arrival_ns):
             self._restart()
         self._learn(stamp_ns, arrival_ns - stamp_ns)
-        if not self.converged:
+        if not self._converged and not self._converge(stamp_ns, arrival_ns - stamp_ns):
             return MappedStamp(arrival_ns, 0, trusted=False)
         local = min(stamp_ns + self.offset_ns(stamp_ns), arrival_ns)
         return MappedStamp(local, arrival_ns - local, trusted=True)
+
+    def _converge(self, stamp: int, delay: int) -> bool:
+        shortest, longest = self._delays if self._samples > 1 else (delay, delay)
+        self._delays = min(shortest, delay), max(longest, delay)
+        calm = self._delays[1] - self._delays[0] <= self._settings.calm_ns
+        needed = self._settings.calm_converge_ns if calm else self._settings.converge_ns
+        enough = self._samples >= self._settings.converge_samples
+        self._converged = enough and stamp - self._first_stamp >= needed
+        return self._converged
 
     def _clock_was_set(self, stamp_ns: int, arrival_ns: int) -> bool:
         assert self._last_stamp is not None
@@ -127,8 +140,12 @@ class ClockMap:
 
     def _close_bucket(self) -> None:
         stamp, delay = self._fastest[-1]
-        high = delay - self.offset_ns(stamp) > self._settings.relearn_ns
-        self._high_buckets = self._high_buckets + 1 if high else 0
+        above = delay - self.offset_ns(stamp)
+        high = above > self._settings.relearn_ns
+        same = abs(above - self._high_ns) <= self._settings.relearn_ns
+        self._high_buckets = (self._high_buckets if same else 0) + 1 if high else 0
+        if self._high_buckets == 1:
+            self._high_ns = above
         if self._high_buckets >= self._settings.relearn_buckets:
             while len(self._fastest) > self._high_buckets:
                 self._fastest.popleft()

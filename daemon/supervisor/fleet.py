@@ -14,6 +14,7 @@ from recd.config.errors import RecdError
 from recd.config.streams import STATUS_STATES
 from recd.daemon import log
 from recd.daemon.supervisor.failures import Absence, Loss
+from recd.daemon.supervisor.forks import Forks
 from recd.daemon.supervisor.processes import Process
 from recd.daemon.supervisor.resources import Resources
 from recd.daemon.supervisor.restarts import NO_RESTARTS, RestartHistory, after_exit
@@ -102,8 +103,10 @@ class Fleet:
     """All seats, and the only place that starts, signals and reaps workers."""
 
     def __init__(
-        self, rows: tuple[Process, ...], resources: Resources, around: Surroundings
-    ) -> None:
+        self, rows: tuple[Process, ...], resources: Resources, around: Surroundings,
+        forks: Forks | None = None,
+    ) -> None:  # fmt: skip
+        self._forks = forks
         self.seats = {row.name: Seat(row) for row in rows}
         self.around = around
         self.held_back: frozenset[str] = frozenset()
@@ -220,7 +223,7 @@ class Fleet:
         """Let it load its modules while it waits for its turn and its configuration."""
         try:
             spec = worker_spec(seat.row, self.around, self._resources, awaits_go=True)
-            seat.child = spawn(spec)
+            seat.child = spawn(spec, self._forks)
         except OSError as error:
             self._log.warning("not loaded ahead", worker=seat.row.name, reason=str(error))
             seat.not_before_ns = now + NS_PER_S
@@ -241,7 +244,7 @@ class Fleet:
         try:
             if seat.child is None:
                 row = replace(seat.row, config=config)
-                seat.child = spawn(worker_spec(row, self.around, self._resources))
+                seat.child = spawn(worker_spec(row, self.around, self._resources), self._forks)
             elif not seat.child.link.send(GO, config=config):
                 return  # it ended before its turn, which is heard next
         except OSError as error:

@@ -1,6 +1,7 @@
-"""Start one worker by exec: its specification, its descriptors, its end of the link.
+"""Start one worker: its specification, its descriptors, its end of the link.
 
-Never a fork of this interpreter. Workers die with this process: the kernel is asked to
+By the fork server (forks.py), arm processes and all others without one by exec; never a fork of
+this interpreter. Workers die with this process: the kernel is asked to
 (PDEATHSIG, set by the worker's first lines) and their link closes. Call from the main thread only:
 the kernel ties PDEATHSIG to the thread that started the child.
 """
@@ -13,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from recd.daemon.supervisor.forks import Forks, worker_environment
 from recd.daemon.supervisor.processes import Process
 from recd.daemon.supervisor.resources import Resources
 from recd.daemon.worker import Link, WorkerSpec
@@ -20,16 +22,12 @@ from recd.daemon.worker import Link, WorkerSpec
 
 @dataclass(slots=True)
 class Child:
-    """A running worker. pidfd: readable once it has ended."""
+    """A running worker. pidfd: readable once it has ended; popen: of one started by exec."""
 
-    popen: subprocess.Popen[bytes]
+    pid: int
     link: Link
     pidfd: int
-
-    @property
-    def pid(self) -> int:
-        """Process id, valid until `reap`."""
-        return self.popen.pid
+    popen: subprocess.Popen[bytes] | None = None
 
     def signal(self, number: int) -> None:
         """Send a signal; nothing happens when it has ended already."""
@@ -40,7 +38,10 @@ class Child:
 
     def reap(self) -> int | None:
         """Exit code (negative: signal) once it has ended, else None."""
-        return self.popen.poll()
+        if self.popen is not None:
+            return self.popen.poll()
+        pid, status = os.waitpid(self.pid, os.WNOHANG)
+        return os.waitstatus_to_exitcode(status) if pid else None
 
     def close(self) -> None:
         """Let go of link and pidfd, after `reap` gave a code."""
@@ -48,12 +49,8 @@ class Child:
         os.close(self.pidfd)
 
 
-ONE_THREAD = {
-    "OPENBLAS_NUM_THREADS": "1",
-    "OMP_NUM_THREADS": "1",
-    "MALLOC_ARENA_MAX": "1",
-}
-"""Libraries start no threads of their own beside a real-time loop, and share one heap."""
+BY_EXEC = frozenset({"arm"})
+"""Kinds that are never forked: a page that a fork shares is copied when a tick writes to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,18 +82,23 @@ def worker_spec(
     )
 
 
-def spawn(spec: WorkerSpec) -> Child:
-    """Start the worker of `spec`. Raises OSError when the system refuses a process."""
+def spawn(spec: WorkerSpec, forks: Forks | None = None) -> Child:
+    """Start the worker of `spec`, by `forks` if it may. Raises OSError when the system refuses a
+    process."""
     link, theirs = Link.pair()
     with theirs:
         told = replace(spec, link_fd=theirs.fileno())
         spec_fd = _as_memfd(told)
         try:
+            fds = (spec_fd, *told.passed_fds())
+            forked = None if forks is None or spec.kind in BY_EXEC else forks.fork(fds)
+            if forked is not None:
+                return Child(forked[0], link, forked[1])
             popen = subprocess.Popen(
                 [sys.executable, "-P", "-m", "recd.daemon.worker", str(spec_fd)],
-                pass_fds=(spec_fd, *told.passed_fds()),
+                pass_fds=fds,
                 stdin=subprocess.DEVNULL,
-                env={**os.environ, **ONE_THREAD, "RECD_PARENT_PID": str(os.getpid())},
+                env=worker_environment(),
                 start_new_session=True,  # a terminal's signals are for the supervisor alone
             )
         except BaseException:
@@ -104,7 +106,7 @@ def spawn(spec: WorkerSpec) -> Child:
             raise
         finally:
             os.close(spec_fd)
-    return Child(popen, link, os.pidfd_open(popen.pid))
+    return Child(popen.pid, link, os.pidfd_open(popen.pid), popen)
 
 
 def _as_memfd(spec: WorkerSpec) -> int:

@@ -27,6 +27,7 @@ from recd.daemon.supervisor.control import ControlPlane
 from recd.daemon.supervisor.ending import Ending, Stage
 from recd.daemon.supervisor.failures import Absence, Consequences, Loss, consequences
 from recd.daemon.supervisor.fleet import Fleet, Happening, Phase
+from recd.daemon.supervisor.forks import Forks
 from recd.daemon.supervisor.holders import with_holders
 from recd.daemon.supervisor.hooks import Hooks
 from recd.daemon.supervisor.instance import InstanceLock
@@ -58,10 +59,15 @@ STATE_EVERY_NS = NS_PER_S // 2
 class Supervisor:
     """One daemon. `run` returns its exit code once it has ended and left nothing behind.
 
-    rows: the process table; default is the one of `robot`.
+    rows: the process table; default is the one of `robot`. forks: the fork server, which ends with
+    it; without one every worker is started by exec.
     """
 
-    def __init__(self, robot: RobotConfig, *, rows: tuple[Process, ...] | None = None) -> None:
+    def __init__(
+        self, robot: RobotConfig, *, rows: tuple[Process, ...] | None = None,
+        forks: Forks | None = None,
+    ) -> None:  # fmt: skip
+        self.forks = forks
         self.robot = robot
         self.session_id = secrets.token_hex(8)
         self.started_ns = now_ns()
@@ -77,7 +83,7 @@ class Supervisor:
             self._lock.release()
             raise
         around = Surroundings(robot.instance_name, str(directory), dump(robot))
-        self.fleet = Fleet(table, self.resources, around)
+        self.fleet = Fleet(table, self.resources, around, forks)
         self.meters = Meters(self.fleet)
         self._times = EpisodeTimes(self.fleet)
         self.looks = Looks(self._readers("cam"), directory)
@@ -488,6 +494,8 @@ class Supervisor:
             self.end(now, error.message)
 
     def _clean_up(self) -> None:
+        if self.forks is not None:
+            self.forks.close()
         if self.control is not None:
             self.news.resolve("shutdown", {"ended": True})
             self.control.close()

@@ -24,7 +24,7 @@ def step_back() -> None:
     realtime.die_with_parent()
     if os.environ.get(PARENT_KEY, str(os.getppid())) != str(os.getppid()):
         sys.exit(0)  # it was gone before the kernel knew whom to tell us about
-    os.nice(19)
+    realtime.set_nice(19)
     os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))  # its reads are idle-class with it
     resource.setrlimit(resource.RLIMIT_CPU, (MOST_CPU_S, MOST_CPU_S))
     print(flush=True)

@@ -105,6 +105,7 @@ class BackgroundDecode:
                 stdout=self._out,
                 stderr=self._err,
                 env={**os.environ, PARENT_KEY: str(os.getpid())},
+                start_new_session=True,  # its niceness is not the writer's
             )
         except OSError as refused:
             self._close_files()

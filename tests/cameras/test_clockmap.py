@@ -73,14 +73,30 @@ def test_drift_is_measured():
     assert clock.drift_ppb == pytest.approx(-80_000, abs=10_000)
 
 
-def test_arrival_is_trusted_until_the_map_has_converged():
-    sender = Sender(epoch_ns=0, ppm=0, base_ns=MS, jitter="constant", seed=1)
+@pytest.mark.parametrize(
+    ("jitter", "setting"), [("constant", "calm_converge_ns"), ("spikes", "converge_ns")]
+)
+def test_arrival_is_trusted_until_the_map_has_converged(jitter, setting):
+    sender = Sender(epoch_ns=0, ppm=0, base_ns=MS, jitter=jitter, seed=1)
     settings_ = ClockMapSettings()
     clock = ClockMap(settings_)
     trusted = [clock.map(*sender.send()).trusted for _ in range(200)]
     first = trusted.index(True)
-    assert first * PERIOD_NS == pytest.approx(settings_.converge_ns, abs=2 * PERIOD_NS)
+    assert first * PERIOD_NS == pytest.approx(getattr(settings_, setting), abs=2 * PERIOD_NS)
     assert all(trusted[first:])
+
+
+def test_a_sender_that_is_late_for_seconds_now_more_now_less_keeps_its_line():
+    sender = Sender(epoch_ns=3, ppm=10, base_ns=MS, jitter="uniform", seed=8)
+    clock = ClockMap()
+    for _ in range(600):
+        clock.map(*sender.send())
+    errors = []
+    for k in range(450):  # 15 s of an overloaded sender
+        stamp, arrival = sender.send()
+        late = (20 + 230 * (k // 30 % 2)) * MS
+        errors.append(sender.error_ns(clock.map(stamp, arrival + late)))
+    assert max(map(abs, errors)) < 2 * MS
 
 
 def test_a_sender_that_starts_again_is_learned_again():

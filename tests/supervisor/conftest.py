@@ -16,6 +16,7 @@ import pytest
 import zmq
 
 from recd.config.messages import decode, new_request_id
+from recd.daemon.supervisor.forks import TITLE
 from recd.shm.clock import NS_PER_S, now_ns, sleep_until_ns
 
 HERE = Path(__file__).parent
@@ -137,8 +138,16 @@ class Daemon:
         pid: int = self.status()["processes"][process]["pid"]
         return pid
 
-    def workers(self) -> list[psutil.Process]:
+    def everything(self) -> list[psutil.Process]:
+        """All processes below the supervisor."""
         return psutil.Process(self.process.pid).children(recursive=True)
+
+    def workers(self) -> list[psutil.Process]:
+        return [one for one in self.everything() if one.name() != TITLE]
+
+    def fork_server(self) -> psutil.Process:
+        (found,) = (one for one in self.everything() if one.name() == TITLE)
+        return found
 
     def end(self, number: int = signal.SIGTERM) -> int:
         """Send the signal, and wait for the exit code."""
@@ -156,7 +165,7 @@ class Daemon:
             self._socket.close(linger=0)
         self._context.destroy(linger=0)
         if not self.ended:
-            workers = self.workers()
+            workers = self.everything()
             self.process.kill()
             self.process.wait()
             for worker in workers:  # one that a test has stopped does not see the daemon's end

@@ -29,8 +29,8 @@ def test_a_simulated_robot_gets_its_endpoints_and_workers_their_titles(
 
 
 def test_sigterm_ends_everything_and_leaves_nothing(daemon: Daemon) -> None:
-    workers = daemon.workers()
-    assert len(workers) == 4
+    workers = daemon.everything()
+    assert len(workers) == 5  # the fork server too
     assert daemon.end() == 0
     assert gone(workers)
     assert not daemon.runtime.exists()
@@ -60,7 +60,7 @@ def test_a_terminal_that_signals_every_process_ends_them_in_order_with_the_episo
 
 
 def test_shutdown_replies_when_all_workers_have_ended(daemon: Daemon) -> None:
-    workers = daemon.workers()
+    workers = daemon.everything()
     assert daemon.ok("shutdown") == {"ended": True}
     assert gone(workers)
     assert daemon.process.wait(timeout=60) == 0
@@ -71,7 +71,7 @@ def test_kill_9_of_the_supervisor_kills_every_worker_and_the_next_one_starts(
 ) -> None:
     daemon = start_daemon(camera__front={"ignore_term": True})
     daemon.wait_state("READY")
-    workers = daemon.workers()
+    workers = daemon.everything()
     os.kill(daemon.process.pid, signal.SIGKILL)
     until(lambda: gone(workers), "all workers gone")
     daemon.process.wait()

@@ -2,7 +2,7 @@ import os
 import subprocess
 import sys
 
-from recd.daemon.supervisor.spawn import ONE_THREAD
+from recd.daemon.supervisor.forks import ONE_THREAD
 
 COUNT = "import os, numpy; print(len(os.listdir('/proc/self/task')))"
 

@@ -1,0 +1,93 @@
+"""Workers that are forked by a server: they are the supervisor's own, and nothing depends on it."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from recd.daemon import realtime
+
+from .conftest import Daemon, until
+
+Start = Callable[..., Daemon]
+
+FORKED = {"recd:cam:front", "recd:enc:front", "recd:writer"}
+
+
+def _title(process: psutil.Process) -> str:
+    return " ".join(process.cmdline()).strip("\0 ")
+
+
+def _descriptors(pid: int) -> set[str]:
+    return {os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()}
+
+
+def test_forked_workers_are_the_supervisors_children_and_the_server_keeps_nothing_of_them(
+    daemon: Daemon,
+) -> None:
+    assert {_title(worker) for worker in daemon.workers()} >= FORKED
+    assert {worker.ppid() for worker in daemon.workers()} == {daemon.process.pid}
+    assert all(os.getsid(worker.pid) == worker.pid for worker in daemon.workers())
+    server = daemon.fork_server()
+    assert server.children() == []
+    assert not {link for link in _descriptors(server.pid) if link.startswith("/memfd:")}
+    assert server.num_threads() == 1
+
+
+def test_a_forked_worker_has_the_memory_of_the_server_and_an_arm_has_its_own(
+    daemon: Daemon,
+) -> None:
+    maps = Path(f"/proc/{daemon.pid_of('arm:main.follower')}/maps").read_text()
+    assert "libav" not in maps
+    assert "libav" in Path(f"/proc/{daemon.pid_of('encoder:front')}/maps").read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_without_its_server_a_worker_is_started_by_exec_and_only_once(
+    daemon: Daemon, number: signal.Signals
+) -> None:
+    server, old = daemon.fork_server(), daemon.pid_of("encoder:front")
+    server.send_signal(number)
+    os.kill(old, signal.SIGKILL)
+
+    until(lambda: daemon.pid_of("encoder:front") not in (None, old), "another encoder")
+    daemon.wait_state("READY")
+
+    assert "fork server is gone, workers are started by exec" in daemon.said
+    titles = sorted(map(_title, daemon.workers()))
+    assert titles.count("recd:enc:front") == 1
+    assert len(titles) == 4
+    assert not server.is_running() or server.status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_daemon_without_a_fork_server_works(start_daemon: Start) -> None:
+    daemon = start_daemon(forks=False)
+    daemon.wait_state("READY")
+    assert len(daemon.everything()) == 4
+    uid = daemon.ok("start")["uid"]
+    assert daemon.end() == 0
+    assert f"saved {uid}" in daemon.committed
+
+
+def test_the_end_of_a_forked_worker_is_told_with_its_signal(daemon: Daemon) -> None:
+    os.kill(daemon.pid_of("camera:front"), signal.SIGSEGV)
+    until(lambda: "SIGSEGV" in daemon.said, "the signal in the log")
+
+
+def test_niceness_reaches_the_session_that_the_kernel_groups_by() -> None:
+    group = Path("/proc/self/autogroup")
+    if not group.exists():
+        pytest.skip("this kernel does not group by session")
+    read, write = os.pipe()
+    if os.fork() == 0:
+        os.setsid()
+        refused = realtime.set_nice(7)
+        os.write(write, f"{refused} {group.read_text()}".encode())
+        os._exit(0)
+    os.wait()
+    assert os.read(read, 200).decode().split()[0::3] == ["None", "7"]
+    os.close(read)
+    os.close(write)

@@ -142,12 +142,19 @@ class Daemon:
         """All processes below the supervisor."""
         return psutil.Process(self.process.pid).children(recursive=True)
 
+    def titled(self) -> dict[str, psutil.Process]:
+        """The supervisor's children by title. A fork bears the server's until it has its own."""
+        found = {}
+        for child in psutil.Process(self.process.pid).children():
+            with suppress(psutil.NoSuchProcess):
+                found.setdefault(" ".join(child.cmdline()).strip("\0 "), child)
+        return found
+
     def workers(self) -> list[psutil.Process]:
-        return [one for one in self.everything() if one.name() != TITLE]
+        return [worker for title, worker in self.titled().items() if title != TITLE]
 
     def fork_server(self) -> psutil.Process:
-        (found,) = (one for one in self.everything() if one.name() == TITLE)
-        return found
+        return self.titled()[TITLE]
 
     def end(self, number: int = signal.SIGTERM) -> int:
         """Send the signal, and wait for the exit code."""

@@ -19,9 +19,8 @@ def test_a_simulated_robot_gets_its_endpoints_and_workers_their_titles(
     daemon = start_daemon(set=SIMULATED)
     status = daemon.wait_state("READY")
     assert {entry["phase"] for entry in status["processes"].values()} == {"running"}
-    titles = {" ".join(worker.cmdline()).strip("\0 ") for worker in daemon.workers()}
     assert {"recd:cam:front", "recd:enc:front", "recd:arm:main.follower", "recd:writer",
-            "recd:sim"} <= titles  # fmt: skip
+            "recd:sim"} <= set(daemon.titled())  # fmt: skip
     devices = {entry["process"]: entry for entry in daemon.ok("devices")["devices"]}
     assert devices["camera:front"]["devices"] == ["http://127.0.0.1:1/front"]
     assert devices["arm:main.follower"]["devices"] == ["/dev/null#main.follower"]
@@ -118,7 +117,7 @@ def held_simulator(start_daemon: Start, gate: Path) -> tuple[Daemon, dict[str, p
     titles = {"recd:cam:front", "recd:arm:main.follower"}
 
     def loading() -> dict[str, psutil.Process]:
-        found = {" ".join(w.cmdline()).strip("\0 "): w for w in daemon.workers()}
+        found = daemon.titled()
         return {title: found[title] for title in titles} if titles <= set(found) else {}
 
     return daemon, until(loading, "workers that load ahead")

@@ -261,7 +261,7 @@ class RealtimeConfig(Section):
     spin_us: int = Field(default=50, ge=0, le=500)
     """How long an arm process spins before its deadline instead of sleeping."""
     encoder_nice: int = Field(default=5, ge=-20, le=19)
-    """Niceness of encoders and writer."""
+    """Niceness of encoders and writer, and of their sessions where the kernel groups by session."""
     gateway_priority: int = Field(default=1, ge=0, le=48)
     """SCHED_FIFO priority of the gateway's loop, below `serial_priority`; 0 none."""
     serial_priority: int = Field(default=2, ge=0, le=49)

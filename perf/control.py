@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recd.config.errors import RecdError
-from recd.config.streams import JointFlag
+from recd.config.streams import STATUS_COUNTER_NAMES, JointFlag
 from recd.daemon.arms.loop import ROLE_PHASE
 from recd.perf.figures import histogram_quantiles, quantiles
 from recd.perf.floors import wire_us
@@ -25,6 +25,7 @@ from recd.shm.clock import NS_PER_S, NS_PER_US
 Counts = npt.NDArray[np.int64]
 
 _MEMFD = "/memfd:recd:"
+_OVERRUNS = STATUS_COUNTER_NAMES["arm"].index("overruns")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ class LoopCounts:
     lateness: Counts
     work: Counts
     progress: int
+    overruns: int = 0
 
 
 class StatusCells:
@@ -76,6 +78,7 @@ class StatusCells:
                     record["lateness"].astype(np.int64),
                     record["work"].astype(np.int64),
                     int(record["progress"]),
+                    int(record["counters"][_OVERRUNS]) if process.startswith("arm:") else 0,
                 )
         return told
 
@@ -112,7 +115,8 @@ def segment_descriptors(pid: int) -> dict[str, Path]:
 
 
 def loop_between(before: LoopCounts | None, after: LoopCounts) -> dict[str, Any]:
-    """Figures of one process between two readings: lateness and work in us, and the histograms."""
+    """Figures of one process between two readings: lateness and work in us, the histograms, and the
+    ticks that it left out."""
     started = before is None or after.progress < before.progress
     lateness = after.lateness if started or before is None else after.lateness - before.lateness
     work = after.work if started or before is None else after.work - before.work
@@ -121,6 +125,7 @@ def loop_between(before: LoopCounts | None, after: LoopCounts) -> dict[str, Any]
         "work_us": histogram_quantiles(work, scale=NS_PER_US),
         "lateness_histogram": lateness.tolist(),
         "work_histogram": work.tolist(),
+        "skipped": after.overruns - (0 if started or before is None else before.overruns),
         "restarted": bool(started and before is not None),
     }
 

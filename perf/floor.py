@@ -124,7 +124,7 @@ def compared(legs: list[Leg], kinds: tuple[str, str] = (OURS, BARE)) -> dict[str
     """Figures of both kinds and their ratio per process, pooled over legs and leg by leg. Pure.
 
     legs: of the two kinds in turn; ratio: first / second kind of the pooled legs; ratio_spread: of
-    each A with the B after it.
+    each A with the B after it; skipped: ticks left out, of each leg.
     """
     processes = sorted({name for leg in legs for name in leg.loops})
     return {
@@ -146,6 +146,10 @@ def _compare_one(legs: list[Leg], process: str, kinds: tuple[str, str]) -> dict[
               for kind, of_kind in counts.items()}  # fmt: skip
     told: dict[str, Any] = {f"{kind}_lateness_us": figures for kind, figures in pooled.items()}
     told |= {f"{kind}_histogram": of_kind.tolist() for kind, of_kind in counts.items()}
+    told |= {
+        f"{kind}_skipped": [leg.loops[process]["skipped"] for leg in legs if leg.kind == kind]
+        for kind in kinds
+    }
     for name in QUANTILES:
         path = f"lateness_us.{name}"
         each = [

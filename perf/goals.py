@@ -63,6 +63,14 @@ def _to_bare(quantile: str) -> Callable[[Result, str], float | None]:
     return of
 
 
+def _beyond_bare(result: Result, loop: str) -> float | None:
+    """What the machine does to a loop that does nothing, it does to ours as well."""
+    floor = (at_path(result, "floor.processes") or {}).get(loop, {})
+    if "bare_skipped" not in floor:
+        return None
+    return float(max(0, sum(floor["ours_skipped"]) - sum(floor["bare_skipped"])))
+
+
 def _period_and_bus(result: Result, loop: str) -> float | None:
     wire = _median("wire_us")(result, loop)
     return None if wire is None else 1e6 / result["scenario"]["rate_hz"] + wire
@@ -81,6 +89,7 @@ GOALS: tuple[Goal, ...] = (
          _period_and_bus),
     Goal("cycle p50, 1.2 x frames and adapter", "us", _median("cycle_us.p50"), _cycle_limit),
     Goal("ticks skipped, worst run", "", _most("skipped"), _constant(0)),
+    Goal("ticks skipped in all legs, beyond the bare loop's", "", _beyond_bare, _constant(0)),
 )  # fmt: skip
 """Work is known to half an octave, like lateness."""
 

@@ -223,15 +223,21 @@ def _floor(result: Mapping[str, Any]) -> Table | None:
         return None
     made = table(
         "lateness against a bare loop (A B A B, same load), us: p50 / p99 / p99.9", "loop", "ours",
-        "bare", "ratio",
+        "bare", "ratio", "ticks skipped: ours, bare",
     )  # fmt: skip
     for name, facts in floor["processes"].items():
         ratios = {key: facts[f"ratio_{key}"] for key in ("p50", "p99", "p99_9")}
         made.add_row(
             name, _three(facts["ours_lateness_us"]), _three(facts["bare_lateness_us"]),
-            _three(ratios, digits=2),
+            _three(ratios, digits=2), _skipped(facts),
         )  # fmt: skip
     return made
+
+
+def _skipped(facts: Mapping[str, Any]) -> str:
+    if "bare_skipped" not in facts:  # a result of an older version
+        return "-"
+    return ", ".join(str(sum(facts[f"{kind}_skipped"])) for kind in ("ours", "bare"))
 
 
 def _goals(result: Mapping[str, Any]) -> Table | None:

@@ -41,10 +41,11 @@ def test_a_process_without_a_status_cell_is_named():
 
 
 def test_only_what_was_counted_in_between_counts():
-    before = LoopCounts(histogram(b20=100), histogram(b30=100), 100)
-    after = LoopCounts(histogram(b20=100, b24=50), histogram(b30=150), 150)
+    before = LoopCounts(histogram(b20=100), histogram(b30=100), 100, 7)
+    after = LoopCounts(histogram(b20=100, b24=50), histogram(b30=150), 150, 9)
     told = loop_between(before, after)
     assert told["lateness_us"]["n"] == 50
+    assert told["skipped"] == 2
     assert 2**12 / 1e3 <= told["lateness_us"]["p50"] <= 2**12.5 / 1e3
     assert not told["restarted"]
 
@@ -102,17 +103,19 @@ def test_a_bare_loop_in_a_process_of_its_own_tells_of_every_tick():
     assert list(told["realtime"]) == ["timer slack 1 ns"]
 
 
-def leg(kind, bucket):
-    return floor.Leg(kind, {PROCESS: loop_between(None, LoopCounts(bucket, bucket, 1))})
+def leg(kind, bucket, skipped=0):
+    counts = LoopCounts(bucket, bucket, 1, skipped)
+    return floor.Leg(kind, {PROCESS: loop_between(None, counts)})
 
 
 def test_loops_are_compared_leg_by_leg_and_pooled():
     legs = [
-        leg(floor.OURS, histogram(b24=100)), leg(floor.BARE, histogram(b22=100)),
+        leg(floor.OURS, histogram(b24=100), 3), leg(floor.BARE, histogram(b22=100), 1),
         leg(floor.OURS, histogram(b24=100)), leg(floor.BARE, histogram(b24=100)),
     ]  # fmt: skip
     told = floor.compared(legs)["processes"][PROCESS]
     assert told["ratio_p50_spread"]["least"] == pytest.approx(1.0)
     assert told["ratio_p50_spread"]["most"] == pytest.approx(2.0)
     assert 1.0 < told["ratio_p50"] <= 2.0
+    assert (told["ours_skipped"], told["bare_skipped"]) == ([3, 0], [1, 0])
     assert json.dumps(floor.compared(legs))

@@ -194,7 +194,8 @@ def loops(p99):
     counts = {"p50": 5.0, "p99": p99, "p99_9": 90.0, "n": 1000}
     histogram = [0] * 64
     histogram[20] = 1000
-    return {"arm:main.follower": {"lateness_us": counts, "lateness_histogram": histogram}}
+    loop = {"lateness_us": counts, "lateness_histogram": histogram, "skipped": 0}
+    return {"arm:main.follower": loop}
 
 
 def test_the_noise_is_what_legs_without_a_policy_differ_by():

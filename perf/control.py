@@ -17,10 +17,10 @@ import numpy.typing as npt
 from recd.config.errors import RecdError
 from recd.config.streams import STATUS_COUNTER_NAMES, JointFlag
 from recd.daemon.arms.loop import ROLE_PHASE
-from recd.perf.figures import histogram_quantiles, quantiles
+from recd.perf.figures import histogram_percentile, histogram_quantiles, quantiles
 from recd.perf.floors import wire_us
 from recd.shm import CellReader, Segment
-from recd.shm.clock import NS_PER_S, NS_PER_US
+from recd.shm.clock import NS_PER_MS, NS_PER_S, NS_PER_US
 
 Counts = npt.NDArray[np.int64]
 
@@ -125,6 +125,7 @@ def loop_between(before: LoopCounts | None, after: LoopCounts) -> dict[str, Any]
         "work_us": histogram_quantiles(work, scale=NS_PER_US),
         "lateness_histogram": lateness.tolist(),
         "work_histogram": work.tolist(),
+        "work_longest_us": (histogram_percentile(work, 1.0) or 0.0) / NS_PER_US,
         "skipped": after.overruns - (0 if started or before is None else before.overruns),
         "restarted": bool(started and before is not None),
     }
@@ -137,7 +138,8 @@ def sample_figures(
 
     request_us: position request on the wire after the tick's time, exact; leader_to_goal_us: leader
     sample to goal on the wire; cycle_us: request on the wire until the line is free again; skipped:
-    ticks that have no sample; invalid: samples without every joint.
+    ticks that have no sample; skipped_by_bus: those after a tick whose replies came so late, or not
+    at all, that no loop could have been in time; invalid: samples without every joint.
     """
     inside = samples[(samples["request_ns"] >= first_ns) & (samples["request_ns"] < last_ns)]
     period_ns = NS_PER_S // rate_hz
@@ -145,11 +147,13 @@ def sample_figures(
     due_ns = phase_ns + inside["tick"] * NS_PER_S // rate_hz
     goal = inside[(inside["goal_written_ns"] > 0) & (inside["leader_ns"] > 0)]
     flags = inside["flags"]
+    skipped = np.diff(inside["tick"], prepend=inside["tick"][:1] - 1)[1:] - 1
     span_ns = int(inside["request_ns"][-1] - inside["request_ns"][0]) if len(inside) > 1 else 0
     return {
         "samples": len(inside),
         "hz": (len(inside) - 1) * NS_PER_S / span_ns if span_ns else None,
-        "skipped": int((np.diff(inside["tick"]) - 1).clip(0).sum()) if len(inside) > 1 else 0,
+        "skipped": int(skipped.sum()),
+        "skipped_by_bus": int(skipped[_bus_late(inside, due_ns, period_ns)[:-1]].sum()),
         "invalid": int(((flags & (JointFlag.NO_REPLY | JointFlag.RESYNC)) != 0).sum()),
         "stale_leader": int(((flags & JointFlag.STALE_LEADER) != 0).sum()),
         "request_us": quantiles(inside["request_ns"] - due_ns, scale=NS_PER_US),
@@ -159,6 +163,19 @@ def sample_figures(
         "cycle_us": quantiles(_cycles_ns(inside), scale=NS_PER_US),
         "read_us": quantiles(2 * inside["half_width_ns"], scale=NS_PER_US),
     }
+
+
+BUS_ROOM_NS = NS_PER_MS // 2
+"""Between a line that is free and the next tick, what a tick still has to do after its replies."""
+
+
+def _bus_late(
+    samples: npt.NDArray[np.void], due_ns: Counts, period_ns: int
+) -> npt.NDArray[np.bool_]:
+    """Ticks whose line was not free in time for the next one."""
+    unanswered = (samples["flags"] & (JointFlag.NO_REPLY | JointFlag.RESYNC)) != 0
+    free_ns = samples["request_ns"] + 2 * samples["half_width_ns"]
+    return np.asarray(unanswered | (free_ns - due_ns > period_ns - BUS_ROOM_NS))
 
 
 def _cycles_ns(samples: npt.NDArray[np.void]) -> Counts:

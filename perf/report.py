@@ -204,14 +204,16 @@ def _times(result: Mapping[str, Any]) -> Table:
 
 def _loops(result: Mapping[str, Any]) -> Table:
     made = table(
-        "control loops while recording, us: p50 / p99 / p99.9", "run, loop", "Hz", "skipped",
-        "lateness", "work", "leader to goal",
+        "control loops while recording, us: p50 / p99 / p99.9", "run, loop", "Hz",
+        "skipped (by the bus)", "lateness", "work (longest)", "leader to goal",
     )  # fmt: skip
     for number, run in enumerate(result["runs"], 1):
         for name, loop in run["control"].items():
             made.add_row(
-                f"{number} {name}", _number(loop["hz"], 2), str(loop["skipped"]),
-                _three(loop["lateness_us"]), _three(loop["work_us"]),
+                f"{number} {name}", _number(loop["hz"], 2),
+                f"{loop['skipped']} ({loop.get('skipped_by_bus', '-')})",
+                _three(loop["lateness_us"]),
+                f"{_three(loop['work_us'])} ({_number(loop.get('work_longest_us'), 0)})",
                 _three(loop["leader_to_goal_us"]),
             )  # fmt: skip
     return made

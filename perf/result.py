@@ -138,6 +138,8 @@ CAMERA_SUMMARY: Mapping[str, str] = {
 LOOP_SUMMARY: Mapping[str, str] = {
     "hz": "Hz",
     "skipped": "ticks",
+    "skipped_by_bus": "ticks",
+    "work_longest_us": "us",
     "lateness_us.p50": "us",
     "lateness_us.p99": "us",
     "lateness_us.p99_9": "us",

@@ -66,8 +66,23 @@ def test_samples_tell_of_skipped_ticks_and_of_the_way_from_leader_to_goal():
     samples["goal_written_ns"] = samples["request_ns"] - 50_000
     told = sample_figures(samples, role="follower", rate_hz=250, first_ns=0, last_ns=2**62)
     assert (told["samples"], told["skipped"], told["invalid"]) == (5, 2, 0)
+    assert told["skipped_by_bus"] == 0
     assert told["request_us"]["p50"] == 90.0
     assert told["leader_to_goal_us"]["p99"] == 950.0
+
+
+@pytest.mark.parametrize(
+    ("half_width_us", "flags", "by_bus"),
+    [(500, 0, 0), (1700, 0, 0), (1750, 0, 3), (5000, 0, 3), (500, JointFlag.NO_REPLY, 3)],
+)
+def test_ticks_skipped_for_want_of_replies_are_told_apart(half_width_us, flags, by_bus):
+    samples = np.zeros(4, arm_sample_dtype(6))
+    samples["tick"] = [1000, 1001, 1005, 1006]
+    samples["request_ns"] = samples["tick"] * (NS_PER_S // 250) + 50_000
+    samples["half_width_ns"] = 500_000
+    samples["half_width_ns"][1], samples["flags"][1] = half_width_us * 1000, flags
+    told = sample_figures(samples, role="leader", rate_hz=250, first_ns=0, last_ns=2**62)
+    assert (told["skipped"], told["skipped_by_bus"]) == (3, by_bus)
 
 
 @pytest.mark.parametrize(("goal_after_ns", "cycle_us"), [(-100_000, 1100.0), (900_000, 1160.0)])

@@ -316,8 +316,7 @@ def largest(most: int, peer: bool, quiet_s: float, output: Path | None, **option
 
 
 @click.command()
-@scenario_options(seconds=30.0, runs=1, cameras=3, source="v4l2", preset="ultrafast",
-                  latency_ms=0.0)  # fmt: skip
+@scenario_options(seconds=30.0, runs=1, cameras=3, source="v4l2", preset="ultrafast")
 @click.option("--pairs", type=click.IntRange(1, 50), default=3, show_default=True,
               help="Runs of each, in turn.")  # fmt: skip
 @QUIET

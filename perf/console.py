@@ -8,7 +8,7 @@ from rich.console import Console
 
 from recd.config.errors import RecdError
 from recd.perf.load import LOADS
-from recd.perf.scenario import PAIRS, SOURCES, Scenario, like_peer
+from recd.perf.scenario import PAIRS, SOURCES, Scenario, calibrated_ms, like_peer
 
 EXIT_OVER_BUDGET = 3
 LEAST_COLUMNS, GRID_COLUMNS = 110, 160
@@ -22,7 +22,6 @@ def console(least: int = LEAST_COLUMNS) -> Console:
 
 def scenario_options(
     *, seconds: float, runs: int | None, cameras: int = 2, source: str = "sim", preset: str = "",
-    latency_ms: float = 5.0,
 ) -> Callable[[Any], Any]:  # fmt: skip
     """Options of one scenario, with these defaults; `scenario_of` reads what they give.
 
@@ -58,9 +57,9 @@ def scenario_options(
                      "(those need a C compiler)."),
         click.option("--like-peer", is_flag=True,
                      help="Pixel format and encoder options of the quoted peer."),
-        click.option("--camera-latency-ms", "latency_ms", type=float, default=latency_ms,
-                     show_default=True,
-                     help="The cameras' calibrated delay; 0: not calibrated."),
+        click.option("--camera-latency-ms", "latency_ms", type=float, default=None,
+                     help="The cameras' calibrated delay; 0: not calibrated. Default: what "
+                     "calibrating would find, 5 for streams and 0 for V4L2."),
         click.option("--load", type=click.Choice(list(LOADS)), default="none", show_default=True,
                      help="What else the machine does meanwhile."),
         click.option("--realtime/--no-realtime", default=True, show_default=True),
@@ -81,6 +80,8 @@ def scenario_of(options: dict[str, Any]) -> Scenario:
         raise RecdError("--size: expected WxH, for example 640x480", code="config")
     peer = options.pop("like_peer")
     options["camera_fps"] = float(options["camera_fps"] or options["fps"])
+    if options["latency_ms"] is None:
+        options["latency_ms"] = calibrated_ms(options["source"])
     options.setdefault("runs", 1)
     scenario = Scenario(width=int(width), height=int(height), **options)
     return like_peer(scenario) if peer else scenario

@@ -15,7 +15,7 @@ import yaml
 from recd.config.errors import ConfigError, ConfigProblem
 from recd.daemon.encode.codecs import CODECS
 from recd.perf.load import LOADS
-from recd.perf.scenario import PAIRS, STREAMED, Scenario
+from recd.perf.scenario import PAIRS, Scenario, calibrated_ms
 
 GRIDS = Path(__file__).with_name("grids")
 
@@ -105,10 +105,6 @@ def _one_of(names: Mapping[str, Any]) -> Callable[[Any], str]:
     return read
 
 
-def _latency_ms(source: str) -> float:
-    return 5.0 if source in STREAMED else 0.0
-
-
 @dataclass(frozen=True, slots=True)
 class Axis:
     """One key of a cell. read: value -> checked value; into: -> fields of a Scenario."""
@@ -122,7 +118,7 @@ AXES: Mapping[str, Axis] = {
     "size": Axis(_size, lambda v: {"width": v[0], "height": v[1]}),
     "fps": Axis(_whole(1, 240), lambda v: {"fps": v, "camera_fps": float(v)}),
     "pixels": Axis(_one_of(PIXELS), lambda v: {"source": PIXELS[v],
-                                               "latency_ms": _latency_ms(PIXELS[v])}),
+                                               "latency_ms": calibrated_ms(PIXELS[v])}),
     "codec": Axis(_codec, lambda v: {"vcodec": v[0], "preset": v[1]}),
     "crf": Axis(_whole(0, 63), lambda v: {"crf": v}),
     "g": Axis(_whole(1, 600), lambda v: {"g": v}),

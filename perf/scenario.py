@@ -26,6 +26,13 @@ and mmap, through the preload library."""
 
 STREAMED = ("sim", "sim-h264")
 
+
+def calibrated_ms(source: str) -> float:
+    """What calibrating a simulated camera would find: a stream's pictures leave 5 ms after their
+    exposure, a V4L2 device stamps the exposure itself."""
+    return 5.0 if source in STREAMED else 0.0
+
+
 _FOURCC = {"v4l2": "YUYV", "sim-h264": "H264"}
 _PIXELS = {"YUYV": "YUYV", "H264": "H.264"}
 

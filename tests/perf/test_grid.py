@@ -1,7 +1,9 @@
+import click
 import pytest
 
 from recd.config.errors import ConfigError
 from recd.perf.bench import slug
+from recd.perf.console import scenario_of, scenario_options
 from recd.perf.grid import GRIDS, grid_path, load_grid
 from recd.perf.scenario import robot_of, write_configuration
 
@@ -114,3 +116,19 @@ def test_make_bench_asks_for_less_than_ten_minutes():
 def test_an_unknown_grid_is_refused_with_the_names_there_are():
     with pytest.raises(ConfigError, match=r"full, promised, short"):
         grid_path("nothing")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "latency_ms"),
+    [("", 5.0), ("--source v4l2", 0.0), ("--source v4l2 --camera-latency-ms 2", 2.0)],
+)
+def test_a_camera_is_calibrated_as_its_source_needs(arguments, latency_ms):
+    found = []
+
+    @click.command()
+    @scenario_options(seconds=2.0, runs=1)
+    def command(**options):
+        found.append(scenario_of(options))
+
+    command.main(arguments.split(), standalone_mode=False)
+    assert [one.latency_ms for one in found] == [latency_ms]

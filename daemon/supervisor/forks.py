@@ -85,8 +85,10 @@ class Forks:
             return self._last_word()
 
     def _forked(self, seconds: float) -> tuple[int, int]:
-        data, pidfds = self._receive(seconds)
-        return int(msgpack.unpackb(data)), pidfds[0]
+        while True:  # a late READY may stand before the answer
+            data, pidfds = self._receive(seconds)
+            if pidfds:
+                return int(msgpack.unpackb(data)), pidfds[0]
 
     def _last_word(self) -> tuple[int, int] | None:
         """End the server, and hear whether it forked a worker all the same: without a word of it

@@ -62,11 +62,6 @@ class Forks:
                 start_new_session=True,
             )
 
-    @property
-    def pid(self) -> int:
-        """Process id of the server."""
-        return self._server.pid
-
     def fork(self, fds: Sequence[int]) -> tuple[int, int] | None:
         """Fork a worker that gets `fds`, its specification's first. (its pid, its pidfd), both the
         caller's to reap and to close; None when that has to be done by exec."""

@@ -47,8 +47,12 @@ def test_waits_hold_every_episode_that_was_recorded(recd_perf, tmp_path):
 def test_no_process_of_a_daemon_imports_the_compiler_at_run_time(tmp_path):
     told = imports.measure(SMALL, tmp_path)
     assert told["compiler"] == []
-    # A forked worker's imports stand in its server's line.
-    for name in ("forkserver", "supervisor", "arm:main.leader"):
+    for name in (
+        "writer",
+        "supervisor",
+        "arm:main.leader",
+        "forkserver",
+    ):  # the encoder's are there
         assert told["processes"][name]["modules"] > 50
 
 

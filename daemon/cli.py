@@ -28,17 +28,17 @@ def run(config: str, overrides: tuple[str, ...]) -> None:
     """
     faulthandler.enable()  # systemd's watchdog sends SIGABRT: the log then says where we hung
     from recd.daemon import realtime
-    from recd.daemon.supervisor.forks import Forks
+    from recd.daemon.supervisor.forks import start_forks
 
+    log.configure(process="supervisor")
     realtime.refuse_huge_pages()
-    forks = Forks()  # it imports on another core what follows here
+    forks = start_forks()  # it imports on another core what follows here
     from recd.config.load import load_robot
     from recd.daemon.preflight import check_here
     from recd.daemon.supervisor.supervisor import Supervisor
 
     robot = load_robot(config, overrides=overrides)
     check_here(robot, config, overrides=overrides, access=False)
-    log.configure(process="supervisor")
     sys.exit(Supervisor(robot, forks=forks).run())
 
 

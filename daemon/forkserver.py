@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     arguments = sys.argv[1:] if argv is None else argv
     realtime.die_with_parent()
-    if not worker.parent_lives():
+    if not realtime.parent_lives():
         return 0
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -106,7 +106,7 @@ def _released(held: int) -> bool:
     word = os.read(held, 1)
     os.close(held)
     realtime.die_with_parent()
-    if not word or not worker.parent_lives():
+    if not word or not realtime.parent_lives():
         os._exit(0)
     os.setsid()  # a terminal's signals are for the supervisor alone
     return True

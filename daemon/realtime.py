@@ -57,6 +57,15 @@ def die_with_parent(signal_number: int = 9) -> None:
     _libc.prctl(_PR_SET_PDEATHSIG, signal_number, 0, 0, 0)
 
 
+PARENT_KEY = "RECD_PARENT_PID"
+"""Variable by which a process is told whose it is."""
+
+
+def parent_lives() -> bool:
+    """False: the parent died before the kernel knew, by `die_with_parent`, whom to tell."""
+    return os.environ.get(PARENT_KEY, str(os.getppid())) == str(os.getppid())
+
+
 def refuse_huge_pages() -> None:
     """Keep the kernel from joining this process's pages to huge ones; children inherit it.
 
@@ -103,13 +112,15 @@ def set_nice(nice: int) -> str | None:
         return refused
     if _AUTOGROUP.read_text().endswith(f" nice {nice}\n"):
         return None
-    from recd.shm.clock import now_ns, sleep_until_ns  # numpy, which the supervisor begins without
+    wish = (_write, _AUTOGROUP, f"{nice}\n")
+    if (refused := _try(wish)) != _NOT_NOW:
+        return refused
+    from recd.shm.clock import now_ns, sleep_until_ns  # brings numpy, for what is rarely needed
 
     until_ns = now_ns() + _AUTOGROUP_NS
-    while (refused := _try((_write, _AUTOGROUP, f"{nice}\n"))) == _NOT_NOW:
-        if now_ns() > until_ns:
-            break
+    while refused == _NOT_NOW and now_ns() < until_ns:
         sleep_until_ns(now_ns() + _AUTOGROUP_PAUSE_NS)
+        refused = _try(wish)
     return refused
 
 

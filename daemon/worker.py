@@ -355,12 +355,7 @@ def main(argv: list[str] | None = None) -> int:
     """Entry of every worker process. Returns its exit code: 0 asked to end, 1 failed, 2 refused."""
     arguments = sys.argv[1:] if argv is None else argv
     realtime.die_with_parent()
-    return live(read_spec(int(arguments[0]))) if parent_lives() else 0
-
-
-def parent_lives() -> bool:
-    """False: the supervisor died before the kernel knew whom to tell us about."""
-    return os.environ.get("RECD_PARENT_PID", str(os.getppid())) == str(os.getppid())
+    return live(read_spec(int(arguments[0]))) if realtime.parent_lives() else 0
 
 
 def live(spec: WorkerSpec) -> int:

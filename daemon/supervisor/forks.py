@@ -1,6 +1,6 @@
 """The supervisor's side of the fork server: started first of all, asked for each worker.
 
-It makes starts and restarts quick and saves memory (docs/architecture.md); nothing depends on it.
+It makes starts and restarts quick and saves memory (docs/decisions/0006); nothing depends on it.
 Once it does not answer, workers are started by exec for the rest of this daemon's life. Imports
 little, for it stands before all that the supervisor imports.
 """
@@ -43,7 +43,16 @@ ONE_THREAD = {
 
 def worker_environment() -> dict[str, str]:
     """Environment of everything that this process starts to work for it."""
-    return {**os.environ, **ONE_THREAD, "RECD_PARENT_PID": str(os.getpid())}
+    return {**os.environ, **ONE_THREAD, realtime.PARENT_KEY: str(os.getpid())}
+
+
+def start_forks() -> "Forks | None":
+    """The fork server, or None with a line in the log when the system refuses it a process."""
+    try:
+        return Forks()
+    except OSError as error:
+        log.get_logger().warning("no fork server, workers are started by exec", reason=str(error))
+        return None
 
 
 class Forks:
@@ -53,14 +62,17 @@ class Forks:
         """Raises OSError when the system refuses a process."""
         self._link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._ready = False
-        with theirs:
+        command = [sys.executable, "-P", "-m", "recd.daemon.forkserver", str(theirs.fileno())]
+        try:
             self._server = subprocess.Popen(
-                [sys.executable, "-P", "-m", "recd.daemon.forkserver", str(theirs.fileno())],
-                pass_fds=(theirs.fileno(),),
-                stdin=subprocess.DEVNULL,
-                env=worker_environment(),
-                start_new_session=True,
-            )
+                command, pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL,
+                env=worker_environment(), start_new_session=True,
+            )  # fmt: skip
+        except OSError:
+            self._link.close()
+            raise
+        finally:
+            theirs.close()
 
     def fork(self, fds: Sequence[int]) -> tuple[int, int] | None:
         """Fork a worker that gets `fds`, its specification's first. (its pid, its pidfd), both the

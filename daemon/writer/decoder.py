@@ -16,14 +16,12 @@ from recd.daemon import realtime
 MOST_CPU_S = 3600
 """A decoder that a broken file keeps busy for longer is ended."""
 
-PARENT_KEY = "RECD_PARENT_PID"
-
 
 def step_back() -> None:
     """Behind everything else, and gone when the writer is."""
     realtime.die_with_parent()
-    if os.environ.get(PARENT_KEY, str(os.getppid())) != str(os.getppid()):
-        sys.exit(0)  # it was gone before the kernel knew whom to tell us about
+    if not realtime.parent_lives():
+        sys.exit(0)
     realtime.set_nice(19)
     os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))  # its reads are idle-class with it
     resource.setrlimit(resource.RLIMIT_CPU, (MOST_CPU_S, MOST_CPU_S))

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from recd.daemon import realtime
 from recd.daemon.dataset.decode import decode_facts
-from recd.daemon.writer.decoder import PARENT_KEY
 
 Told = Callable[[str, dict[str, Any]], None]
 
@@ -104,7 +104,7 @@ class BackgroundDecode:
                 stdin=subprocess.DEVNULL,
                 stdout=self._out,
                 stderr=self._err,
-                env={**os.environ, PARENT_KEY: str(os.getpid())},
+                env={**os.environ, realtime.PARENT_KEY: str(os.getpid())},
                 start_new_session=True,  # its niceness is not the writer's
             )
         except OSError as refused:

@@ -10,6 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from recd.daemon.supervisor import forks
+
 from .conftest import Daemon, until
 
 Start = Callable[..., Daemon]
@@ -64,6 +66,13 @@ def test_a_daemon_without_a_fork_server_works(start_daemon: Start) -> None:
     uid = daemon.ok("start")["uid"]
     assert daemon.end() == 0
     assert f"saved {uid}" in daemon.committed
+
+
+def test_a_system_that_refuses_the_server_a_process_does_without(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(forks.sys, "executable", "/nowhere/python")
+    assert forks.start_forks() is None
 
 
 def test_the_end_of_a_forked_worker_is_told_with_its_signal(daemon: Daemon) -> None:

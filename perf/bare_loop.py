@@ -52,9 +52,9 @@ def run(loop: BareLoop) -> dict[str, Any]:
         present = max(tick, tick_at_or_before(loop.phase_ns, woke, loop.rate_hz))
         skipped += present - tick
         late_ns[number] = woke - tick_ns(loop.phase_ns, present, loop.rate_hz)
-        now_at = max(present, tick_at_or_before(loop.phase_ns, now_ns(), loop.rate_hz))
-        skipped += now_at - present
-        tick = now_at + 1
+        reached = max(present, tick_at_or_before(loop.phase_ns, now_ns(), loop.rate_hz))
+        skipped += reached - present
+        tick = reached + 1
     histogram = buckets_of(late_ns)
     return {
         "lateness_us": histogram_quantiles(histogram, scale=NS_PER_US),

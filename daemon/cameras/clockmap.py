@@ -78,11 +78,6 @@ class ClockMap:
         self._drift_ppb = 0
 
     @property
-    def converged(self) -> bool:
-        """True once mapped stamps are trusted."""
-        return self._converged
-
-    @property
     def drift_ppb(self) -> int:
         """Rate of this computer's clock against the sender's minus one, in 1e-9."""
         return self._drift_ppb

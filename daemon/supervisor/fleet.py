@@ -425,6 +425,12 @@ class Fleet:
             if seat.child is not None:
                 seat.child.signal(signal.SIGKILL)
 
+    def close(self) -> None:
+        """Kill what is left, and let the fork server end."""
+        self.kill_all()
+        if self._forks is not None:
+            self._forks.close()
+
 
 def describe_exit(code: int) -> str:
     """Exit code as words: `killed by SIGKILL`, `exit code 1`."""

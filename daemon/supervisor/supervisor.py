@@ -67,7 +67,6 @@ class Supervisor:
         self, robot: RobotConfig, *, rows: tuple[Process, ...] | None = None,
         forks: Forks | None = None,
     ) -> None:  # fmt: skip
-        self.forks = forks
         self.robot = robot
         self.session_id = secrets.token_hex(8)
         self.started_ns = now_ns()
@@ -494,12 +493,10 @@ class Supervisor:
             self.end(now, error.message)
 
     def _clean_up(self) -> None:
-        if self.forks is not None:
-            self.forks.close()
+        self.fleet.close()
         if self.control is not None:
             self.news.resolve("shutdown", {"ended": True})
             self.control.close()
-        self.fleet.kill_all()
         self.serial.close()
         self.hooks.close()
         self.looks.close()

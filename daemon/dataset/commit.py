@@ -7,6 +7,7 @@ rename, and info.json, which counts the episodes, comes last.
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -131,10 +132,10 @@ def commit(
     if written is None or not written.fits(handle, uid, rows):
         written = write_rows(handle, uid, rows)
     draft = begin_draft(handle, written, {key: each.video for key, each in checked.items()})
-    write_draft(handle, draft, facts, sides)
+    kept = write_draft(handle, draft, facts, sides, meanwhile=partial(_keep_present, handle, draft))
     watch.mark("written")
     fault_point("commit.verified")
-    transaction = _transaction(handle, draft, kind)
+    transaction = _transaction(handle, draft, kind, kept)
     fault_point("commit.kept")
     watch.mark("planned")
     handle.stale = True
@@ -252,30 +253,64 @@ def _unsynced(layout: Layout, draft: Draft) -> list[Path]:
     ]
 
 
-def _transaction(handle: Handle, draft: Draft, kind: str) -> Transaction:
-    """All renames in their order; the earlier metadata is kept for undo."""
-    layout, uid = handle.layout, draft.uid
-    undo = layout.undo(uid)
+@dataclass(frozen=True, slots=True)
+class _Present:
+    """Content of a file that a commit replaces: its digest, and its copy relative to the root; both
+    empty where there is no such file yet."""
+
+    digest: str
+    copy: str
+
+
+def _keep_present(handle: Handle, draft: Draft) -> dict[str, _Present]:
+    """Keep what the commit will replace, for undo: name in the dataset -> what is kept of it."""
+    layout = handle.layout
+    undo = layout.undo(draft.uid)
     remove_tree(undo)
     make_folders(undo)
+    present = {}
+    for source, name in _replacements(handle, draft).items():
+        target = layout.root / name
+        digest, copy = digest_of(target), ""
+        if digest:
+            keep_copy(target, undo / source)
+            copy = layout.relative(undo / source)
+        present[name] = _Present(digest, copy)
+    return present
+
+
+def _replacements(handle: Handle, draft: Draft) -> dict[str, str]:
+    """New file in staging -> the name in the dataset over which it is renamed; data first, info
+    last."""
+    return {
+        "data.parquet": data_name(draft.data_index),
+        "episodes.parquet": episodes_name(draft.episodes_index),
+        **({"tasks.parquet": TASKS} if draft.tasks != handle.state.tasks else {}),
+        "stats.json": STATS,
+        "info.json": INFO,
+    }
+
+
+def _transaction(
+    handle: Handle, draft: Draft, kind: str, kept: Mapping[str, _Present]
+) -> Transaction:
+    """All renames in their order; the earlier metadata is kept for undo."""
+    layout, uid = handle.layout, draft.uid
     own = layout.relative(draft.folder / OWN_FOLDER)
     moves = [Move(own, layout.relative(layout.episode(uid)), digest=FOLDER, label="own")]
     for key, video in draft.videos.items():
         name = video_name(key, draft.video_index[key])
         digest = draft.video_sha256[key]
         moves.append(Move(layout.relative(video.path), name, digest=digest, label="video"))
-    data = data_name(draft.data_index)
-    moves.append(_replacing(layout, draft.new("data.parquet"), data, undo=undo))
-    metadata = [
-        _replacing(layout, source, name, undo=undo)
-        for source, name in (
-            (draft.new("episodes.parquet"), episodes_name(draft.episodes_index)),
-            (draft.new("tasks.parquet"), TASKS),
-            (draft.new("stats.json"), STATS),
-            (draft.new("info.json"), INFO),
+    data, *metadata = (
+        Move(
+            layout.relative(source), name, digest=sha256_of(source),
+            before=kept[name].digest, keep=kept[name].copy, label=source.stem,
         )
-        if source.exists()
-    ]
+        for source, name in (
+            (draft.new(file), name) for file, name in _replacements(handle, draft).items()
+        )
+    )  # fmt: skip
     entry = LedgerEntry(
         uid=uid,
         episode_index=draft.numbers.episode_index,
@@ -287,22 +322,9 @@ def _transaction(handle: Handle, draft: Draft, kind: str) -> Transaction:
     after = {move.dst: move.digest for move in metadata}
     if TASKS not in after:
         after[TASKS] = digest_of(layout.tasks)
-    transaction = Transaction(kind, uid, (*moves, *metadata), after, asdict(entry))
-    write_json(undo / UNDO_RECORD, transaction.as_record(), indent=None)
+    transaction = Transaction(kind, uid, (*moves, data, *metadata), after, asdict(entry))
+    write_json(layout.undo(uid) / UNDO_RECORD, transaction.as_record(), indent=None)
     return transaction
-
-
-def _replacing(layout: Layout, source: Path, name: str, *, undo: Path) -> Move:
-    """The rename of `source` over `name`, of which a copy is kept in `undo`."""
-    target = layout.root / name
-    before, keep = digest_of(target), ""
-    if before:
-        kept = undo / source.name
-        keep_copy(target, kept)
-        keep = layout.relative(kept)
-    source_name = layout.relative(source)
-    digest = sha256_of(source)
-    return Move(source_name, name, digest=digest, before=before, keep=keep, label=source.stem)
 
 
 def _carry_on(handle: Handle, draft: Draft, delay: dict[str, int]) -> None:

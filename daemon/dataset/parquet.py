@@ -259,9 +259,14 @@ def episode_row(row: Mapping[str, Any], schema: pa.Schema) -> pa.Table:
     return pa.Table.from_pylist([taken], schema=schema)
 
 
+_SMALL = {"compression": "snappy", "use_dictionary": False, "write_statistics": False}
+"""What a hundred columns of a few rows gain nothing from costs a quarter of the time [107 columns,
+33 rows: 3.5 ms of CPU and 58 kB with dictionaries and statistics, 2.6 and 46 without]."""
+
+
 def write_table(path: Path, table: pa.Table) -> None:
     """Write a small table as one row group."""
-    pq.write_table(table, path, compression="snappy", use_dictionary=True)
+    pq.write_table(table, path, **_SMALL)
 
 
 def warm_up(features: Features) -> None:
@@ -271,7 +276,7 @@ def warm_up(features: Features) -> None:
     rows = pa.Table.from_pylist([{}], schema=data_schema(features))
     for table in (rows, episode_row({}, episodes_schema(features)), tasks_table(["warm"])):
         sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="snappy", use_dictionary=True)
+        pq.write_table(table, sink, **_SMALL)
         pq.read_metadata(pa.BufferReader(sink.getvalue()))
 
 

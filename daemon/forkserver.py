@@ -8,6 +8,7 @@ touch in a tick is theirs alone from the first, not shared pages that are copied
 Without it (it died, or could not start) every worker is started by exec.
 """
 
+import errno
 import gc
 import os
 import signal
@@ -29,6 +30,10 @@ from recd.daemon.worker import WorkerSpec
 
 PRELOADED = ("recd.daemon.encode.worker", "recd.daemon.cameras.worker")
 """Those of which a daemon has several. The writer's and the simulator's own are for one process."""
+
+
+_PID_BYTES = 4
+"""A number below zero stands for the error that kept a process from being made."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,6 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             spec = _serve(link)
         except ConnectionError:  # a supervisor that refused its configuration never listened
             return 0
+        except OSError as error:
+            link.send(f"it cannot fork: {error.strerror}".encode())
+            return 1
     return 0 if spec is None else worker.live(spec)
 
 
@@ -82,8 +90,8 @@ def _fork(link: socket.socket) -> bool:
     held, release = os.pipe()
     middle = os.fork()
     if middle == 0:
-        if child := os.fork():
-            os.write(tell, child.to_bytes(4, "little"))
+        if child := _fork_again(tell):
+            os.write(tell, child.to_bytes(_PID_BYTES, "little", signed=True))
             os._exit(0)
         for fd in (told, tell, release):
             os.close(fd)
@@ -91,14 +99,26 @@ def _fork(link: socket.socket) -> bool:
         return _released(held)
     os.close(tell)
     os.close(held)
-    pid = int.from_bytes(os.read(told, 4), "little")
+    pid = int.from_bytes(os.read(told, _PID_BYTES), "little", signed=True)
     os.waitpid(middle, 0)
+    if pid <= 0:
+        raise OSError(-pid, os.strerror(-pid))
     pidfd = os.pidfd_open(pid)
     socket.send_fds(link, [msgpack.packb(pid)], [pidfd])
     os.write(release, b"\0")
     for fd in (told, release, pidfd):
         os.close(fd)
     return False
+
+
+def _fork_again(tell: int) -> int:
+    """Fork in the child for a moment, which ends with word of what the system said if it refuses."""
+    try:
+        return os.fork()
+    except OSError as error:
+        refused = -(error.errno or errno.EAGAIN)
+        os.write(tell, refused.to_bytes(_PID_BYTES, "little", signed=True))
+        os._exit(1)
 
 
 def _released(held: int) -> bool:

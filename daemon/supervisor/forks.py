@@ -96,6 +96,8 @@ class Forks:
             data, pidfds = self._receive(seconds)
             if pidfds:
                 return int(msgpack.unpackb(data)), pidfds[0]
+            if data != READY:
+                raise OSError(data.decode())
 
     def _last_word(self) -> tuple[int, int] | None:
         """End the server, and hear whether it forked a worker all the same: without a word of it

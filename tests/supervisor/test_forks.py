@@ -75,6 +75,44 @@ def test_a_system_that_refuses_the_server_a_process_does_without(
     assert forks.start_forks() is None
 
 
+REFUSES = """
+import os, runpy, sys
+left, fork = int(sys.argv.pop(1)), os.fork
+def refuse():
+    global left
+    if left == 0:
+        raise OSError(11, "Resource temporarily unavailable")
+    left -= 1
+    return fork()
+os.fork = refuse
+runpy.run_module("recd.daemon.forkserver", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("forks_granted", [0, 1])
+def test_a_server_that_may_not_fork_says_so_and_ends_without_a_worker(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str],
+    forks_granted: int,
+) -> None:  # fmt: skip
+    python = tmp_path / "python"
+    (tmp_path / "refuses.py").write_text(REFUSES)
+    python.write_text(
+        f'#!/bin/sh\nfor fd; do :; done\n'
+        f'exec {sys.executable} -P {tmp_path}/refuses.py {forks_granted} "$fd"\n'
+    )
+    python.chmod(0o755)
+    monkeypatch.setattr(forks.sys, "executable", str(python))
+    server = forks.Forks()
+    try:
+        with (tmp_path / "spec").open("w+b") as spec:
+            assert server.fork([spec.fileno()]) is None
+        said = capfd.readouterr()
+        assert "cannot fork: Resource temporarily unavailable" in said.out + said.err
+        assert "Traceback" not in said.out + said.err
+    finally:
+        server.close()
+
+
 def test_the_end_of_a_forked_worker_is_told_with_its_signal(daemon: Daemon) -> None:
     os.kill(daemon.pid_of("camera:front"), signal.SIGSEGV)
     until(lambda: "SIGSEGV" in daemon.said, "the signal in the log")

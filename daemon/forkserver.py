@@ -112,7 +112,7 @@ def _fork(link: socket.socket) -> bool:
 
 
 def _fork_again(tell: int) -> int:
-    """Fork in the child for a moment, which ends with word of what the system said if it refuses."""
+    """Fork in the child for a moment; it ends with word of what the system said if that refuses."""
     try:
         return os.fork()
     except OSError as error:

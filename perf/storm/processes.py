@@ -19,6 +19,7 @@ import psutil
 from recd.config.errors import RecdError
 from recd.daemon.dataset.trash import FAULT_POINTS as UNDO_POINTS
 from recd.daemon.faultpoints import arm as arm_point
+from recd.daemon.supervisor.forks import TITLE as FORK_SERVER
 from recd.perf.storm.fault import Made, Strike
 from recd.perf.storm.subject import StormSubject, await_true
 from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns, sleep_until_ns
@@ -46,6 +47,16 @@ def kill_worker(name: str) -> Strike:
         return {"killed": name, "pid": pid}
 
     return strike
+
+
+def kill_fork_server(subject: StormSubject, _: Random) -> Made:
+    """SIGKILL to the fork server, where one lives still, and to an encoder: it comes by exec."""
+    servers = [one for one in subject.tree() if FORK_SERVER in one.cmdline()]
+    for server in servers:
+        kill_pid(server.pid)
+    pid = subject.worker("encoder:front")
+    kill_pid(pid)
+    return {"killed": "encoder:front", "pid": pid, "servers": len(servers)}
 
 
 def kill_supervisor(subject: StormSubject, _: Random) -> Made:

@@ -97,7 +97,7 @@ def test_a_server_that_may_not_fork_says_so_and_ends_without_a_worker(
     python = tmp_path / "python"
     (tmp_path / "refuses.py").write_text(REFUSES)
     python.write_text(
-        f'#!/bin/sh\nfor fd; do :; done\n'
+        f"#!/bin/sh\nfor fd; do :; done\n"
         f'exec {sys.executable} -P {tmp_path}/refuses.py {forks_granted} "$fd"\n'
     )
     python.chmod(0o755)

@@ -8,7 +8,6 @@ touch in a tick is theirs alone from the first, not shared pages that are copied
 Without it (it died, or could not start) every worker is started by exec.
 """
 
-import errno
 import gc
 import os
 import signal
@@ -30,10 +29,6 @@ from recd.daemon.worker import WorkerSpec
 
 PRELOADED = ("recd.daemon.encode.worker", "recd.daemon.cameras.worker")
 """Those of which a daemon has several. The writer's and the simulator's own are for one process."""
-
-
-_PID_BYTES = 4
-"""A number below zero stands for the error that kept a process from being made."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,20 +53,22 @@ def main(argv: Sequence[str] | None = None) -> int:
             spec = _serve(link)
         except ConnectionError:  # a supervisor that refused its configuration never listened
             return 0
-        except OSError as error:
-            link.send(f"it cannot fork: {error.strerror}".encode())
-            return 1
     return 0 if spec is None else worker.live(spec)
 
 
 def _serve(link: socket.socket) -> WorkerSpec | None:
-    """Fork a worker for each request until the supervisor is gone: None. In a worker: its own
-    specification."""
+    """Fork a worker for each request until the supervisor is gone, or told that the system refuses:
+    None. In a worker: its own specification."""
     while True:
         data, fds, _, _ = socket.recv_fds(link, REQUEST_BYTES, MOST_FDS, socket.MSG_CMSG_CLOEXEC)
         if not data:
             return None
-        if _fork(link):
+        try:
+            forked = _fork(link)
+        except OSError as error:
+            link.send(f"it cannot fork: {error.strerror}".encode())
+            return None
+        if forked:
             spec_fd, *others = fds
             numbers = msgpack.unpackb(data)
             return worker.read_spec(spec_fd).renumbered(dict(zip(numbers, others, strict=True)))
@@ -90,8 +87,8 @@ def _fork(link: socket.socket) -> bool:
     held, release = os.pipe()
     middle = os.fork()
     if middle == 0:
-        if child := _fork_again(tell):
-            os.write(tell, child.to_bytes(_PID_BYTES, "little", signed=True))
+        if child := _fork_again():
+            os.write(tell, child.to_bytes(4, "little"))
             os._exit(0)
         for fd in (told, tell, release):
             os.close(fd)
@@ -99,10 +96,10 @@ def _fork(link: socket.socket) -> bool:
         return _released(held)
     os.close(tell)
     os.close(held)
-    pid = int.from_bytes(os.read(told, _PID_BYTES), "little", signed=True)
-    os.waitpid(middle, 0)
-    if pid <= 0:
-        raise OSError(-pid, os.strerror(-pid))
+    pid = int.from_bytes(os.read(told, 4), "little")
+    _, status = os.waitpid(middle, 0)
+    if refused := os.waitstatus_to_exitcode(status):
+        raise OSError(refused, os.strerror(refused))
     pidfd = os.pidfd_open(pid)
     socket.send_fds(link, [msgpack.packb(pid)], [pidfd])
     os.write(release, b"\0")
@@ -111,14 +108,12 @@ def _fork(link: socket.socket) -> bool:
     return False
 
 
-def _fork_again(tell: int) -> int:
-    """Fork in the child for a moment; it ends with word of what the system said if that refuses."""
+def _fork_again() -> int:
+    """Fork in the child for a moment, whose exit code is the error when the system refuses."""
     try:
         return os.fork()
-    except OSError as error:
-        refused = -(error.errno or errno.EAGAIN)
-        os.write(tell, refused.to_bytes(_PID_BYTES, "little", signed=True))
-        os._exit(1)
+    except OSError as refused:
+        os._exit(refused.errno or 1)
 
 
 def _released(held: int) -> bool:

@@ -269,23 +269,24 @@ def _keep_present(handle: Handle, draft: Draft) -> dict[str, _Present]:
     remove_tree(undo)
     make_folders(undo)
     present = {}
-    for source, name in _replacements(handle, draft).items():
+    for file, name in _replacements(draft).items():
         target = layout.root / name
         digest, copy = digest_of(target), ""
         if digest:
-            keep_copy(target, undo / source)
-            copy = layout.relative(undo / source)
+            keep_copy(target, undo / file)
+            copy = layout.relative(undo / file)
         present[name] = _Present(digest, copy)
     return present
 
 
-def _replacements(handle: Handle, draft: Draft) -> dict[str, str]:
+def _replacements(draft: Draft) -> dict[str, str]:
     """New file in staging -> the name in the dataset over which it is renamed; data first, info
     last."""
+    new_tasks = draft.new("tasks.parquet").exists()
     return {
         "data.parquet": data_name(draft.data_index),
         "episodes.parquet": episodes_name(draft.episodes_index),
-        **({"tasks.parquet": TASKS} if draft.tasks != handle.state.tasks else {}),
+        **({"tasks.parquet": TASKS} if new_tasks else {}),
         "stats.json": STATS,
         "info.json": INFO,
     }
@@ -304,12 +305,10 @@ def _transaction(
         moves.append(Move(layout.relative(video.path), name, digest=digest, label="video"))
     data, *metadata = (
         Move(
-            layout.relative(source), name, digest=sha256_of(source),
-            before=kept[name].digest, keep=kept[name].copy, label=source.stem,
+            layout.relative(draft.new(file)), name, digest=sha256_of(draft.new(file)),
+            before=kept[name].digest, keep=kept[name].copy, label=draft.new(file).stem,
         )
-        for source, name in (
-            (draft.new(file), name) for file, name in _replacements(handle, draft).items()
-        )
+        for file, name in _replacements(draft).items()
     )  # fmt: skip
     entry = LedgerEntry(
         uid=uid,

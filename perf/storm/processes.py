@@ -49,14 +49,12 @@ def kill_worker(name: str) -> Strike:
     return strike
 
 
-def kill_fork_server(subject: StormSubject, _: Random) -> Made:
+def kill_fork_server(subject: StormSubject, draw: Random) -> Made:
     """SIGKILL to the fork server, where one lives still, and to an encoder: it comes by exec."""
     servers = [one for one in subject.tree() if FORK_SERVER in one.cmdline()]
     for server in servers:
         kill_pid(server.pid)
-    pid = subject.worker("encoder:front")
-    kill_pid(pid)
-    return {"killed": "encoder:front", "pid": pid, "servers": len(servers)}
+    return {**kill_worker("encoder:front")(subject, draw), "servers": len(servers)}
 
 
 def kill_supervisor(subject: StormSubject, _: Random) -> Made:

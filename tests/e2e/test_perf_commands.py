@@ -47,12 +47,8 @@ def test_waits_hold_every_episode_that_was_recorded(recd_perf, tmp_path):
 def test_no_process_of_a_daemon_imports_the_compiler_at_run_time(tmp_path):
     told = imports.measure(SMALL, tmp_path)
     assert told["compiler"] == []
-    for name in (
-        "writer",
-        "supervisor",
-        "arm:main.leader",
-        "forkserver",
-    ):  # the encoder's are there
+    # What encoders and cameras import stands in the line of the fork server.
+    for name in ("writer", "supervisor", "arm:main.leader", "forkserver"):
         assert told["processes"][name]["modules"] > 50
 
 

@@ -55,7 +55,7 @@ storm: env ## faults at random against the real daemon, hours; the result goes i
 bench: env ## measure recd on this machine, under 10 minutes; leave the machine alone meanwhile
 	@$(BIN)/python -m recd.perf bench short
 
-bench-full: env ## the same over every load that recd promises, some hours
+bench-full: env ## the same over every load that recd promises, two hours
 	@$(BIN)/python -m recd.perf bench full
 
 docs: env-test ## write the references from the models and tables

@@ -1,6 +1,7 @@
 """A grid measured, cell by cell; every cell's result is a file of its own as soon as it is there.
 
-One run at a time. A cell that fails is told and the next one begins; what was measured stays.
+One run at a time. A cell that fails is told and the next one begins; what was measured stays, and a
+bench that ended early is gone on with in its folder.
 """
 
 import json
@@ -36,23 +37,66 @@ def run_grid(
     grid: Grid, folder: Path, *, quiet_s: float, say: Callable[[str], None],
     measure_cell: Measure = measure,
 ) -> list[Cell]:  # fmt: skip
-    """Measure every cell into `folder`: `NN-name.json` each, and an index. RecdError when the disk
-    has too little room for the largest cell, before anything runs."""
+    """Measure every cell that `folder` lacks into it: `NN-name.json` each, and an index.
+
+    RecdError before anything runs: the disk has too little room for the largest cell, or the folder
+    holds another grid's results, or those of another commit or computer.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     plans = [_plan(grid, cell, folder, quiet_s) for cell in grid.cells]
+    cells = _measured_before(grid, folder)
     for plan in plans:
         require_space(plan)
-    say(f"{len(plans)} cells, about {grid.seconds / 60:.0f} minutes; results in {folder}")
-    cells: list[Cell] = []
+    left_s = sum(grid.cell_s(cell) for number, cell in enumerate(grid.cells, 1)
+                 if number not in cells)  # fmt: skip
+    say(f"{len(plans)} cells, about {left_s / 60:.0f} minutes; results in {folder}")
+    if cells:
+        say(f"{len(cells)} of them are there from before and stay")
     try:
         for number, plan in enumerate(plans, 1):
+            if number in cells:
+                continue
             say(f"cell {number} of {len(plans)}")
-            cells.append(_cell(number, plan, folder, say, measure_cell))
-            _write_index(grid, folder, cells)
+            cells[number] = _cell(number, plan, folder, say, measure_cell)
+            _write_index(grid, folder, [cells[key] for key in sorted(cells)])
     except KeyboardInterrupt:
         say(f"interrupted: {len(cells)} of {len(plans)} cells are kept in {folder}")
+        say("the same command with that --directory goes on")
         raise
+    return [cells[key] for key in sorted(cells)]
+
+
+def _measured_before(grid: Grid, folder: Path) -> dict[int, Cell]:
+    """Cells of this grid, by number from 1, whose results are in the folder. A mixture of grids,
+    commits or computers would look like one measurement: refused (RecdError)."""
+    if not (folder / INDEX).exists():
+        return {}
+    index, results = load_folder(folder)
+    here = {"grid": grid.name, "commit": origin()["commit"], **_computer(fingerprint(folder))}
+    there = {"grid": index["grid"], "commit": index["origin"]["commit"],
+             **_computer(index["machine"])}  # fmt: skip
+    for key, value in here.items():
+        if there[key] != value:
+            raise _another(folder, f"{key} {value!r}", repr(there[key]))
+    scenarios = [cell.plain() for cell in grid.cells]
+    kept = [cell for cell in index["cells"] if cell["file"]]
+    cells: dict[int, Cell] = {}
+    for cell, one in zip(kept, results, strict=True):
+        if one["scenario"] not in scenarios:
+            raise _another(folder, f"cells of the grid {grid.name}", cell["title"])
+        cells[scenarios.index(one["scenario"]) + 1] = Cell(cell["title"], cell["file"])
     return cells
+
+
+def _computer(machine: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: machine[key] for key in ("cpu", "cores_allowed")}
+
+
+def _another(folder: Path, expected: str, found: str) -> RecdError:
+    return RecdError(
+        f"{folder}: holds the results of another bench: expected {expected}, found {found}",
+        mend="Name another --directory.",
+    )
 
 
 def _plan(grid: Grid, scenario: Scenario, folder: Path, quiet_s: float) -> Plan:
@@ -66,6 +110,8 @@ def _cell(
     number: int, plan: Plan, folder: Path, say: Callable[[str], None], measure_cell: Measure
 ) -> Cell:
     title = plan.scenario.title()
+    # A bench that was killed left what it recorded last.
+    shutil.rmtree(plan.directory, ignore_errors=True)
     plan.directory.mkdir(parents=True, exist_ok=True)
     try:
         found = measure_cell(plan, say)

@@ -49,7 +49,8 @@ def _say(as_json: bool) -> Callable[[str], None]:
 @click.command()
 @click.argument("grid", default="short")
 @click.option("-d", "--directory", type=click.Path(path_type=Path, file_okay=False),
-              help="Folder of the results; default: bench-data/GRID-TIME.")  # fmt: skip
+              help="Folder of the results, gone on with when it has some; default: "
+              "bench-data/GRID-TIME.")  # fmt: skip
 @QUIET
 def bench(grid: str, directory: Path | None, quiet_s: float) -> int:
     """Measure every cell of GRID: a file, or one that comes with recd (short, promised, full).
@@ -63,9 +64,6 @@ def bench(grid: str, directory: Path | None, quiet_s: float) -> int:
     plan = load_grid(grid_path(grid))
     time = wall_iso(clock_pair().real_ns)[:19].replace(":", "").replace("-", "")
     folder = directory or Path("bench-data") / f"{plan.name}-{time}"
-    if (folder / bench_run.INDEX).exists():
-        raise RecdError(f"{folder}: holds the results of another bench",
-                        mend="Name another --directory.")  # fmt: skip
     cells = bench_run.run_grid(plan, folder.absolute(), quiet_s=quiet_s, say=click.echo)
     index, results = bench_run.load_folder(folder)
     grid_report.show(index, results, console(GRID_COLUMNS))

@@ -46,10 +46,13 @@ class Grid:
 
     @property
     def seconds(self) -> float:
-        """About how long all cells take: recordings, legs, start, settling, decoding."""
-        return sum(
+        """About how long all cells take."""
+        return sum(self.cell_s(cell) for cell in self.cells)
+
+    def cell_s(self, cell: Scenario) -> float:
+        """About how long a cell takes: recordings, legs, start, settling, decoding."""
+        return (
             cell.runs * (cell.seconds * 1.4 + 4) + 20 + 2 * self.floor.pairs * self.floor.seconds
-            for cell in self.cells
         )
 
 

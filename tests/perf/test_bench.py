@@ -76,6 +76,56 @@ def test_a_bench_that_was_interrupted_keeps_the_cells_before(tmp_path, measured)
     assert "1 of 2 cells ran" in shown(index, results)
 
 
+def test_a_bench_that_ended_early_is_gone_on_with_where_it_ended(tmp_path, measured):
+    folder, told, _ = ran(tmp_path, measured)
+    (folder / "data").mkdir()
+    (folder / "data" / "half an episode").write_text("killed while it recorded\n")
+    asked = []
+
+    def mended(plan, say):
+        assert not any(plan.directory.iterdir())
+        asked.append(plan.scenario.cameras)
+        return measured(replace(plan, scenario=replace(plan.scenario, cameras=9)), say) | {
+            "scenario": plan.scenario.plain()
+        }
+
+    first = (folder / told[0].file).read_bytes()
+    folder, told, said = ran(tmp_path, mended)
+    assert asked == [2]  # the cell that failed
+    assert [cell.error for cell in told] == ["", ""]
+    assert (folder / told[0].file).read_bytes() == first
+    index, results = bench.load_folder(folder)
+    assert [one["scenario"]["cameras"] for one in results] == [1, 2]
+    assert len(index["cells"]) == 2
+    assert any("1 of them are there" in line for line in said)
+    ran(tmp_path, mended)
+    assert asked == [2]
+
+
+@pytest.mark.parametrize("other", ["grid", "commit", "computer", "cells"])
+def test_results_of_another_bench_are_not_mixed_with_these(tmp_path, measured, other):
+    folder, told, _ = ran(tmp_path, measured)
+    index = json.loads((folder / bench.INDEX).read_text())
+    match other:
+        case "grid":
+            index["grid"] = "theirs"
+        case "commit":
+            index["origin"]["commit"] = "0123456789ab"
+        case "computer":
+            index["machine"]["cores_allowed"] = 640
+        case "cells":
+            one = json.loads((folder / told[0].file).read_text())
+            one["scenario"]["cameras"] = 7
+            (folder / told[0].file).write_text(json.dumps(one))
+    (folder / bench.INDEX).write_text(json.dumps(index))
+    with pytest.raises(RecdError, match="another bench") as error:
+        ran(tmp_path, measured)
+    found = {"grid": "theirs", "commit": "0123456789ab", "computer": "640",
+             "cells": told[0].title}  # fmt: skip
+    assert found[other] in str(error.value)
+    assert "--directory" in str(error.value)
+
+
 def shown(index, results):
     out = io.StringIO()
     grid_report.show(index, results, Console(file=out, width=200, emoji=False))

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from recd.daemon.dataset.layout import (
     DATA_TEMPLATE,
@@ -21,7 +20,7 @@ from recd.daemon.dataset.layout import (
     data_name,
     episodes_name,
 )
-from recd.daemon.dataset.parquet import arrow_type
+from recd.daemon.dataset.parquet import arrow_type, read_table
 from recd.daemon.dataset.rules import Findings
 from recd.daemon.dataset.schema import BOOKKEEPING, PICTURES
 from recd.daemon.dataset.stats import STAT_KEYS
@@ -145,7 +144,7 @@ def check_tasks(ds: Dataset) -> None:
     """Fill `ds.tasks`."""
     found = ds.found
     try:
-        table = pq.read_table(ds.root / TASKS)
+        table = read_table(ds.root / TASKS)
     except UNREADABLE as broken:
         found.add("tasks.present", TASKS, str(broken))
         return
@@ -190,7 +189,7 @@ def check_episodes(ds: Dataset) -> bool:
     for path in paths:
         name = path.relative_to(root).as_posix()
         try:
-            table = pq.read_table(path)
+            table = read_table(path)
         except UNREADABLE as broken:
             found.add("episodes.present", name, str(broken))
             continue

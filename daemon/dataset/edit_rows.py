@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from recd.daemon.dataset.durable import keep_copy, make_folders
 from recd.daemon.dataset.layout import FileIndex
 from recd.daemon.dataset.pack import episode_tables
-from recd.daemon.dataset.parquet import write_table
+from recd.daemon.dataset.parquet import read_table, write_table
 from recd.daemon.dataset.state import files_of_kind
 from recd.daemon.dataset.stats import vector_stats
 
@@ -107,7 +107,7 @@ def write_episodes(root: Path, target: Path, rows: Sequence[Row], change: Change
     numbers = new_numbers(rows, change.gone)
     schema: pa.Schema | None = None
     for path in files_of_kind(root, "meta/episodes", ".parquet").values():
-        table = pq.read_table(path)
+        table = read_table(path)
         schema = schema or table.schema
         staying = [
             _edited(row, numbers[row["episode_index"]], change)

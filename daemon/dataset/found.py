@@ -18,7 +18,7 @@ from recd.config.errors import DatasetError
 from recd.daemon.dataset.boxes import BrokenVideoError, pictures_on_grid, read_track
 from recd.daemon.dataset.footerless import has_footer, salvage_table, widths_of
 from recd.daemon.dataset.layout import FileIndex, Layout
-from recd.daemon.dataset.parquet import data_schema, read_tasks
+from recd.daemon.dataset.parquet import data_schema, read_table, read_tasks
 from recd.daemon.dataset.state import files_of_kind
 
 UNREADABLE = (pa.ArrowException, OSError, KeyError, ValueError, TypeError)
@@ -97,7 +97,7 @@ def _find_rows(layout: Layout, found: Findings) -> None:
     for index, path in files_of_kind(layout.root, "data", ".parquet").items():
         name = layout.relative(path)
         try:
-            table = pq.read_table(path).select(found.schema.names).cast(found.schema)
+            table = read_table(path).select(found.schema.names).cast(found.schema)
         except UNREADABLE:
             found.torn.append(name)
             widths = widths_of(found.schema, found.info["features"])
@@ -130,7 +130,7 @@ def _find_metadata(layout: Layout, found: Findings) -> None:
     by_number = {episode.number: episode for episode in found.episodes}
     for path in files_of_kind(layout.root, "meta/episodes", ".parquet").values():
         try:
-            table = pq.read_table(path)
+            table = read_table(path)
             rows = table.to_pylist()
         except UNREADABLE:
             found.torn.append(layout.relative(path))

@@ -4,7 +4,7 @@ Outside `.recd/` there are only files that LeRobot knows; everything of ours is 
 """
 
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 CODEBASE_VERSION = "v3.0"
 FILES_PER_CHUNK = 1000
@@ -53,9 +53,9 @@ def episodes_name(index: FileIndex) -> str:
 
 def index_of(name: str | Path) -> FileIndex | None:
     """File number in a path `.../chunk-NNN/file-NNN.ext`; None for any other name."""
-    path = PurePosixPath(name)
-    chunk, _, chunk_number = path.parent.name.partition("-")
-    file, _, file_number = path.stem.partition("-")
+    folder, _, last = str(name).rpartition("/")
+    chunk, _, chunk_number = folder.rpartition("/")[2].partition("-")
+    file, _, file_number = (last.rpartition(".")[0] or last).partition("-")
     if (chunk, file) != ("chunk", "file"):
         return None
     if not (chunk_number.isdigit() and file_number.isdigit()):

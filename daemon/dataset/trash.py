@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from recd.config.errors import DatasetError
 from recd.daemon.dataset.commit import UNDO_RECORD, CommitResult, commit
@@ -22,7 +21,7 @@ from recd.daemon.dataset.handle import Handle, refresh
 from recd.daemon.dataset.layout import TASKS, Layout
 from recd.daemon.dataset.ledger import BEGIN, DISCARD, LedgerEntry, Move, Transaction
 from recd.daemon.dataset.manifest import MANIFEST, read_manifest
-from recd.daemon.dataset.parquet import EpisodeRows, Pictures
+from recd.daemon.dataset.parquet import EpisodeRows, Pictures, read_table
 from recd.daemon.dataset.schema import ACTION, BOOKKEEPING, STATE
 from recd.daemon.dataset.stats import FeatureStats
 from recd.daemon.dataset.transaction import FOLDER, digest_of, run
@@ -313,7 +312,7 @@ def _recorded_facts(own: Path) -> dict[str, Any]:
 
 
 def _kept_stats(trash: Path, episode: int, keys: tuple[str, ...]) -> Mapping[str, FeatureStats]:
-    table = pq.read_table(trash / "after" / "episodes.parquet")
+    table = read_table(trash / "after" / "episodes.parquet")
     row = table.filter(np.asarray(table["episode_index"]) == episode).to_pylist()[0]
     found: dict[str, FeatureStats] = {}
     for key in keys:
@@ -329,8 +328,8 @@ def _kept_stats(trash: Path, episode: int, keys: tuple[str, ...]) -> Mapping[str
 def _trashed_rows(
     handle: Handle, path: Path, trash: Path, stats: Mapping[str, FeatureStats]
 ) -> EpisodeRows:
-    table = pq.read_table(path)
-    texts = pq.read_table(_tasks_then(handle, trash))["task"].to_pylist()
+    table = read_table(path)
+    texts = read_table(_tasks_then(handle, trash))["task"].to_pylist()
     own = [key for key in handle.schema.extra_keys if key in table.column_names]
     images = {}
     for key in handle.schema.image_keys:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from recd.config.errors import DatasetError
 from recd.daemon.dataset.check_rows import check_rows
@@ -27,7 +26,7 @@ from recd.daemon.dataset.journal import read_journal
 from recd.daemon.dataset.layout import Layout
 from recd.daemon.dataset.ledger import Ledger, LedgerEntry, replay
 from recd.daemon.dataset.manifest import read_manifest, rows_sha256
-from recd.daemon.dataset.parquet import EpisodeRows
+from recd.daemon.dataset.parquet import EpisodeRows, read_table
 from recd.daemon.dataset.rules import Finding, Findings
 from recd.daemon.dataset.schema import ACTION, STATE
 from recd.daemon.dataset.transaction import digest_of
@@ -200,7 +199,7 @@ def fingerprints(root: Path) -> list[str]:
     """Digest of state and action of every episode, in order of the data files."""
     digests = []
     for path in sorted((root / "data").glob("*/*.parquet")):
-        table = pq.read_table(path, columns=[STATE, ACTION, "episode_index"])
+        table = read_table(path, columns=[STATE, ACTION, "episode_index"])
         episode = table["episode_index"].to_numpy()
         state, action = (_matrix(table[name]) for name in (STATE, ACTION))
         borders = np.flatnonzero(np.diff(episode)) + 1

@@ -1,5 +1,6 @@
 """From a sealed episode to a dataset episode: rows, videos, manifest, verdict, commit."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -101,8 +102,13 @@ class Publisher:
     def _nbytes(self) -> int:
         """Of rows and pictures; what an edit leaves behind or begins is not counted."""
         folders = (self._store.root / name for name in ("data", "videos"))
-        files = (path for folder in folders for path in folder.glob("**/file-*"))
-        return sum(path.stat().st_size for path in files)
+        return sum(
+            os.stat(f"{inside}/{name}").st_size
+            for folder in folders
+            for inside, _, names in os.walk(folder)
+            for name in names
+            if name.startswith("file-")
+        )
 
     def _totals(self) -> dict[str, Any]:
         totals = self._store.totals

@@ -51,9 +51,7 @@ class Grid:
 
     def cell_s(self, cell: Scenario) -> float:
         """About how long a cell takes: recordings, legs, start, settling, decoding."""
-        return (
-            cell.runs * (cell.seconds * 1.4 + 4) + 20 + 2 * self.floor.pairs * self.floor.seconds
-        )
+        return cell.runs * (cell.seconds * 1.4 + 4) + 20 + 2 * self.floor.pairs * self.floor.seconds
 
 
 class _RefusedError(Exception):

@@ -1,3 +1,6 @@
+import os
+import time
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -97,6 +100,16 @@ def test_a_machine_that_is_used_is_told_to_be_used():
 def test_load_is_the_difference_of_two_readings():
     load = quiet.CpuClock(3 * NS_PER_S, 14.0, 0.5).since(quiet.CpuClock(NS_PER_S, 11.0, 0.0))
     assert (load.busy_cores, load.stolen_cores) == (1.5, 0.25)
+
+
+def test_the_clock_of_the_machine_goes_on_with_what_anybody_computes():
+    before, mine_s = quiet.CpuClock.read(), time.process_time()
+    while time.process_time() < mine_s + 0.3:
+        sum(range(1000))
+    after = quiet.CpuClock.read()
+    span_s = (after.at_ns - before.at_ns) / NS_PER_S
+    tick_s = 0.05  # of the kernel's counters, several of them
+    assert 0.3 - tick_s <= after.busy_s - before.busy_s <= os.cpu_count() * span_s + tick_s
 
 
 def test_the_record_of_a_row_that_a_stop_cut_off_is_no_row(tmp_path):

@@ -1,7 +1,8 @@
 """Frames of a ring kept in a file while their encoder does not come after them.
 
 The writer puts them there before the ring overwrites them; the encoder takes them back by their
-index. A bridge over a stall, not over a crash: nothing here is synced. Compressed payloads only.
+index. A bridge over a stall, not over a crash: nothing here is synced. Raw frames are many bytes: they
+have two limits, what may lie in the file and a disk that takes them too slowly.
 """
 
 import struct
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from recd.shm import Credit, RingReader, Slot
+from recd.shm.clock import NS_PER_S, now_ns
 from recd.shm.segment import Bytes
 
 FOLDER = "spill"
@@ -30,7 +32,15 @@ HELD = 8
 when it stops; a camera at twice the dataset's rate has up to five. They are spilled too."""
 
 FRAMES_A_TURN = 64
+BYTES_A_TURN = 32 << 20
 """So many are spilled before the writer looks after its other streams again."""
+
+RAW_BYTES = 4 << 30
+"""Of raw frames in one file: nearly four minutes of 640x480@30."""
+
+SLOW_NS, SLOW_TURNS = NS_PER_S // 4, 3
+"""A turn that takes the disk so long is slow; after so many of them raw frames of this episode are
+no longer kept: the writer has rows to write, and a picture is worth less than they are."""
 
 
 def spill_path(staging: Path, camera: str) -> Path:
@@ -65,9 +75,15 @@ class SpilledSlot:
 class SpillWriter:
     """The writer's end for one camera. reader: a line of its own; credit: where the encoder is."""
 
-    def __init__(self, camera: str, reader: RingReader, credit: Credit) -> None:
+    def __init__(
+        self, camera: str, reader: RingReader, credit: Credit, *, raw: bool = False
+    ) -> None:
         self.camera = camera
         self.spilled = 0
+        self.refused = ""
+        """Why no more frames of this episode are kept; empty while they are."""
+        self._raw = raw
+        self._nbytes = self._slow = 0
         self._reader = reader
         self._credit = credit
         self._staging = Path()
@@ -82,21 +98,40 @@ class SpillWriter:
             return 0
         if staging != self._staging:
             self._staging, self._next = staging, 0
+            self._nbytes, self._slow, self.refused = 0, 0, ""
+        if self.refused:
+            return 0
         head = self._reader.peek_head()
         oldest = head - min(waiting + HELD, slots - 1)
         self._reader.seek(max(self._next, oldest))
         path = spill_path(staging, self.camera)
         path.parent.mkdir(exist_ok=True)
-        count = 0
+        count = nbytes = 0
+        began_ns = now_ns()
         with path.open("ab") as file:
-            while count < FRAMES_A_TURN and (slot := self._reader.take()) is not None:
+            while count < FRAMES_A_TURN and nbytes < BYTES_A_TURN:
+                if (slot := self._reader.take()) is None:
+                    break
                 payload = slot.payload.tobytes()
                 if slot.intact():
                     file.write(_record(slot, payload))
                     count += 1
+                    nbytes += len(payload)
                 self._next = slot.index + 1
         self.spilled += count
+        self._judge(nbytes, now_ns() - began_ns)
         return count
+
+    def _judge(self, nbytes: int, took_ns: int) -> None:
+        """Whether the next raw frames may be kept, too."""
+        if not self._raw:
+            return
+        self._nbytes += nbytes
+        self._slow += took_ns > SLOW_NS
+        if self._nbytes >= RAW_BYTES:
+            self.refused = f"{self._nbytes / 1e9:.1f} GB of them are kept already"
+        elif self._slow >= SLOW_TURNS:
+            self.refused = f"the disk took {took_ns / NS_PER_S:.1f} s for {nbytes / 1e6:.0f} MB"
 
 
 def _record(slot: Slot, payload: bytes) -> bytes:

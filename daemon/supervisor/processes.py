@@ -244,12 +244,12 @@ def _arm_realtime(robot: RobotConfig) -> dict[str, Any]:
 
 
 def spilled_cameras(robot: RobotConfig) -> tuple[str, ...]:
-    """Cameras whose frames the writer keeps while their encoder stalls: compressed ones, and none
-    that waits for its encoder."""
+    """Cameras whose frames the writer keeps while their encoder stalls: none whose pictures hang
+    together (H.264), and none that waits for its encoder."""
     return tuple(
         name
         for name, camera in robot.cameras.items()
-        if frame_payload(camera.source, camera.fourcc) == "mjpeg" and not camera.step
+        if frame_payload(camera.source, camera.fourcc) != "h264" and not camera.step
     )
 
 

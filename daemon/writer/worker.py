@@ -15,7 +15,7 @@ from typing import Any
 from recd.config.errors import DatasetError, RecdError
 from recd.config.models import RobotConfig
 from recd.config.policy_streams import chunk_dtype
-from recd.config.streams import TICK_DTYPE, arm_sample_dtype, telemetry_dtype
+from recd.config.streams import TICK_DTYPE, arm_sample_dtype, frame_payload, telemetry_dtype
 from recd.daemon import lean
 from recd.daemon.align.cameras import KERNELS
 from recd.daemon.dataset import DatasetStore, Retention
@@ -165,7 +165,11 @@ class Writer:
     def _spill(self, camera: str) -> SpillWriter:
         stream = f"cam.{camera}"
         segment = Segment.attach(os.dup(self.ctx.spec.rings[stream].fd))
-        return SpillWriter(camera, self.ctx.ring_reader(stream), Credit(segment, slack=0))
+        config = self.robot.cameras[camera]
+        return SpillWriter(
+            camera, self.ctx.ring_reader(stream), Credit(segment, slack=0),
+            raw=frame_payload(config.source, config.fourcc) != "mjpeg",
+        )  # fmt: skip
 
     def serve(self) -> None:
         """Until told to stop; then episodes that are sealed are still committed."""
@@ -234,7 +238,7 @@ class Writer:
         if running is None:
             return
         for spill in self.spills:
-            began = spill.spilled == 0
+            began, kept = spill.spilled == 0, not spill.refused
             try:
                 count = spill.keep(running.staging)
             except OSError as error:
@@ -245,6 +249,9 @@ class Writer:
                     "encoder stalls", level="warning", camera=spill.camera,
                     reason="its frames are kept on disk until it comes after them",
                 )  # fmt: skip
+            if kept and spill.refused:
+                self.ctx.event("frames not kept", level="warning", camera=spill.camera,
+                               reason=spill.refused)  # fmt: skip
 
     def _consume(self, stream: str, record: Any, owner: int) -> None:
         for episode in tuple(self.episodes.values()):

@@ -1,9 +1,12 @@
 import numpy as np
 import pytest
 
+from recd.config.load import load_robot
+from recd.daemon import spill as spilling
 from recd.daemon.encode.colour import Converter, PictureFormat
 from recd.daemon.encode.pictures import Fate, Pictures
 from recd.daemon.spill import SpillReader, SpillWriter, spill_path
+from recd.daemon.supervisor.processes import spilled_cameras
 from recd.shm import Credit, ReaderPolicy, RingReader, RingSpec, RingWriter, create_ring
 
 SLOTS = 16
@@ -89,3 +92,38 @@ def test_a_frame_held_undecided_when_the_ring_came_round_is_read_from_the_file(r
     frame, fate = pictures.of(held, SpillReader(spill_path(tmp_path, "front")))
     assert (fate, encoder.lost) == (Fate.GOOD, 0)
     assert set(frame.to_ndarray()[:10, :10].ravel().tolist()) == {16}  # frame 0 is black
+
+
+@pytest.mark.parametrize(("limit", "said"), [("RAW_BYTES", "GB"), ("SLOW_NS", "the disk took")])
+def test_raw_frames_are_kept_up_to_a_limit_and_the_next_episode_begins_anew(
+    ring, tmp_path, monkeypatch, limit, said
+):
+    monkeypatch.setattr(spilling, limit, 1500 if limit == "RAW_BYTES" else -1)
+    writer = RingWriter(ring)
+    RingReader(ring, ENCODER, policy=ReaderPolicy.MUST_KEEP)
+    keeper = RingReader(ring, KEEPER, policy=ReaderPolicy.BEST_EFFORT)
+    spill = SpillWriter("front", keeper, Credit(ring, slack=0), raw=True)
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    kept = []
+    for first in range(0, 60, 4):
+        publish(writer, range(first, first + 4))
+        kept.append(spill.keep(tmp_path / "one"))
+    assert said in spill.refused
+    assert kept[:2] == [0, 0]  # half a ring is no stall
+    assert all(kept[2:4])
+    assert not any(kept[5:])
+    publish(writer, range(60, 64))
+    assert spill.keep(tmp_path / "two") > 0
+    assert SpillReader(spill_path(tmp_path / "two", "front")).take(63).index == 63
+    assert spill_path(tmp_path / "one", "front").stat().st_size > 1000
+
+
+def test_frames_of_every_camera_are_kept_but_h264_whose_pictures_hang_together():
+    device = ["source=v4l2", "device=/dev/video0", "fourcc=yuyv"]
+    overrides = [f"cameras.front.{each}" for each in device]
+    robot = load_robot(
+        "demo", overrides=[*overrides, "cameras.wrist.fourcc=h264"], check_machine=False
+    )
+    assert spilled_cameras(robot) == ("front",)
+    assert set(spilled_cameras(load_robot("demo"))) == {"front", "wrist"}

@@ -1,8 +1,8 @@
 """Frames of a ring kept in a file while their encoder does not come after them.
 
 The writer puts them there before the ring overwrites them; the encoder takes them back by their
-index. A bridge over a stall, not over a crash: nothing here is synced. Raw frames are many bytes: they
-have two limits, what may lie in the file and a disk that takes them too slowly.
+index. A bridge over a stall, not over a crash: nothing here is synced. Raw frames are many bytes:
+they have two limits, what may lie in the file and a disk that takes them too slowly.
 """
 
 import struct

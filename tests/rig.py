@@ -115,6 +115,19 @@ class Robot:
         episode = self.client.status()["episode"]
         return int(episode["rows"]) if episode else 0
 
+    def decided(self, camera: str) -> int:
+        """Rows of a camera that its encoder has decided, of all episodes."""
+        return int(self._ring(f"ticks.{camera}")["head"])
+
+    def never_encoded(self, camera: str) -> int:
+        """Frames that the ring of a camera lost before its encoder came after them."""
+        readers = self._ring(f"cam.{camera}")["readers"]
+        (lost,) = [reader["lost"] for reader in readers if reader["policy"] == "MUST_KEEP"]
+        return int(lost)
+
+    def _ring(self, name: str) -> dict[str, Any]:
+        return next(ring for ring in self.client.call("shm")["rings"] if ring["name"] == name)
+
     def record(self, rows: int) -> dict[str, Any]:
         """One episode of at least `rows` rows, saved."""
         assert self.client is not None

@@ -15,7 +15,7 @@ from recd.daemon.sim.v4l2shim.server import VirtualCameraServer
 from recd.daemon.sim.v4l2shim.spec import VirtualCamera, VirtualFormat, VirtualSize
 from recd.shm.clock import NS_PER_S, now_ns, sleep_until_ns
 from tests.payloads import HEIGHT, PAYLOADS, WIDTH, bars, worst_on_flat_areas
-from tests.rig import Robot, running
+from tests.rig import Robot, running, until
 
 DEVICES = {
     "jpeg420": ("MJPG", "jpeg 4:2:0"),
@@ -43,7 +43,7 @@ def bars_camera(folder: Path, name: str, *, clocked: bool = True) -> VirtualCame
 
 @contextmanager
 def robot_with(
-    folder: Path, library: Path, servers: dict[str, VirtualCameraServer]
+    folder: Path, library: Path, servers: dict[str, VirtualCameraServer], *, ring_s: int = 5
 ) -> Iterator[Robot]:
     """The demo's arms, and these devices instead of its cameras."""
     paths = {name: f"/dev/video{90 + number}" for number, name in enumerate(servers)}
@@ -51,7 +51,7 @@ def robot_with(
     for name, path in paths.items():
         fourcc = DEVICES[name][0].lower().replace("mjpg", "mjpeg")
         wanted = {"source": "v4l2", "device": path, "width": WIDTH, "height": HEIGHT, "fps": 30,
-                  "fourcc": fourcc, "ring_seconds": 5}  # fmt: skip
+                  "fourcc": fourcc, "ring_seconds": ring_s}  # fmt: skip
         overrides += [f"cameras.{name}.{key}={value}" for key, value in wanted.items()]
     devices = {paths[name]: server.path for name, server in servers.items()}
     with running(folder, *overrides, environment=environment(library, devices)) as robot:
@@ -70,6 +70,27 @@ def test_colour_bars_of_every_chroma_come_out_of_the_dataset_within_3_of_255(tmp
             pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
         assert len(pictures) == saved["rows"]
         assert max(worst_on_flat_areas(picture) for picture in pictures) <= 3, name
+
+
+def test_an_encoder_of_raw_frames_stopped_for_longer_than_its_ring_loses_nothing(tmp_path, library):
+    # A ring of one second, an encoder away for three.
+    with ExitStack() as stack:
+        names = ("yuyv", "jpeg420")
+        servers = {name: stack.enter_context(bars_camera(tmp_path, name)) for name in names}
+        robot = stack.enter_context(robot_with(tmp_path / "robot", library, servers, ring_s=1))
+        robot.arm()
+        robot.client.start()
+        until(lambda: robot.rows() >= 30, "30 rows")
+        encoder = robot.workers()["encoder:yuyv"]
+        other = robot.decided("jpeg420")
+        encoder.suspend()
+        until(lambda: robot.decided("jpeg420") >= other + 90, "three seconds of the other camera")
+        encoder.resume()
+        until(lambda: robot.rows() >= other + 100, "the encoder to catch up")
+        assert robot.never_encoded("yuyv") == 0
+        saved = robot.client.stop()
+        assert not (robot.root / ".recd/staging" / saved["uid"]).exists()
+    assert verify_dataset(robot.root).findings == ()
 
 
 def metronome(server: VirtualCameraServer, hz: int, ended: threading.Event) -> Callable[[], None]:

@@ -6,8 +6,10 @@ import pytest
 
 from recd.config.errors import RecdError
 from recd.perf import beside, result
+from recd.perf.bench import INDEX
 
-KEPT = sorted((Path(__file__).parents[2] / "perf" / "results").glob("*.json"))
+RESULTS = Path(__file__).parents[2] / "perf" / "results"
+KEPT = sorted(path for path in RESULTS.rglob("*.json") if path.name != INDEX)
 SPINES = [path for path in KEPT if "-beside-" not in path.name]
 BESIDES = [path for path in KEPT if "-beside-" in path.name]
 
@@ -62,7 +64,7 @@ def test_the_summary_is_median_and_range_over_runs(run):
 
 
 def test_committed_results_are_whole_quiet_and_of_a_clean_commit():
-    kept = {path.name: json.loads(path.read_text()) for path in SPINES}
+    kept = {str(path.relative_to(RESULTS)): json.loads(path.read_text()) for path in SPINES}
     assert [n for n, told in kept.items() if result.problems(told)] == []
     assert [n for n, told in kept.items() if not told["silence"]["quiet"]] == []
     assert [n for n, told in kept.items() if told["origin"]["commit"].endswith("+")] == []

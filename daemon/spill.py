@@ -84,22 +84,24 @@ class SpillWriter:
         """Why no more frames of this episode are kept; empty while they are."""
         self._raw = raw
         self._nbytes = self._slow = 0
+        self._ended = False
         self._reader = reader
         self._credit = credit
         self._staging = Path()
         self._next = 0
 
-    def keep(self, staging: Path) -> int:
+    def keep(self, staging: Path, *, until_ns: int = 2**63 - 1) -> int:
         """Spill what the encoder has not taken, if that is much; frames written. OSError from the
-        disk."""
+        disk. until_ns: capture time; the first frame after it is the last one that is kept.
+        """
         slots = self._reader.spec.slots
         waiting = slots - self._credit.free()
         if waiting <= slots * BEGIN_AT:
             return 0
         if staging != self._staging:
             self._staging, self._next = staging, 0
-            self._nbytes, self._slow, self.refused = 0, 0, ""
-        if self.refused:
+            self._nbytes, self._slow, self.refused, self._ended = 0, 0, "", False
+        if self.refused or self._ended:
             return 0
         head = self._reader.peek_head()
         oldest = head - min(waiting + HELD, slots - 1)
@@ -109,7 +111,7 @@ class SpillWriter:
         count = nbytes = 0
         began_ns = now_ns()
         with path.open("ab") as file:
-            while count < FRAMES_A_TURN and nbytes < BYTES_A_TURN:
+            while count < FRAMES_A_TURN and nbytes < BYTES_A_TURN and not self._ended:
                 if (slot := self._reader.take()) is None:
                     break
                 payload = slot.payload.tobytes()
@@ -118,6 +120,7 @@ class SpillWriter:
                     count += 1
                     nbytes += len(payload)
                 self._next = slot.index + 1
+                self._ended = slot.t_capture_ns > until_ns
         self.spilled += count
         self._judge(nbytes, now_ns() - began_ns)
         return count

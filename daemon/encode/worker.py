@@ -233,8 +233,18 @@ class EncoderWorker:
             # Taken while `end` was on its way: the next episode begins with it. The ring still
             # holds it, for its source leaves the two slots behind a reader alone.
             self._reader.seek(max(surplus, self._oldest_held()))
+        self._come_back()
         closing = Closing(take, self._camera, self._key, opened.final, opened.earlier)
         self._closing[uid] = closing.start(self._closed_from_thread)
+
+    def _come_back(self) -> None:
+        """Pass over what was published while a take kept this process behind: it is of no take, and
+        no loss."""
+        if self._open or self._holds_steps or self._gops is not None:
+            return
+        newest = self._reader.peek_head() - (self._recent.maxlen or 0)
+        if newest > self._reader.cursor:
+            self._reader.seek(newest)
 
     def _closed_from_thread(self, closed: Closed) -> None:
         self._closed.put(closed)
@@ -324,6 +334,7 @@ class EncoderWorker:
         opened.take.sink.discard()
         for part in opened.earlier:
             part.path.unlink(missing_ok=True)
+        self._come_back()
         self._ctx.link.send("discarded", uid=opened.take.spec.uid, camera=self._camera)
 
     # ------------------------------------------------------------------ preparing takes

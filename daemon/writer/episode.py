@@ -40,6 +40,9 @@ ones that a writer left when it died."""
 OWNER_HEX_DIGITS = 15
 """Row records carry so much of the episode's uid in `aux` (daemon/encode/take.py)."""
 
+FRAMES_AFTER_NS = NS_PER_S // 4
+"""After the last row a frame is still looked for so long, at a low rate; the next one decides."""
+
 KEEP_EVERY_NS = NS_PER_S // 4
 """Rows are built and handed to the kernel this often: a kill costs no more. Measured with once a
 second: 500 to 960 ms lost."""
@@ -220,6 +223,12 @@ class Episode:
     def _is_beyond(self, at_ns: int) -> bool:
         """True for samples that are of no use to the last row any more."""
         return self.rows is not None and at_ns > self._last_row_ns() + BRACKET_NS
+
+    @property
+    def frames_until_ns(self) -> int:
+        """Capture time (ns) after which no frame is of use to it: the next one decides its last
+        row. Far away while it runs."""
+        return 2**63 - 1 if self.rows is None else self._last_row_ns() + FRAMES_AFTER_NS
 
     def _last_row_ns(self) -> int:
         """When the last row of an ended episode has its joints; as late as can be while its step

@@ -240,7 +240,7 @@ class Writer:
         for spill in self.spills:
             began, kept = spill.spilled == 0, not spill.refused
             try:
-                count = spill.keep(running.staging)
+                count = spill.keep(running.staging, until_ns=running.frames_until_ns)
             except OSError as error:
                 self.ctx.log.warning("frames not kept", camera=spill.camera, reason=str(error))
                 continue

@@ -119,6 +119,17 @@ def test_raw_frames_are_kept_up_to_a_limit_and_the_next_episode_begins_anew(
     assert spill_path(tmp_path / "one", "front").stat().st_size > 1000
 
 
+def test_of_what_comes_after_the_end_of_an_episode_one_frame_is_kept(ring, tmp_path):
+    writer = RingWriter(ring)
+    _, spill = readers(ring)
+    publish(writer, range(12))
+    assert spill.keep(tmp_path, until_ns=7_500) == 9  # frame 8 was captured at 8,000
+    publish(writer, range(12, 16))
+    assert spill.keep(tmp_path, until_ns=7_500) == 0
+    taken = SpillReader(spill_path(tmp_path, "front"))
+    assert [taken.take(index) is None for index in (7, 8, 9, 12)] == [False, False, True, True]
+
+
 def test_frames_of_every_camera_are_kept_but_h264_whose_pictures_hang_together():
     device = ["source=v4l2", "device=/dev/video0", "fourcc=yuyv"]
     overrides = [f"cameras.front.{each}" for each in device]

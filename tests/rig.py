@@ -119,6 +119,18 @@ class Robot:
         """Rows of a camera that its encoder has decided, of all episodes."""
         return int(self._ring(f"ticks.{camera}")["head"])
 
+    def while_encoder_is_away(self, camera: str, other: str) -> None:
+        """An episode that begins and goes on; in it the encoder of `camera` stands still for three
+        seconds of the camera `other`, and has come after it on return."""
+        self.arm()
+        self.client.start()
+        until(lambda: self.rows() >= 30, "30 rows")
+        encoder, before = self.workers()[f"encoder:{camera}"], self.decided(other)
+        encoder.suspend()
+        until(lambda: self.decided(other) >= before + 90, "three seconds of the other camera")
+        encoder.resume()
+        until(lambda: self.rows() >= before + 100, "the encoder to catch up")
+
     def never_encoded(self, camera: str) -> int:
         """Frames that the ring of a camera lost before its encoder came after them."""
         readers = self._ring(f"cam.{camera}")["readers"]

@@ -170,15 +170,7 @@ def _worker(robot: Robot, name: str) -> int | None:
 def test_an_encoder_stopped_for_longer_than_its_ring_loses_nothing(tmp_path):
     # A ring of one second, an encoder away for three.
     with running(tmp_path, *SMALL, "cameras.front.ring_seconds=1") as robot:
-        robot.arm()
-        robot.client.start()
-        until(lambda: robot.rows() >= 30, "30 rows")
-        encoder = robot.workers()["encoder:front"]
-        wrist = robot.decided("wrist")
-        encoder.suspend()
-        until(lambda: robot.decided("wrist") >= wrist + 90, "three seconds of the other camera")
-        encoder.resume()
-        until(lambda: robot.rows() >= wrist + 100, "the encoder to catch up")
+        robot.while_encoder_is_away("front", "wrist")
         assert robot.never_encoded("front") == 0
         saved = robot.client.stop()
         assert not (robot.root / ".recd/staging" / saved["uid"]).exists()

@@ -15,7 +15,7 @@ from recd.daemon.sim.v4l2shim.server import VirtualCameraServer
 from recd.daemon.sim.v4l2shim.spec import VirtualCamera, VirtualFormat, VirtualSize
 from recd.shm.clock import NS_PER_S, now_ns, sleep_until_ns
 from tests.payloads import HEIGHT, PAYLOADS, WIDTH, bars, worst_on_flat_areas
-from tests.rig import Robot, running, until
+from tests.rig import Robot, running
 
 DEVICES = {
     "jpeg420": ("MJPG", "jpeg 4:2:0"),
@@ -78,15 +78,7 @@ def test_an_encoder_of_raw_frames_stopped_for_longer_than_its_ring_loses_nothing
         names = ("yuyv", "jpeg420")
         servers = {name: stack.enter_context(bars_camera(tmp_path, name)) for name in names}
         robot = stack.enter_context(robot_with(tmp_path / "robot", library, servers, ring_s=1))
-        robot.arm()
-        robot.client.start()
-        until(lambda: robot.rows() >= 30, "30 rows")
-        encoder = robot.workers()["encoder:yuyv"]
-        other = robot.decided("jpeg420")
-        encoder.suspend()
-        until(lambda: robot.decided("jpeg420") >= other + 90, "three seconds of the other camera")
-        encoder.resume()
-        until(lambda: robot.rows() >= other + 100, "the encoder to catch up")
+        robot.while_encoder_is_away("yuyv", "jpeg420")
         assert robot.never_encoded("yuyv") == 0
         saved = robot.client.stop()
         assert not (robot.root / ".recd/staging" / saved["uid"]).exists()

@@ -44,9 +44,9 @@ class Actions:
 def read_actions(root: Path, episode: int) -> Actions:
     """Actions of episode number `episode` of the dataset at `root`. DatasetError or RecdError."""
     import pyarrow.compute as pc
-    import pyarrow.parquet as pq
 
     from recd.daemon.dataset.layout import FileIndex, Layout, data_name
+    from recd.daemon.dataset.parquet import read_table
     from recd.daemon.dataset.state import read_episodes, read_info
 
     info = read_info(Layout(root).info)
@@ -61,7 +61,7 @@ def read_actions(root: Path, episode: int) -> Actions:
             mend="recctl dataset info ROOT lists them.", code="argument",
         )  # fmt: skip
     place = FileIndex(found[0]["data/chunk_index"], found[0]["data/file_index"])
-    data = pq.read_table(root / data_name(place), columns=["action", "episode_index"])
+    data = read_table(root / data_name(place), ["action", "episode_index"])
     mine = data.filter(pc.equal(data["episode_index"], episode))["action"].combine_chunks()
     names = tuple(info["features"]["action"]["names"])
     rows = np.array(mine.flatten(), np.float64).reshape(-1, len(names))

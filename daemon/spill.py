@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from recd.shm import Credit, RingReader, Slot
-from recd.shm.clock import NS_PER_S, now_ns
+from recd.shm.clock import NEVER_NS, NS_PER_S, now_ns
 from recd.shm.segment import Bytes
 
 FOLDER = "spill"
@@ -83,14 +83,14 @@ class SpillWriter:
         self.refused = ""
         """Why no more frames of this episode are kept; empty while they are."""
         self._raw = raw
-        self._nbytes = self._slow = 0
+        self._slow = 0
         self._ended = False
         self._reader = reader
         self._credit = credit
         self._staging = Path()
         self._next = 0
 
-    def keep(self, staging: Path, *, until_ns: int = 2**63 - 1) -> int:
+    def keep(self, staging: Path, *, until_ns: int = NEVER_NS) -> int:
         """Spill what the encoder has not taken, if that is much; frames written. OSError from the
         disk. until_ns: capture time; the first frame after it is the last one that is kept.
         """
@@ -100,7 +100,7 @@ class SpillWriter:
             return 0
         if staging != self._staging:
             self._staging, self._next = staging, 0
-            self._nbytes, self._slow, self.refused, self._ended = 0, 0, "", False
+            self._slow, self.refused, self._ended = 0, "", False
         if self.refused or self._ended:
             return 0
         head = self._reader.peek_head()
@@ -121,18 +121,17 @@ class SpillWriter:
                     nbytes += len(payload)
                 self._next = slot.index + 1
                 self._ended = slot.t_capture_ns > until_ns
+            size = file.tell()
         self.spilled += count
-        self._judge(nbytes, now_ns() - began_ns)
+        if self._raw:
+            self._judge(size, nbytes, now_ns() - began_ns)
         return count
 
-    def _judge(self, nbytes: int, took_ns: int) -> None:
-        """Whether the next raw frames may be kept, too."""
-        if not self._raw:
-            return
-        self._nbytes += nbytes
+    def _judge(self, size: int, nbytes: int, took_ns: int) -> None:
+        """Whether the next raw frames may be kept, too. size: of the file; nbytes: of this turn."""
         self._slow += took_ns > SLOW_NS
-        if self._nbytes >= RAW_BYTES:
-            self.refused = f"{self._nbytes / 1e9:.1f} GB of them are kept already"
+        if size >= RAW_BYTES:
+            self.refused = f"{size / 1e9:.1f} GB of them are kept already"
         elif self._slow >= SLOW_TURNS:
             self.refused = f"the disk took {took_ns / NS_PER_S:.1f} s for {nbytes / 1e6:.0f} MB"
 

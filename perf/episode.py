@@ -89,11 +89,12 @@ class StoredEpisode:
     def rows(self) -> dict[str, npt.NDArray[Any]]:
         """Columns of the dataset's own rows of this episode: `observation.state`, `action`, ..."""
         import pyarrow.compute as pc
-        import pyarrow.parquet as pq
+
+        from recd.daemon.dataset.parquet import read_table
 
         facts = self._facts()
         name = self._template("data_path", facts, "data/chunk_index", "data/file_index")
-        table = pq.read_table(self.root / name)
+        table = read_table(self.root / name)
         table = table.filter(pc.equal(table["episode_index"], self.index))
         return {name: np.array(table[name].to_pylist()) for name in table.column_names}
 
@@ -110,10 +111,10 @@ class StoredEpisode:
         return self.root / self._template("video_path", facts, chunk, file, video_key=key)
 
     def _facts(self) -> Mapping[str, Any]:
-        import pyarrow.parquet as pq
+        from recd.daemon.dataset.parquet import read_table
 
         for path in sorted(self.root.glob("meta/episodes/*/*.parquet")):
-            for row in pq.read_table(path).to_pylist():
+            for row in read_table(path).to_pylist():
                 if row["episode_index"] == self.index:
                     return row
         raise DatasetError(f"{self.root}: no episode {self.index} in meta/episodes")

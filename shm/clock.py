@@ -15,6 +15,9 @@ NS_PER_S = 1_000_000_000
 NS_PER_MS = 1_000_000
 NS_PER_US = 1_000
 
+NEVER_NS = 2**63 - 1
+"""A time that does not come: no deadline."""
+
 now_ns = time.monotonic_ns
 """Now, int64 nanoseconds of CLOCK_MONOTONIC. About 50 ns a call."""
 

@@ -15,7 +15,7 @@ from recd.config.streams import TickFlag
 from recd.daemon.align import passes
 from recd.daemon.align.grid import Grid
 from recd.shm import aot
-from recd.shm.clock import NS_PER_MS
+from recd.shm.clock import NEVER_NS, NS_PER_MS
 
 KERNELS = "recd.daemon.align.kernels"
 PATIENCE_NS = 500 * NS_PER_MS
@@ -209,7 +209,7 @@ class StepAligner:
     @property
     def deadline_ns(self) -> int:
         """There is none: a step may take as long as it likes."""
-        return 2**63 - 1
+        return NEVER_NS
 
     @property
     def needed_from(self) -> int:

@@ -23,13 +23,11 @@ from recd.daemon.encode.statistics import CameraStatistics
 from recd.daemon.encode.thumbnails import Thumbnails
 from recd.daemon.spill import SpilledSlot, SpillReader
 from recd.shm import RingWriter, Slot
-from recd.shm.clock import NS_PER_S, now_ns
+from recd.shm.clock import NEVER_NS, NS_PER_S, now_ns
 
 STEP_PATIENCE_NS = NS_PER_S
 """A step source that owes rows of an ended take, because another one was faster, may be silent for
 this long; then rows repeat."""
-
-_NEVER_NS = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +249,7 @@ class Take:
         """When `advance` is due even without another frame (CLOCK_MONOTONIC)."""
         if self.spec.step and self.limit is not None:
             return self._owed_until_ns + 1
-        return min(self._aligner.deadline_ns, _NEVER_NS)
+        return min(self._aligner.deadline_ns, NEVER_NS)
 
     def _encode(self, decision: Decision) -> None:
         tick_ns = decision.tick_ns if self.spec.step else self.spec.grid.tick_ns(self.row)

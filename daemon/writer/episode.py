@@ -23,7 +23,15 @@ from recd.daemon.writer.chunknotes import ChunkNotes
 from recd.daemon.writer.history import Recorded
 from recd.daemon.writer.sidelog import SideLog, records_of
 from recd.daemon.writer.streams import RecordStream
-from recd.shm.clock import NS_PER_S, ClockPair, clock_pair, now_ns, tick_at_or_before, tick_ns
+from recd.shm.clock import (
+    NEVER_NS,
+    NS_PER_S,
+    ClockPair,
+    clock_pair,
+    now_ns,
+    tick_at_or_before,
+    tick_ns,
+)
 
 Records = npt.NDArray[np.void]
 
@@ -227,8 +235,8 @@ class Episode:
     @property
     def frames_until_ns(self) -> int:
         """Capture time (ns) after which no frame is of use to it: the next one decides its last
-        row. Far away while it runs."""
-        return 2**63 - 1 if self.rows is None else self._last_row_ns() + FRAMES_AFTER_NS
+        row. Never while it runs."""
+        return NEVER_NS if self.rows is None else self._last_row_ns() + FRAMES_AFTER_NS
 
     def _last_row_ns(self) -> int:
         """When the last row of an ended episode has its joints; as late as can be while its step

@@ -98,7 +98,7 @@ def test_a_frame_held_undecided_when_the_ring_came_round_is_read_from_the_file(r
 def test_raw_frames_are_kept_up_to_a_limit_and_the_next_episode_begins_anew(
     ring, tmp_path, monkeypatch, limit, said
 ):
-    monkeypatch.setattr(spilling, limit, 1500 if limit == "RAW_BYTES" else -1)
+    monkeypatch.setattr(spilling, limit, 2500 if limit == "RAW_BYTES" else -1)
     writer = RingWriter(ring)
     RingReader(ring, ENCODER, policy=ReaderPolicy.MUST_KEEP)
     keeper = RingReader(ring, KEEPER, policy=ReaderPolicy.BEST_EFFORT)

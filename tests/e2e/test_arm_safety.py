@@ -121,13 +121,27 @@ def test_a_killed_follower_process_leaves_the_arm_holding_until_arm(bench) -> No
     bench.assert_gentle(begin)
 
 
+def _another_leader(bench: Bench, before: psutil.Process) -> psutil.Process:
+    """The leader's process that the supervisor started after `before`."""
+
+    def other() -> psutil.Process | None:
+        found = bench.robot.workers().get(f"arm:{LEADER}", before)
+        return found if found.pid != before.pid else None
+
+    return until(other, "a leader")
+
+
 def test_a_killed_leader_process_makes_the_follower_hold_until_resume(bench) -> None:
     begin = bench.control.mark()
-    before = bench.worker(LEADER)
+    first = bench.worker(LEADER)
+    first.kill()
+    # A quick computer has it back within the half second in which the follower only waits. After a
+    # second end the supervisor alone waits for that long.
+    before = _another_leader(bench, first)
     before.kill()
     bench.in_state("HOLD", "leader_silent")
     mark = bench.control.mark()
-    until(lambda: bench.robot.workers().get(f"arm:{LEADER}", before).pid != before.pid, "a leader")
+    _another_leader(bench, before)
     bench.ticks(60, LEADER)
     bench.ticks(60)
     bench.assert_stood_still(mark)

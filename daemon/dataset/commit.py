@@ -5,19 +5,21 @@ rename, and info.json, which counts the episodes, comes last.
 """
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import wait
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from recd.config.errors import DatasetError
 from recd.daemon.dataset.delay import set_delay
 from recd.daemon.dataset.draft import (
     OWN_FOLDER,
     Draft,
+    Facts,
     WrittenRows,
     begin_draft,
+    take_videos,
     write_draft,
     write_rows,
 )
@@ -35,6 +37,7 @@ from recd.daemon.dataset.layout import (
 from recd.daemon.dataset.ledger import LedgerEntry, Move, Transaction
 from recd.daemon.dataset.parquet import EpisodeRows
 from recd.daemon.dataset.remux import MIN_FRAGMENTED, make_plain
+from recd.daemon.dataset.schema import DatasetSchema
 from recd.daemon.dataset.state import DatasetState, schema_of_episodes
 from recd.daemon.dataset.transaction import FOLDER, digest_of, finish, run
 from recd.daemon.dataset.videos import VideoFile, check_video
@@ -49,8 +52,8 @@ UNDO_RECORD = "commit.json"
 
 FAULT_POINTS = (
     "commit.begin",
-    "commit.checked",
     "commit.data_written",
+    "commit.checked",
     "commit.tasks_written",
     "commit.stats_written",
     "commit.info_written",
@@ -77,7 +80,7 @@ FAULT_POINTS = (
 @dataclass(frozen=True, slots=True)
 class CommitResult:
     """rows, first_row: of this episode; episodes, total_rows: of the dataset now; duration_ns: of
-    the whole commit; steps_ns: of its parts; changed_outside: metadata others had changed."""
+    the commit until then; steps_ns: of its parts; changed_outside: metadata others had changed."""
 
     uid: str
     episode_index: int
@@ -109,15 +112,17 @@ def commit(
     *,
     rows: EpisodeRows,
     videos: Mapping[str, VideoFile],
-    facts: Mapping[str, Any],
+    facts: Facts,
     sides: Sequence[Path] = (),
     kind: str = "commit",
     written: WrittenRows | None = None,
+    tell: Callable[[CommitResult], None] = lambda result: None,
 ) -> CommitResult:
     """Publish an episode whose mp4s lie in its staging folder; durable on return.
 
     facts: for the manifest. sides: further files to keep with the episode, moved there. written:
-    its data file, where that was made ahead; made anew when the dataset has changed since.
+    its data file, where that was made ahead; made anew when the dataset has changed since. tell:
+    called as soon as it is durable; what remains then is to clean up.
     DatasetError with the reason when the episode is not whole; nothing was published then, and
     staging is kept.
     """
@@ -126,13 +131,20 @@ def commit(
     changed = refresh(handle)
     if uid in handle.ledger.published:
         raise DatasetError(f"episode {uid} is already in the dataset")
-    checked = check_episode(handle, rows, videos)
-    watch.mark("checked")
-    fault_point("commit.checked")
+    check_complete(handle.schema, rows, videos)
     if written is None or not written.fits(handle, uid, rows):
         written = write_rows(handle, uid, rows)
-    draft = begin_draft(handle, written, {key: each.video for key, each in checked.items()})
-    kept = write_draft(handle, draft, facts, sides, meanwhile=partial(_keep_present, handle, draft))
+    draft = begin_draft(handle, written, videos)
+    try:
+        checked = {key: _checked(handle, key, video, len(rows)) for key, video in videos.items()}
+        watch.mark("checked")
+        fault_point("commit.checked")
+        take_videos(draft, {key: each.video for key, each in checked.items()})
+        kept = write_draft(
+            handle, draft, facts, sides, meanwhile=partial(_keep_present, handle, draft)
+        )
+    finally:
+        wait([draft.episodes])
     watch.mark("written")
     fault_point("commit.verified")
     transaction = _transaction(handle, draft, kind, kept)
@@ -140,11 +152,9 @@ def commit(
     watch.mark("planned")
     handle.stale = True
     _publish(handle, draft, transaction)
-    watch.mark("durable")
     _carry_on(handle, draft, {key: each.delay_frames for key, each in checked.items()})
-    _clean(handle, draft)
-    watch.mark("cleaned")
-    return CommitResult(
+    watch.mark("durable")
+    result = CommitResult(
         uid=uid,
         episode_index=draft.numbers.episode_index,
         rows=len(rows),
@@ -155,6 +165,9 @@ def commit(
         steps_ns=watch.steps,
         changed_outside=tuple(changed),
     )
+    tell(result)
+    _clean(handle, draft)
+    return result
 
 
 def _publish(handle: Handle, draft: Draft, transaction: Transaction) -> None:
@@ -191,15 +204,10 @@ class CheckedVideo:
     delay_frames: int
 
 
-def check_episode(
-    handle: Handle, rows: EpisodeRows, videos: Mapping[str, VideoFile]
-) -> dict[str, CheckedVideo]:
-    """One picture a row for every camera, at its exact time, encoded as the dataset's others.
-
-    Returns the videos to publish: they have the dataset's decoding delay (see `delay`), and very
-    short ones are made plain (`remux.MIN_FRAGMENTED`).
-    """
-    schema = handle.schema
+def check_complete(
+    schema: DatasetSchema, rows: EpisodeRows, videos: Mapping[str, VideoFile]
+) -> None:
+    """DatasetError unless there are rows, and of every camera what the dataset holds of it."""
     if not len(rows):
         raise DatasetError("an episode without rows cannot be saved", mend="Record it again.")
     if set(videos) != set(schema.video_keys):
@@ -210,10 +218,14 @@ def check_episode(
         raise DatasetError(
             f"pictures of {sorted(rows.images)}, the dataset expects {sorted(schema.image_keys)}"
         )
-    return {key: _checked(handle, key, video, len(rows)) for key, video in videos.items()}
 
 
 def _checked(handle: Handle, key: str, video: VideoFile, rows: int) -> CheckedVideo:
+    """A video with one picture a row at its exact time, encoded as the dataset's others.
+
+    As published it has the dataset's decoding delay (see `delay`), and a very short one is made
+    plain (`remux.MIN_FRAGMENTED`).
+    """
     schema = handle.schema
     track = check_video(key, video, rows=rows, fps=schema.fps)
     pinned = schema.pins.get(key)
@@ -352,6 +364,8 @@ def _carry_on(handle: Handle, draft: Draft, delay: dict[str, int]) -> None:
 
 
 def _clean(handle: Handle, draft: Draft) -> None:
+    """What nobody has to wait for."""
+    handle.state.tail = draft.tail.combine_chunks()
     published = list(handle.ledger.published)
     outdated = published[-UNDO_DEPTH - 1 : -UNDO_DEPTH]
     # The episode is saved whatever happens here; recovery removes what is left lying.

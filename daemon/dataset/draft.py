@@ -1,10 +1,12 @@
 """The new files of one episode, written and read back in its staging folder.
 
-Nothing here is visible to anybody: `commit` renames what this leaves in `new/` and `own/`.
+Nothing here is visible to anybody: `commit` renames what this leaves in `new/` and `own/`. The
+largest of them, the episodes file, is written by another thread from the first moment on: of a
+hundred columns, it takes as long as all else that a save has to do meanwhile.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import wait
+from concurrent.futures import Future
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -37,13 +39,17 @@ from recd.daemon.dataset.parquet import (
     write_data,
     write_table,
 )
-from recd.daemon.dataset.schema import Features
+from recd.daemon.dataset.schema import PICTURES, Features
 from recd.daemon.dataset.state import DatasetState, new_info, schema_of_episodes
-from recd.daemon.dataset.stats import Stats, aggregate, camera_stats, stats_to_json, vector_stats
+from recd.daemon.dataset.stats import Stats, aggregate, camera_stats, stats_of_rows, stats_to_json
 from recd.daemon.dataset.videos import VideoFile, info_block
 from recd.daemon.faultpoints import fault_point
 
 T = TypeVar("T")
+
+Facts = Mapping[str, Any] | Callable[[], Mapping[str, Any]]
+"""What a manifest tells of an episode, or what works that out, and ends the episode's side files,
+while the episodes file is being written."""
 
 OWN_FOLDER = "own"
 """Folder in staging that becomes the episode's own folder: side files are written there."""
@@ -72,30 +78,37 @@ class WrittenRows:
 class Draft:
     """An episode on its way in: what was given, its numbers, and what has been written so far.
 
-    syncs: files of it that nobody writes into any more; tail: all rows of its episodes file, its
-    own last once written.
+    videos, video_sha256: set by `take_videos`; syncs: files of it that nobody writes into any more;
+    tail: all rows of its episodes file, its own last; episodes: done once that file is written and
+    read back.
     """
 
     uid: str
     rows: EpisodeRows
-    videos: Mapping[str, VideoFile]
     numbers: Numbering
     tasks: list[str]
     folder: Path
     data_index: FileIndex
     video_index: dict[str, FileIndex]
     episodes_index: FileIndex
-    video_sha256: dict[str, str]
     rows_sha256: str
     syncs: Syncs
-    tail: pa.Table | None
-    stats: Stats = field(default_factory=dict)
+    stats: Stats
+    tail: pa.Table
+    episodes: Future[None]
+    videos: Mapping[str, VideoFile] = field(default_factory=dict)
+    video_sha256: dict[str, str] = field(default_factory=dict)
     total_stats: Stats = field(default_factory=dict)
     info: dict[str, Any] = field(default_factory=dict)
 
     def new(self, name: str) -> Path:
         """A new file of the dataset, still in staging."""
-        return self.folder / "new" / name
+        return new_file(self.folder, name)
+
+
+def new_file(folder: Path, name: str) -> Path:
+    """A new file of the dataset in the staging folder of its episode."""
+    return folder / "new" / name
 
 
 def write_rows(handle: Handle, uid: str, rows: EpisodeRows) -> WrittenRows:
@@ -106,7 +119,7 @@ def write_rows(handle: Handle, uid: str, rows: EpisodeRows) -> WrittenRows:
     remove_tree(folder / "new")
     make_folders(folder / "new")
     columns = row_columns(rows, schema.features, schema.fps, numbers)
-    path = folder / "new" / "data.parquet"
+    path = new_file(folder, "data.parquet")
     write_data(path, columns, rows.images, data_schema(schema.features, uid[:16]))
     _verify_data(path, rows, schema.features)
     fault_point("commit.data_written")
@@ -117,74 +130,75 @@ def write_rows(handle: Handle, uid: str, rows: EpisodeRows) -> WrittenRows:
 
 
 def begin_draft(handle: Handle, written: WrittenRows, videos: Mapping[str, VideoFile]) -> Draft:
-    """Bring an episode's rows and videos together. Both are on their way to the disk from here."""
-    state, folder = handle.state, handle.layout.staging(written.uid)
+    """Bring an episode's rows and videos together: its row of the episodes file is known, and that
+    file is being written from here on. Whoever calls waits for `episodes`, whatever happens."""
+    state, schema, folder = handle.state, handle.schema, handle.layout.staging(written.uid)
     episodes_index, tail = state.place_for_episode()
-    closed = (folder / OWN_FOLDER).glob("*.arrows")
-    begin_sync(written.syncs, [*(video.path for video in videos.values()), *closed])
-    unknown = sha256_all({key: video.path for key, video in videos.items() if not video.sha256})
+    stats = {
+        key: camera_stats(videos[key].histogram) if key in videos else written.stats[key]
+        for key, feature in schema.features.items()
+        if feature["dtype"] != "string"
+    }
+    video_index = {key: state.next_video.get(key, FIRST) for key in videos}
+    facts = _episode_facts(written, stats, state.next_data, video_index, episodes_index, schema.fps)
+    table = episode_row(facts, schema_of_episodes(state))
+    if tail is not None:
+        table = pa.concat_tables([tail, table])
     return Draft(
         uid=written.uid,
         rows=written.rows,
-        videos=videos,
         numbers=written.numbers,
         tasks=written.tasks,
         folder=folder,
         data_index=state.next_data,
-        video_index={key: state.next_video.get(key, FIRST) for key in videos},
+        video_index=video_index,
         episodes_index=episodes_index,
-        video_sha256={key: video.sha256 or unknown[key] for key, video in videos.items()},
         rows_sha256=written.rows_sha256,
         syncs=written.syncs,
-        tail=tail,
-        stats=written.stats,
+        stats=stats,
+        tail=table,
+        episodes=beside(partial(_write_episodes, folder, table, written.syncs)),
     )
+
+
+def take_videos(draft: Draft, videos: Mapping[str, VideoFile]) -> None:
+    """The videos as they will be published; the disk is told of them."""
+    draft.videos = videos
+    begin_sync(draft.syncs, [video.path for video in videos.values()])
+    unknown = sha256_all({key: video.path for key, video in videos.items() if not video.sha256})
+    draft.video_sha256 = {key: video.sha256 or unknown[key] for key, video in videos.items()}
 
 
 def write_draft(
     handle: Handle,
     draft: Draft,
-    facts: Mapping[str, Any],
+    facts: Facts,
     sides: Sequence[Path],
     *,
     meanwhile: Callable[[], T],
 ) -> T:
-    """Write the other new files of the episode below its staging folder, and read back the one
-    that is not ours alone to read.
+    """Write the other new files of the episode below its staging folder.
 
-    sides: further files to keep with it, moved into its own folder. meanwhile: done while the
-    largest of the files is written; its result is returned.
+    sides: further files to keep with it, moved into its own folder. meanwhile: done before the
+    episodes file is waited for; its result is returned.
     """
-    state, schema = handle.state, handle.schema
-    make_folders(draft.folder / OWN_FOLDER)
-    draft.stats = {
-        key: camera_stats(draft.videos[key].histogram) if key in draft.videos else draft.stats[key]
-        for key, feature in schema.features.items()
-        if feature["dtype"] != "string"
-    }
-    table = episode_row(_episode_facts(draft, schema.fps), schema_of_episodes(state))
-    if draft.tail is not None:
-        table = pa.concat_tables([draft.tail, table]).combine_chunks()
-    draft.tail = table
-    # Of 121 columns: 5 ms of CPU and one to read it back, most of them outside Python. All other
-    # files take 5, in this thread.
-    episodes = beside(partial(_write_episodes, draft, table))
-    try:
-        _write_small(handle, draft, facts, sides)
-        done = meanwhile()
-    finally:
-        wait([episodes])
-    episodes.result()
+    own = draft.folder / OWN_FOLDER
+    make_folders(own)
+    told = facts() if callable(facts) else facts
+    begin_sync(draft.syncs, own.glob("*.arrows"))
+    _write_small(handle, draft, told, sides)
+    done = meanwhile()
+    draft.episodes.result()
     fault_point("commit.episodes_written")
     begin_sync(draft.syncs, _files_of(draft))
     return done
 
 
-def _write_episodes(draft: Draft, table: pa.Table) -> None:
+def _write_episodes(folder: Path, table: pa.Table, syncs: Syncs) -> None:
     """Write the episodes file, tell the disk of it, and read it back."""
-    path = draft.new("episodes.parquet")
+    path = new_file(folder, "episodes.parquet")
     write_table(path, table)
-    begin_sync(draft.syncs, [path])
+    begin_sync(syncs, [path])
     meta = pq.read_metadata(path)
     if meta.num_rows != table.num_rows:
         raise DatasetError(f"{path}: {meta.num_rows} rows, not as written")
@@ -244,35 +258,42 @@ def _write_own(
 
 def _row_stats(rows: EpisodeRows, columns: Mapping[str, Any], features: Mapping[str, Any]) -> Stats:
     """Statistics of all that a data file holds."""
-    stats: Stats = {}
-    for key, feature in features.items():
-        if feature["dtype"] == "image":
-            stats[key] = camera_stats(rows.images[key].histogram)
-        elif feature["dtype"] not in ("string", "video"):
-            stats[key] = vector_stats(columns[key])
-    return stats
+    kinds = {key: feature["dtype"] for key, feature in features.items()}
+    numbers = {key: columns[key] for key in kinds if kinds[key] not in (*PICTURES, "string")}
+    pictures = {
+        key: camera_stats(rows.images[key].histogram) for key in kinds if kinds[key] == "image"
+    }
+    return stats_of_rows(numbers) | pictures
 
 
-def _episode_facts(draft: Draft, fps: int) -> dict[str, Any]:
-    rows, numbers = len(draft.rows), draft.numbers
+def _episode_facts(
+    written: WrittenRows,
+    stats: Stats,
+    data: FileIndex,
+    videos: Mapping[str, FileIndex],
+    episodes: FileIndex,
+    fps: int,
+) -> dict[str, Any]:
+    """Its row of the episodes file, by column."""
+    rows, numbers = len(written.rows), written.numbers
     facts: dict[str, Any] = {
         "episode_index": numbers.episode_index,
-        "tasks": list(dict.fromkeys(draft.rows.task)),
+        "tasks": list(dict.fromkeys(written.rows.task)),
         "length": rows,
-        "data/chunk_index": draft.data_index.chunk,
-        "data/file_index": draft.data_index.file,
+        "data/chunk_index": data.chunk,
+        "data/file_index": data.file,
         "dataset_from_index": numbers.first_row,
         "dataset_to_index": numbers.first_row + rows,
-        "meta/episodes/chunk_index": draft.episodes_index.chunk,
-        "meta/episodes/file_index": draft.episodes_index.file,
+        "meta/episodes/chunk_index": episodes.chunk,
+        "meta/episodes/file_index": episodes.file,
     }
-    for key, index in draft.video_index.items():
+    for key, index in videos.items():
         facts[f"videos/{key}/chunk_index"] = index.chunk
         facts[f"videos/{key}/file_index"] = index.file
         facts[f"videos/{key}/from_timestamp"] = 0.0
         facts[f"videos/{key}/to_timestamp"] = rows / fps
-    for key, stats in (draft.stats).items():
-        for name, value in stats.items():
+    for key, each in stats.items():
+        for name, value in each.items():
             facts[f"stats/{key}/{name}"] = value
     return facts
 

@@ -3,7 +3,7 @@
 One store per folder and process; every method is durable when it returns.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +19,7 @@ from recd.daemon.dataset.calibrations import (
 )
 from recd.daemon.dataset.commit import CommitResult, commit
 from recd.daemon.dataset.damage import telling
-from recd.daemon.dataset.draft import OWN_FOLDER, WrittenRows, write_rows
+from recd.daemon.dataset.draft import OWN_FOLDER, Facts, WrittenRows, write_rows
 from recd.daemon.dataset.durable import make_folders, sync_all
 from recd.daemon.dataset.edit import delete, relabel
 from recd.daemon.dataset.handle import Handle, open_handle
@@ -135,14 +135,15 @@ class DatasetStore:
         rows: EpisodeRows,
         videos: Mapping[str, VideoFile],
         *,
-        manifest: Mapping[str, Any],
+        manifest: Facts,
         sides: Sequence[Path] = (),
         written: WrittenRows | None = None,
+        tell: Callable[[CommitResult], None] = lambda result: None,
     ) -> CommitResult:
         """Publish a staged episode; see `recd.daemon.dataset.commit.commit`."""
         return commit(
             self._handle, uid, rows=rows, videos=videos, facts=manifest, sides=sides,
-            written=written,
+            written=written, tell=tell,
         )  # fmt: skip
 
     def undo(self, uid: str) -> TrashEntry:

@@ -1,7 +1,7 @@
 """From a sealed episode to a dataset episode: rows, videos, manifest, verdict, commit."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from recd.daemon.dataset import (
     Camera,
     CameraHistogram,
     CodecPins,
+    CommitResult,
     DatasetSchema,
     DatasetStore,
     EpisodeRows,
@@ -114,35 +115,49 @@ class Publisher:
         totals = self._store.totals
         return {"episodes": totals.episodes, "rows": totals.rows, "tasks": totals.tasks}
 
-    def publish(self, episode: Episode, builder: RowBuilder) -> dict[str, Any]:
-        """Commit a sealed episode; durable on return. DatasetError when it cannot be."""
+    def publish(
+        self, episode: Episode, builder: RowBuilder, tell: Callable[[Mapping[str, Any]], None]
+    ) -> None:
+        """Commit a sealed episode; `tell` gets what became of it as soon as it is durable.
+
+        DatasetError when it cannot be.
+        """
         assert episode.seal is not None
         assert episode.rows is not None
         self._check_rows(episode)
         builder.extend(episode.rows)
-        builder.close(durable=False)  # the commit syncs all files of the episode
         ahead = episode.ahead or self.prepare(episode, builder)
         summary = self._summary(episode, ahead)
         judged = verdict.judge(summary)
-        manifest = self._manifest(episode, summary, judged) | self._keep_calibrations(episode)
-        result = self._store.commit(
-            episode.uid,
-            replace(ahead.rows, images=images) if (images := self._images(episode)) else ahead.rows,
-            self._videos(episode),
-            manifest=manifest,
-            sides=[Path(p) for c in episode.seal["cameras"].values() for p in c["thumbnails"]],
-            written=ahead.written,
-        )
-        return {
+        told: dict[str, Any] = {
             "uid": episode.uid,
-            "episode_index": result.episode_index,
             "rows": episode.rows,
             "duration_ns": episode.rows * NS_PER_S * episode.rate_den // episode.rate_num,
             "summary": summary.to_dict(),
             "verdict": judged.to_dict(),
-            "totals": self._totals(),
-            "calibrations": self._calibrations(),
         }
+
+        def story() -> dict[str, Any]:
+            builder.close(durable=False)  # the commit syncs all files of the episode
+            episode.close_logs(durable=False)
+            manifest = self._manifest(episode, summary, judged)
+            return manifest | self._keep_calibrations(episode)
+
+        def durable(result: CommitResult) -> None:
+            tell({
+                **told, "episode_index": result.episode_index, "totals": self._totals(),
+                "calibrations": self._calibrations(),
+            })  # fmt: skip
+
+        self._store.commit(
+            episode.uid,
+            replace(ahead.rows, images=images) if (images := self._images(episode)) else ahead.rows,
+            self._videos(episode),
+            manifest=story,
+            sides=[Path(p) for c in episode.seal["cameras"].values() for p in c["thumbnails"]],
+            written=ahead.written,
+            tell=durable,
+        )
 
     def prepare(self, episode: Episode, builder: RowBuilder) -> Ahead:
         """What the rows of an episode alone decide, all of them being built. OSError of the disk.

@@ -223,8 +223,11 @@ class Writer:
         """The disk takes no more of an episode: what it has stays in staging, for recovery."""
         self._failed(episode.uid, error, episode.staging)
         del self.episodes[episode.uid]
+        self._let_go(episode, self.builders.pop(episode.uid))
+
+    def _let_go(self, episode: Episode, builder: RowBuilder) -> None:
         with suppress(OSError):
-            self.builders.pop(episode.uid).close()
+            builder.close()
         episode.abandon()
 
     def _drain(self) -> None:
@@ -354,19 +357,23 @@ class Writer:
         fault_point("writer.sealed")
         try:
             remove_tree(episode.staging / SPILLED)
-            episode.close_logs(durable=False)  # the commit syncs all files of the episode
             if episode.seal["keep"]:
-                self.ctx.link.send("durable", **self.publisher.publish(episode, builder))
-                self.ctx.status.count("episodes")
-                self.decoding.want(episode.uid)
+                self.publisher.publish(episode, builder, self._durable)
             else:
+                episode.close_logs(durable=False)
                 builder.extend(builder.decidable())  # so that the take can come back from the trash
                 builder.close()
                 self.publisher.discard(episode)
                 self.ctx.link.send("discarded", uid=episode.uid)
         except (RecdError, OSError) as error:
+            self._let_go(episode, builder)
             self._failed(episode.uid, error, episode.staging)
         self.empty_trash()
+
+    def _durable(self, told: Mapping[str, Any]) -> None:
+        self.ctx.link.send("durable", **told)
+        self.ctx.status.count("episodes")
+        self.decoding.want(told["uid"])
 
     def empty_trash(self) -> None:
         """Remove what the configuration no longer keeps, between episodes, and say so."""

@@ -85,3 +85,21 @@ def test_thumbnails_are_jpegs_of_the_picture(moving_picture, tmp_path):
     with av.open(str(path)) as container:
         shown = next(container.decode(video=0)).to_ndarray(format="rgb24")
     assert np.abs(shown.astype(int) - frame.to_ndarray(format="rgb24")).mean() < 4
+
+
+@pytest.mark.parametrize(
+    ("size", "small"),
+    [((640, 480), (320, 240)), ((720, 1280), (180, 320)), ((320, 240), (320, 240)),
+     ((2000, 4), (320, 2))],
+)  # fmt: skip
+def test_thumbnails_are_small_and_keep_their_shape(size, small):
+    frame = black_picture(*size)
+    plane_view(frame.planes[0])[:, : size[0] // 2] = 200
+
+    decoder = av.CodecContext.create("mjpeg", "r")
+    (shown,) = decoder.decode(av.Packet(jpeg(frame)))
+
+    assert (shown.width, shown.height) == small
+    luma = plane_view(shown.planes[0])[:, : small[0]].astype(int)
+    assert luma[:, : small[0] // 2 - 8].min() > 180
+    assert luma[:, small[0] // 2 + 8 :].max() < 20

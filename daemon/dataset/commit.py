@@ -14,6 +14,7 @@ from pathlib import Path
 from recd.config.errors import DatasetError
 from recd.daemon.dataset.delay import set_delay
 from recd.daemon.dataset.draft import (
+    LOOKED_AT,
     OWN_FOLDER,
     Draft,
     Facts,
@@ -23,7 +24,14 @@ from recd.daemon.dataset.draft import (
     write_draft,
     write_rows,
 )
-from recd.daemon.dataset.durable import keep_copy, make_folders, remove_tree, sha256_of, write_json
+from recd.daemon.dataset.durable import (
+    keep_copy,
+    make_folders,
+    remove_tree,
+    sha256_of,
+    sync_all,
+    write_json,
+)
 from recd.daemon.dataset.handle import Handle, refresh
 from recd.daemon.dataset.layout import (
     INFO,
@@ -257,7 +265,7 @@ def _unsynced(layout: Layout, draft: Draft) -> list[Path]:
     undo = layout.undo(draft.uid)
     return [
         draft.folder,
-        *sorted(draft.folder.rglob("*")),
+        *sorted(path for path in draft.folder.rglob("*") if path.suffix != LOOKED_AT),
         layout.own / "staging",
         undo / UNDO_RECORD,
         undo,
@@ -370,6 +378,7 @@ def _clean(handle: Handle, draft: Draft) -> None:
     outdated = published[-UNDO_DEPTH - 1 : -UNDO_DEPTH]
     # The episode is saved whatever happens here; recovery removes what is left lying.
     with contextlib.suppress(OSError):
+        sync_all(handle.layout.episode(draft.uid).glob(f"*{LOOKED_AT}"))
         remove_tree(draft.folder)
         for uid in outdated:
             remove_tree(handle.layout.undo(uid))

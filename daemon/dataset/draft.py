@@ -45,6 +45,10 @@ from recd.daemon.dataset.stats import Stats, aggregate, camera_stats, stats_of_r
 from recd.daemon.dataset.videos import VideoFile, info_block
 from recd.daemon.faultpoints import fault_point
 
+LOOKED_AT = ".jpg"
+"""Side files that nobody waits for until they are durable: nine for three cameras, and what a power
+cut leaves of them is of no consequence."""
+
 T = TypeVar("T")
 
 Facts = Mapping[str, Any] | Callable[[], Mapping[str, Any]]
@@ -224,9 +228,10 @@ def _write_small(
 
 
 def _files_of(draft: Draft) -> list[Path]:
-    """All files of an episode that go into the dataset."""
+    """All files of an episode that go into the dataset, but pictures to look at."""
     folders = (draft.folder / "new", draft.folder / OWN_FOLDER)
-    return [path for folder in folders for path in sorted(folder.iterdir())]
+    files = [path for folder in folders for path in sorted(folder.iterdir())]
+    return [path for path in files if path.suffix != LOOKED_AT]
 
 
 def _write_own(

@@ -356,6 +356,56 @@ def test_manifest_and_side_files_lie_with_the_episode_under_its_uid(studio):
     assert not (studio.root / ".recd/staging" / uid).exists()
 
 
+def test_who_waits_is_told_once_all_but_the_thumbnails_is_durable(studio, monkeypatch):
+    store, uid = studio.open(), new_uid()
+    videos = studio.stage(store, 4, 0, uid)
+    own = studio.root / ".recd/staging" / uid / "own"
+    picture = studio.folder / "front_first.jpg"
+    picture.write_bytes(b"jpeg")
+    synced, known, sync = [], [], os.fsync
+
+    def noting(fd):
+        sync(fd)
+        synced.append(os.path.basename(os.readlink(f"/proc/self/fd/{fd}")))
+
+    def story():
+        (own / "joints.arrows").write_bytes(b"native")
+        return {"operator": "ada"}
+
+    monkeypatch.setattr(os, "fsync", noting)
+    result = store.commit(
+        uid, studio.rows(0, 4), videos, manifest=story, sides=[picture],
+        tell=lambda told: known.extend([told, *synced]),
+    )  # fmt: skip
+
+    told, *before = known
+    assert told == result
+    assert {
+        "data.parquet", "episodes.parquet", "tasks.parquet", "stats.json", "info.json",
+        "manifest.json", "joints.arrows", *(path.path.name for path in videos.values()),
+    } <= set(before)  # fmt: skip
+    assert picture.name not in before
+    assert picture.name in synced
+    kept = studio.root / ".recd/episodes" / uid
+    assert {path.name for path in kept.iterdir()} == {
+        picture.name, "joints.arrows", "manifest.json",
+    }  # fmt: skip
+    assert json.loads((kept / "manifest.json").read_text())["operator"] == "ada"
+
+
+def test_a_refused_episode_is_saved_by_the_next_attempt_though_files_were_being_written(studio):
+    store, uid = studio.open(), new_uid()
+    videos = studio.stage(store, 4, 0, uid)
+
+    def story():
+        raise DatasetError("the disk took no more of its side files")
+
+    with pytest.raises(DatasetError, match="side files"):
+        store.commit(uid, studio.rows(0, 4), videos, manifest=story)
+    assert store.commit(uid, studio.rows(0, 4), videos, manifest={}).episode_index == 0
+    assert verify_dataset(studio.root).good
+
+
 def test_missing_statistics_are_rebuilt_from_the_episodes_before_going_on(studio):
     store = studio.open()
     for length in (4, 9):

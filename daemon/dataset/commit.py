@@ -161,6 +161,8 @@ def commit(
     handle.stale = True
     _publish(handle, draft, transaction)
     _carry_on(handle, draft, {key: each.delay_frames for key, each in checked.items()})
+    with contextlib.suppress(OSError):  # recovery removes what is left lying
+        remove_tree(draft.folder)
     watch.mark("durable")
     result = CommitResult(
         uid=uid,
@@ -372,14 +374,11 @@ def _carry_on(handle: Handle, draft: Draft, delay: dict[str, int]) -> None:
 
 
 def _clean(handle: Handle, draft: Draft) -> None:
-    """What nobody has to wait for."""
+    """What nobody has to wait for. The episode is saved whatever happens here."""
     handle.state.tail = draft.tail.combine_chunks()
     published = list(handle.ledger.published)
-    outdated = published[-UNDO_DEPTH - 1 : -UNDO_DEPTH]
-    # The episode is saved whatever happens here; recovery removes what is left lying.
     with contextlib.suppress(OSError):
         sync_all(handle.layout.episode(draft.uid).glob(f"*{LOOKED_AT}"))
-        remove_tree(draft.folder)
-        for uid in outdated:
+        for uid in published[-UNDO_DEPTH - 1 : -UNDO_DEPTH]:
             remove_tree(handle.layout.undo(uid))
     fault_point("commit.cleaned")

@@ -18,10 +18,11 @@ from recd.config.errors import RecdError
 from recd.daemon.dataset import DatasetStore, EpisodeRows, VideoFile, new_uid
 from recd.daemon.dataset.copy_episode import DERIVED
 from recd.daemon.dataset.draft import OWN_FOLDER
-from recd.daemon.dataset.durable import keep_copy, sha256_of
+from recd.daemon.dataset.durable import keep_copy
 from recd.daemon.dataset.layout import INFO
 from recd.daemon.dataset.manifest import MANIFEST
 from recd.daemon.dataset.recover import histogram_of_video, probe_pins
+from recd.daemon.digest import head_last_of
 from recd.perf.episode import StoredEpisode
 
 STEP = 0.001
@@ -61,7 +62,7 @@ def read_template(root: Path) -> Template:
     for key in keys:
         path = stored.video(key.rpartition(".")[2])
         histogram = histogram_of_video(path, first.length)
-        videos[key] = VideoFile(path, first.length, probe_pins(path), histogram, sha256_of(path))
+        videos[key] = VideoFile(path, first.length, probe_pins(path), histogram, head_last_of(path))
     return Template(
         state=rows["observation.state"].astype(np.float32),
         action=rows["action"].astype(np.float32),
@@ -98,7 +99,7 @@ def _commit(store: DatasetStore, template: Template, number: int) -> None:
     for key, video in template.videos.items():
         path = folder / f"{key}.mp4"
         keep_copy(video.path, path)
-        videos[key] = VideoFile(path, video.packets, video.pins, video.histogram, video.sha256)
+        videos[key] = VideoFile(path, video.packets, video.pins, video.histogram, video.digest)
     for path in template.sides:
         keep_copy(path, folder / OWN_FOLDER / path.name)
     state = template.state.copy()

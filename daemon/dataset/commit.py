@@ -253,12 +253,12 @@ def _checked(handle: Handle, key: str, video: VideoFile, rows: int) -> CheckedVi
         )
     if track.fragmented and rows < MIN_FRAGMENTED:
         make_plain(video.path, fps=schema.fps, pictures=rows)
-        video = replace(video, sha256="")
+        video = replace(video, digest="")
         track = check_video(key, video, rows=rows, fps=schema.fps)
     made = track.delay * schema.fps // track.timescale
     wanted = handle.state.delay.get(key, made)
     if set_delay(video.path, track, frames=wanted, fps=schema.fps):
-        return CheckedVideo(replace(video, sha256=""), wanted)
+        return CheckedVideo(replace(video, digest=""), wanted)
     return CheckedVideo(video, made)
 
 
@@ -323,7 +323,7 @@ def _transaction(
     moves = [Move(own, layout.relative(layout.episode(uid)), digest=FOLDER, label="own")]
     for key, video in draft.videos.items():
         name = video_name(key, draft.video_index[key])
-        digest = draft.video_sha256[key]
+        digest = draft.video_digest[key]
         moves.append(Move(layout.relative(video.path), name, digest=digest, label="video"))
     data, *metadata = (
         Move(
@@ -338,7 +338,7 @@ def _transaction(
         length=len(draft.rows),
         first_row=draft.numbers.first_row,
         rows_sha256=draft.rows_sha256,
-        videos=draft.video_sha256,
+        videos=draft.video_digest,
     )
     after = {move.dst: move.digest for move in metadata}
     if TASKS not in after:

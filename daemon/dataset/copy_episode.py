@@ -14,7 +14,7 @@ import pyarrow as pa
 from recd.daemon.dataset.boxes import BrokenVideoError, read_track
 from recd.daemon.dataset.commit import commit
 from recd.daemon.dataset.draft import OWN_FOLDER
-from recd.daemon.dataset.durable import make_folders, remove_tree, sha256_of
+from recd.daemon.dataset.durable import make_folders, remove_tree
 from recd.daemon.dataset.handle import Handle
 from recd.daemon.dataset.layout import FileIndex, Layout, video_name
 from recd.daemon.dataset.ledger import BEGIN
@@ -26,6 +26,7 @@ from recd.daemon.dataset.schema import ACTION, BOOKKEEPING, PICTURES, STATE
 from recd.daemon.dataset.snapshot import Original, Snapshot
 from recd.daemon.dataset.stats import STAT_KEYS, FeatureStats
 from recd.daemon.dataset.videos import VideoFile, pins_of_feature
+from recd.daemon.digest import head_last_of
 from recd.daemon.faultpoints import fault_point
 
 DERIVED = ("format", "uid", "columns", "length", "rows_sha256", "tasks", "videos")
@@ -78,8 +79,8 @@ def _video(snapshot: Snapshot, original: Original, key: str, staging: Path) -> V
         track = read_track(source)
         if first == 0 and len(track.pts) == count:
             shutil.copyfile(source, target)
-            digest = sha256_of(target)
-            if sha256_of(source) != digest:
+            digest = head_last_of(target)
+            if head_last_of(source) != digest:
                 raise ChangedError
         else:
             join([Clip(source, count, first)], target, fps=fps)
@@ -88,7 +89,7 @@ def _video(snapshot: Snapshot, original: Original, key: str, staging: Path) -> V
         raise ValueError(f"{video_name(key, place)}: {broken}") from broken
     pins = pins_of_feature(snapshot.schema.features[key]) or probe_pins(target)
     stats = _camera_stats(original, key) or histogram_of_video(target, count)
-    return VideoFile(target, count, pins, stats, sha256=digest)
+    return VideoFile(target, count, pins, stats, digest=digest)
 
 
 def _camera_stats(original: Original, key: str) -> FeatureStats | None:

@@ -1,8 +1,8 @@
 """The new files of one episode, written and read back in its staging folder.
 
-Nothing here is visible to anybody: `commit` renames what this leaves in `new/` and `own/`. The
-largest of them, the episodes file, is written by another thread from the first moment on: of a
-hundred columns, it takes as long as all else that a save has to do meanwhile.
+Nothing here is visible to anybody: `commit` renames what this leaves in `new/` and `own/`. What
+takes longest, the episodes file of a hundred columns, is begun first and written by another thread:
+about as long as all the rest together.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,9 +21,9 @@ from recd.daemon.dataset.durable import (
     Syncs,
     begin_sync,
     beside,
+    digest_all,
     make_folders,
     remove_tree,
-    sha256_all,
     write_json,
 )
 from recd.daemon.dataset.handle import Handle
@@ -82,7 +82,7 @@ class WrittenRows:
 class Draft:
     """An episode on its way in: what was given, its numbers, and what has been written so far.
 
-    videos, video_sha256: set by `take_videos`; syncs: files of it that nobody writes into any more;
+    videos, video_digest: set by `take_videos`; syncs: files of it that nobody writes into any more;
     tail: all rows of its episodes file, its own last; episodes: done once that file is written and
     read back.
     """
@@ -101,7 +101,7 @@ class Draft:
     tail: pa.Table
     episodes: Future[None]
     videos: Mapping[str, VideoFile] = field(default_factory=dict)
-    video_sha256: dict[str, str] = field(default_factory=dict)
+    video_digest: dict[str, str] = field(default_factory=dict)
     total_stats: Stats = field(default_factory=dict)
     info: dict[str, Any] = field(default_factory=dict)
 
@@ -148,6 +148,7 @@ def begin_draft(handle: Handle, written: WrittenRows, videos: Mapping[str, Video
     table = episode_row(facts, schema_of_episodes(state))
     if tail is not None:
         table = pa.concat_tables([tail, table])
+    syncs = dict(written.syncs)  # of this attempt: another one writes all but the data file anew
     return Draft(
         uid=written.uid,
         rows=written.rows,
@@ -158,10 +159,10 @@ def begin_draft(handle: Handle, written: WrittenRows, videos: Mapping[str, Video
         video_index=video_index,
         episodes_index=episodes_index,
         rows_sha256=written.rows_sha256,
-        syncs=written.syncs,
+        syncs=syncs,
         stats=stats,
         tail=table,
-        episodes=beside(partial(_write_episodes, folder, table, written.syncs)),
+        episodes=beside(partial(_write_episodes, folder, table, syncs)),
     )
 
 
@@ -169,8 +170,8 @@ def take_videos(draft: Draft, videos: Mapping[str, VideoFile]) -> None:
     """The videos as they will be published; the disk is told of them."""
     draft.videos = videos
     begin_sync(draft.syncs, [video.path for video in videos.values()])
-    unknown = sha256_all({key: video.path for key, video in videos.items() if not video.sha256})
-    draft.video_sha256 = {key: video.sha256 or unknown[key] for key, video in videos.items()}
+    unknown = digest_all({key: video.path for key, video in videos.items() if not video.digest})
+    draft.video_digest = {key: video.digest or unknown[key] for key, video in videos.items()}
 
 
 def write_draft(
@@ -244,7 +245,7 @@ def _write_own(
             side.replace(own / side.name)
     described = {
         key: {
-            "sha256": draft.video_sha256[key],
+            "digest": draft.video_digest[key],
             "bytes": video.path.stat().st_size,
             **asdict(video.pins),
         }

@@ -16,6 +16,8 @@ from typing import Any
 
 from pydantic_core import to_json
 
+from recd.daemon.digest import head_last_of
+
 HASH_BLOCK = 1 << 20
 NOTHING_BEGUN: Mapping[Path, Future[None]] = MappingProxyType({})
 SYNC_THREADS = 8
@@ -46,9 +48,9 @@ def _disk_pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(SYNC_THREADS, thread_name_prefix="disk")
 
 
-def sha256_all(paths: Mapping[str, Path]) -> dict[str, str]:
-    """Digests of several files, worked out side by side."""
-    return dict(zip(paths, _disk_pool().map(sha256_of, paths.values()), strict=True))
+def digest_all(paths: Mapping[str, Path]) -> dict[str, str]:
+    """Digests of several videos, worked out side by side."""
+    return dict(zip(paths, _disk_pool().map(head_last_of, paths.values()), strict=True))
 
 
 @cache

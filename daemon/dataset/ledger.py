@@ -89,7 +89,7 @@ class Transaction:
 
 @dataclass(frozen=True, slots=True)
 class LedgerEntry:
-    """An episode recd published. rows_sha256: of state and action bytes; videos: sha256 by key."""
+    """An episode recd published. rows_sha256: of state and action bytes; videos: digests by key."""
 
     uid: str
     episode_index: int

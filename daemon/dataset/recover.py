@@ -19,7 +19,7 @@ from recd.daemon.dataset.check_rows import PNG_HEAD
 from recd.daemon.dataset.commit import commit
 from recd.daemon.dataset.damage import DAMAGE
 from recd.daemon.dataset.draft import OWN_FOLDER
-from recd.daemon.dataset.durable import make_folders, remove_tree, sha256_of, sync_all, write_json
+from recd.daemon.dataset.durable import make_folders, remove_tree, sync_all, write_json
 from recd.daemon.dataset.edit import EDITING
 from recd.daemon.dataset.edit import clean as clean_edit
 from recd.daemon.dataset.handle import Handle
@@ -33,6 +33,7 @@ from recd.daemon.dataset.stats import CameraHistogram, picture_stride
 from recd.daemon.dataset.transaction import Rolled
 from recd.daemon.dataset.trash import PURGING, finish_discard
 from recd.daemon.dataset.videos import CodecPins, VideoFile, pins_of_feature
+from recd.daemon.digest import head_last_of
 from recd.daemon.faultpoints import fault_point
 
 if TYPE_CHECKING:
@@ -272,7 +273,7 @@ def _salvaged_video(
         path = folder / "cut" / f"{key}.mp4"
         source.cut(path, count)
     pins = schema.pins.get(key) or _told_pins(schema.features[key], key, begun) or probe_pins(path)
-    return VideoFile(path, count, pins, histogram_of_video(path, count), sha256_of(path))
+    return VideoFile(path, count, pins, histogram_of_video(path, count), head_last_of(path))
 
 
 def _told_pins(feature: Feature, key: str, begun: Mapping[str, Any]) -> CodecPins | None:

@@ -29,16 +29,20 @@ from recd.daemon.dataset.exchange import (
 )
 from recd.daemon.dataset.journal import Journal
 from recd.daemon.dataset.ledger import ABORT, DONE, Ledger, Move, Transaction
+from recd.daemon.digest import HEAD_LAST, head_last_of
 from recd.daemon.faultpoints import fault_point
 
 FOLDER = "dir"
 
 
-def digest_of(path: Path) -> str:
-    """sha256 of a file, "dir" for a folder, "" for nothing."""
+def digest_of(path: Path, *, like: str = "") -> str:
+    """Digest of a file, "dir" for a folder, "" for nothing. like: the digest it is held against,
+    which tells the kind; else sha256."""
     if path.is_dir():
         return FOLDER
-    return sha256_of(path) if path.exists() else ""
+    if not path.exists():
+        return ""
+    return head_last_of(path) if like.startswith(HEAD_LAST) else sha256_of(path)
 
 
 class MoveState(Enum):
@@ -54,7 +58,8 @@ def state_of(root: Path, move: Move) -> MoveState:
     """Decide from the digests of both ends."""
     if move.swap:
         return _state_of_swap(root, move)
-    source, target = digest_of(root / move.src), digest_of(root / move.dst)
+    source = digest_of(root / move.src, like=move.digest)
+    target = digest_of(root / move.dst, like=move.digest)
     if source == move.digest and target == move.before:
         return MoveState.WAITING
     if target == move.digest and source in ("", move.digest):

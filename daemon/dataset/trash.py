@@ -297,7 +297,7 @@ def _undelete_anew(handle: Handle, uid: str, record: Transaction) -> CommitResul
         path = staging / f"{key}.mp4"
         keep_copy(trash / "files" / move.dst, path)
         length = int(record.entry["length"])
-        videos[key] = VideoFile(path, length, pins, stats[key], sha256=move.digest)
+        videos[key] = VideoFile(path, length, pins, stats[key], digest=move.digest)
     data = next(move for move in record.moves if move.label == "data")
     rows = _trashed_rows(handle, trash / "files" / data.dst, trash, stats)
     result = commit(handle, uid, rows=rows, videos=videos, facts=facts, kind="undelete")

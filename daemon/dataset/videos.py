@@ -72,14 +72,15 @@ class VideoFile:
     """One camera's finished mp4 of an episode, as its encoder reports it.
 
     path: in staging; packets: pictures written; pins: how it was encoded; histogram: sampled
-    pixels (or the statistics themselves); sha256: hex digest, computed when empty.
+    pixels (or the statistics themselves); digest: of the file (`recd.daemon.digest`),
+    computed when empty.
     """
 
     path: Path
     packets: int
     pins: CodecPins
     histogram: CameraHistogram | FeatureStats
-    sha256: str = ""
+    digest: str = ""
 
 
 def canonical_codec(name: str) -> str:

@@ -79,7 +79,7 @@ class Closing:
             "packets": facts.packets,
             "path": str(facts.path),
             "bytes": facts.nbytes,
-            "sha256": facts.sha256,
+            "digest": facts.digest,
             "info": dict(facts.info),
             "pins": pins_of(facts.info),
             "counts": take.counts().plain(),

@@ -116,7 +116,7 @@ def look_at_pictures(path: Path, look: Callable[[Any, int], None]) -> int:
 
 
 def join_pictures(parts: Sequence[tuple[Path, int]], target: Path) -> str:
-    """Copy the first so many rows of each part into a new, durable file; its sha256.
+    """Copy the first so many rows of each part into a new, durable file; its digest.
 
     Raises SinkError when a part has fewer rows, OSError from the disk.
     """

@@ -83,7 +83,7 @@ def _rows_in(path: Path) -> int:
 
 
 def join_parts(parts: Sequence[Part], final: Path, *, rate: Fraction) -> str:
-    """Replace `final` by all rows of `parts`, durably; its sha256. All other parts are removed.
+    """Replace `final` by all rows of `parts`, durably; its digest. All other parts are removed.
 
     Raises SalvageError when a part has fewer rows than stated, OSError from the disk.
     """

@@ -95,7 +95,7 @@ def whole_packets(path: Path) -> int:
 
 
 def join(parts: Sequence[tuple[Path, int]], target: Path, *, rate: Fraction | None = None) -> str:
-    """Copy packets, without coding again, into a new, durable mp4; its sha256.
+    """Copy packets, without coding again, into a new, durable mp4; its digest.
 
     parts: (file, its first so many packets) in order; same codec and size. Stamps become k / rate
     exactly (rate: as in `salvage`), decode stamps keep their lead. Raises SalvageError when a part

@@ -14,12 +14,13 @@ class SinkError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class SinkFacts:
-    """A finished file. packets: entries = rows; nbytes, sha256: of the whole file."""
+    """A finished file. packets: entries = rows; nbytes, digest (`recd.daemon.digest`): of the whole
+    file."""
 
     path: Path
     packets: int
     nbytes: int
-    sha256: str
+    digest: str
     info: Mapping[str, Any]
 
 

@@ -5,13 +5,13 @@ disk to follow once a second, never the encoding thread. Writes into earlier byt
 until everything after them is on disk: no moment exists at which the file cannot be salvaged.
 """
 
-import hashlib
 import os
 import threading
 from pathlib import Path
 
+from recd.daemon.digest import HEAD_BYTES, HeadLastDigest, head_last_of
+
 SYNC_EVERY_S = 1.0
-DIGEST_BLOCK = 1 << 18
 
 
 class StreamFile:
@@ -25,6 +25,7 @@ class StreamFile:
         """sync: fdatasync every second while recording; else only at the end."""
         self._pending = bytearray()
         self._patches: list[tuple[int, bytes]] = []
+        self._digest = HeadLastDigest()
         self._size = 0
         self._at = 0
         self._fd = -1
@@ -61,11 +62,12 @@ class StreamFile:
         data = bytes(data)
         if self._at < self._size:
             self._patches.append((self._at, data))
-        elif self._fd == -1:
-            self._pending += data
-            self._size += len(data)
         else:
-            self._append(data)
+            if self._fd == -1:
+                self._pending += data
+            else:
+                self._append(data)
+            self._digest.append(data)
             self._size += len(data)
         self._at += len(data)
         return len(data)
@@ -89,14 +91,14 @@ class StreamFile:
         self._stop.set()
 
     def settle(self, *, durable: bool = True) -> str:
-        """Make the file final and durable; its sha256. May take as long as the disk; any thread.
+        """Make the file final and durable; its digest (`recd.daemon.digest`). May take as long as
+        the disk; any thread.
 
         Order: appended bytes on disk, then patches, then those on disk, then the folder entry.
         durable: False where a commit syncs the whole folder anyway, which saves two waits for the
         disk; until then a power cut leaves the file unpatched or patched, salvageable both ways.
         """
         self.complete()
-        digest = self._digest_patched()
         self._end_sync()
         if self._sync_error is not None:  # another sync could call good what the first one lost
             raise self._sync_error
@@ -104,6 +106,7 @@ class StreamFile:
             os.fdatasync(self._fd)
         for offset, data in self._patches:
             os.pwrite(self._fd, data, offset)
+        digest = self._final_digest()
         if durable:
             os.fsync(self._fd)
         os.close(self._fd)
@@ -112,20 +115,10 @@ class StreamFile:
             fsync_folder(self._path.parent)
         return digest
 
-    def _digest_patched(self) -> str:
-        """sha256 of the file with its patches, which are not in it yet: the disk takes what was
-        appended meanwhile."""
-        digest = hashlib.sha256()
-        at = 0
-        while block := os.pread(self._fd, DIGEST_BLOCK, at):
-            for offset, data in self._patches:
-                begin, end = max(offset, at), min(offset + len(data), at + len(block))
-                if begin < end:
-                    new = data[begin - offset : end - offset]
-                    block = block[: begin - at] + new + block[end - at :]
-            digest.update(block)
-            at += len(block)
-        return digest.hexdigest()
+    def _final_digest(self) -> str:
+        if any(offset + len(data) > HEAD_BYTES for offset, data in self._patches):
+            return head_last_of(self.path)  # not as our muxers do it: from the file itself
+        return self._digest.of(os.pread(self._fd, HEAD_BYTES, 0))
 
     def release(self) -> None:
         """Close the file as it is; patches are dropped, so that it stays what it was."""

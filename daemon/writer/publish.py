@@ -239,7 +239,7 @@ class Publisher:
                 pins=CodecPins(**closed["pins"]),
                 histogram=_histogram(closed),
                 # A commit that was killed half-way may have changed the file (decoding delay).
-                sha256="" if (episode.seal or {}).get("resume") else closed.get("sha256", ""),
+                digest="" if (episode.seal or {}).get("resume") else closed.get("digest", ""),
             )
         return videos
 

@@ -17,6 +17,7 @@ from recd.daemon.dataset import Camera, CodecPins, DatasetStore, new_uid, verify
 from recd.daemon.dataset.boxes import pictures_on_grid, read_track
 from recd.daemon.dataset.parquet import ROWS_PER_EPISODES_FILE
 from recd.daemon.dataset.stats import aggregate, stats_from_json, stats_to_json
+from recd.daemon.digest import head_last_of
 
 
 def read_info(root) -> dict:
@@ -352,27 +353,36 @@ def test_manifest_and_side_files_lie_with_the_episode_under_its_uid(studio):
     assert (own / "joints.arrows").read_bytes() == b"native"
     assert manifest["operator"] == "ada"
     assert manifest["length"] == 4
-    assert len(manifest["videos"]["observation.images.front"]["sha256"]) == 64
+    (video,) = (studio.root / "videos/observation.images.front").rglob("*.mp4")
+    assert manifest["videos"]["observation.images.front"]["digest"] == head_last_of(video)
     assert not (studio.root / ".recd/staging" / uid).exists()
 
 
-def test_who_waits_is_told_once_all_but_the_thumbnails_is_durable(studio, monkeypatch):
+@pytest.fixture
+def synced(monkeypatch) -> list[str]:
+    """Names of the files and folders of which the disk was told, in order."""
+    names, sync = [], os.fsync
+
+    def noting(fd):
+        sync(fd)
+        names.append(os.path.basename(os.readlink(f"/proc/self/fd/{fd}")))
+
+    monkeypatch.setattr(os, "fsync", noting)
+    return names
+
+
+def test_who_waits_is_told_once_all_but_the_thumbnails_is_durable(studio, synced):
     store, uid = studio.open(), new_uid()
     videos = studio.stage(store, 4, 0, uid)
     own = studio.root / ".recd/staging" / uid / "own"
     picture = studio.folder / "front_first.jpg"
     picture.write_bytes(b"jpeg")
-    synced, known, sync = [], [], os.fsync
-
-    def noting(fd):
-        sync(fd)
-        synced.append(os.path.basename(os.readlink(f"/proc/self/fd/{fd}")))
+    known = []
 
     def story():
         (own / "joints.arrows").write_bytes(b"native")
         return {"operator": "ada"}
 
-    monkeypatch.setattr(os, "fsync", noting)
     result = store.commit(
         uid, studio.rows(0, 4), videos, manifest=story, sides=[picture],
         tell=lambda told: known.extend([told, *synced]),
@@ -393,16 +403,19 @@ def test_who_waits_is_told_once_all_but_the_thumbnails_is_durable(studio, monkey
     assert json.loads((kept / "manifest.json").read_text())["operator"] == "ada"
 
 
-def test_a_refused_episode_is_saved_by_the_next_attempt_though_files_were_being_written(studio):
+def test_a_refused_episode_is_saved_by_the_next_attempt_with_every_new_file_durable(studio, synced):
     store, uid = studio.open(), new_uid()
-    videos = studio.stage(store, 4, 0, uid)
+    videos, rows = studio.stage(store, 4, 0, uid), studio.rows(0, 4)
+    written = store.write_rows(uid, rows)
 
     def story():
         raise DatasetError("the disk took no more of its side files")
 
     with pytest.raises(DatasetError, match="side files"):
-        store.commit(uid, studio.rows(0, 4), videos, manifest=story)
-    assert store.commit(uid, studio.rows(0, 4), videos, manifest={}).episode_index == 0
+        store.commit(uid, rows, videos, manifest=story, written=written)
+    synced.clear()
+    assert store.commit(uid, rows, videos, manifest={}, written=written).episode_index == 0
+    assert {"episodes.parquet", "stats.json", "info.json", "manifest.json"} <= set(synced)
     assert verify_dataset(studio.root).good
 
 

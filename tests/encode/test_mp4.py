@@ -1,5 +1,6 @@
 import hashlib
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import av
 import pytest
 
 from recd.config.errors import RecdError
+from recd.daemon.digest import HEAD_BYTES, head_last_of
 from recd.daemon.encode import stream_file
 from recd.daemon.encode.codecs import CodecSettings
 from recd.daemon.encode.colour import black_picture, plane_view
@@ -305,23 +307,37 @@ def test_an_existing_file_is_never_written_over(tmp_path):
 
 def test_the_digest_is_that_of_the_file_as_its_patches_leave_it(moving_picture, tmp_path):
     facts = recorded(tmp_path / "a.mp4", 40, moving_picture)
-    assert facts.sha256 == hashlib.sha256((tmp_path / "a.mp4").read_bytes()).hexdigest()
+    assert facts.nbytes > HEAD_BYTES
+    assert facts.digest == said_by_hand(tmp_path / "a.mp4") == head_last_of(tmp_path / "a.mp4")
 
 
-def test_patches_across_the_blocks_that_are_hashed_are_in_the_digest(tmp_path, monkeypatch):
-    monkeypatch.setattr(stream_file, "DIGEST_BLOCK", 8)
+def said_by_hand(path):
+    content = path.read_bytes()
+    return "head-last:" + hashlib.sha256(content[4096:] + content[:4096]).hexdigest()
+
+
+@pytest.mark.parametrize("size", [0, 40, 4095, 4096, 4097, 300_000])
+@pytest.mark.parametrize("before", [0, 5, 5000])
+def test_a_file_has_its_digest_though_patched_anywhere_and_begun_before_it_has_a_name(
+    tmp_path, size, before
+):
+    content = random.Random(size).randbytes(size)
     file = stream_file.StreamFile()
+    file.write(content[:before])
     file.bind(tmp_path / "a")
-    file.write(bytes(range(40)))
-    for offset, data in ((6, b"abcdefghijkl"), (0, b"xy"), (17, b"z"), (36, b"last")):
-        file.seek(offset)
-        file.write(data)
+    for at in range(before, size, 1000):
+        file.write(content[at : at + 1000])
+    for offset in (6, 0, 4090, 4095, 200_000):
+        if offset < size:
+            file.seek(offset)
+            file.write(b"abcdefghijkl"[: size - offset])
     file.complete()
 
     digest = file.settle()
 
-    assert (tmp_path / "a").read_bytes()[:8] == b"xy" + bytes((2, 3, 4, 5)) + b"ab"
-    assert digest == hashlib.sha256((tmp_path / "a").read_bytes()).hexdigest()
+    assert (tmp_path / "a").stat().st_size == size
+    assert size < 20 or (tmp_path / "a").read_bytes()[:8] == b"abcdefgh"
+    assert digest == said_by_hand(tmp_path / "a") == head_last_of(tmp_path / "a")
 
 
 def test_what_the_disk_lost_while_recording_is_not_called_settled(tmp_path, monkeypatch):

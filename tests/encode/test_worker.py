@@ -1,9 +1,9 @@
-import hashlib
 from pathlib import Path
 
 import numpy as np
 
 from recd.config.streams import FrameFlag, TickFlag
+from recd.daemon.digest import head_last_of
 from recd.shm.clock import NS_PER_MS, now_ns, sleep_until_ns
 
 
@@ -36,7 +36,7 @@ def test_closed_tells_what_the_writer_needs_and_all_of_it_is_true(rig):
 
     path = Path(closed["path"])
     assert path == rig.staging(uid) / "observation.images.front.mp4"
-    assert closed["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert closed["digest"] == head_last_of(path)
     assert (closed["packets"], closed["bytes"]) == (10, path.stat().st_size)
     assert closed["key"] == "observation.images.front"
     assert closed["device"]["device"] == "/dev/video9"

@@ -77,7 +77,8 @@ def test_the_cameras_own_pictures_are_stored_in_the_rows_whose_time_they_show(tm
             assert rows_as_sent(robot, episode) >= episode["rows"] - 30
     with av.open(str(seen)) as picture:
         look = read_stamp(next(picture.decode(video=0)).to_ndarray(format="rgb24"))
-    assert look.frame > shown[-1]  # decoded on demand, from the newest group of pictures
+    # Decoded on demand, from the newest group of pictures. A stop may take less than a period.
+    assert look.frame >= shown[-1]
 
 
 @pytest.mark.timeout(240)

@@ -139,7 +139,7 @@ def commit(
     changed = refresh(handle)
     if uid in handle.ledger.published:
         raise DatasetError(f"episode {uid} is already in the dataset")
-    check_complete(handle.schema, rows, videos)
+    _check_complete(handle.schema, rows, videos)
     if written is None or not written.fits(handle, uid, rows):
         written = write_rows(handle, uid, rows)
     draft = begin_draft(handle, written, videos)
@@ -214,7 +214,7 @@ class CheckedVideo:
     delay_frames: int
 
 
-def check_complete(
+def _check_complete(
     schema: DatasetSchema, rows: EpisodeRows, videos: Mapping[str, VideoFile]
 ) -> None:
     """DatasetError unless there are rows, and of every camera what the dataset holds of it."""

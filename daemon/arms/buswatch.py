@@ -38,7 +38,7 @@ class BusWatch:
         self._silence = Silence(self._joints, now_ns())
         self.absent = 0
         self.doubt = False
-        self._path.frozen = [False] * self._joints
+        self._path.frozen[:] = [0] * self._joints
 
     def look(self, reading: Reading, state: MotionState, *, due: bool) -> Event | None:
         """After each tick's reading; due: time to look at the torque. The fact that it found."""
@@ -50,7 +50,7 @@ class BusWatch:
             # A joint that does not answer may be on its way up from a power loss, and some servos
             # take torque when they are given a goal: it gets none until its torque was looked at.
             self.absent = absent
-            self._path.frozen = [bool(absent >> joint & 1) for joint in range(self._joints)]
+            self._path.frozen[:] = [absent >> joint & 1 for joint in range(self._joints)]
         if valid and at_ns - self._silence.bus_heard_ns > GLIDE_AFTER_NS:
             self._path.glide()
         for finding in self._silence.note(valid, at_ns):
@@ -64,16 +64,16 @@ class BusWatch:
     def _check_torque(self, state: MotionState) -> Event | None:
         reading = self._bus.sync_read(TORQUE_BLOCK)
         torque = self._telemetry.torque
-        for joint, data in enumerate(reading.packets):
-            if data is not None:
-                torque[joint] = data[0]
+        for joint in range(self._joints):
+            if reading.valid >> joint & 1:
+                torque[joint] = reading.byte(joint, 0)
         if reading.valid != self._everybody:
             return None
         self.doubt = False
         if state.trait.torque and not all(torque):
             return Event.TORQUE_LOST
         if state.phase is Phase.DISARMED and all(torque):
-            words = [reading.word(joint, 2) for joint in range(len(reading.packets))]
+            words = [reading.word(joint, 2) for joint in range(self._joints)]
             self._path.rest_at([GOAL_POSITION.decode(word) for word in words])
             return Event.TORQUE_FOUND
         return None

@@ -35,6 +35,7 @@ from recd.daemon.arms.motion import (
     found_state,
     legal_commands,
 )
+from recd.daemon.arms.passes import machine_code
 from recd.daemon.arms.protection import Action
 from recd.daemon.arms.registers import (
     POSITION_BLOCK,
@@ -93,11 +94,11 @@ class Follower:
         self._ctx, self._bus, self._side = ctx, bus, side
         pair = side.bus.partition(".")[0]
         scales = attached.calibration.scales(side.units)
-        self._samples = Samples(rings[0], scales, ctx.status)
+        self._samples = Samples(rings[0], scales, ctx.status, machine_code())
         self._telemetry = Telemetry(rings[1], joints)
         self._telemetry_every = every(config["rate_hz"], config["telemetry_hz"])
         self._check_every = every(config["rate_hz"], _TORQUE_CHECK_HZ)
-        self._path = goal_path(pair, config, scales, side.names)
+        self._path = goal_path(pair, config, scales, side.names, machine_code())
         self._path.rest_at(attached.goal)
         self._park = park_pose(pair, config, side.names)
         self._guardian = Guardian(ctx, side, self._path)

@@ -4,19 +4,13 @@ Keeps what the next goal depends on: the last one, its speed, how far the glide 
 turn a full-turn joint is in. No I/O; the steps it gives are meant to be sent.
 """
 
-from collections.abc import Sequence
-from math import copysign, inf, isnan
+from collections.abc import MutableSequence, Sequence
+from math import copysign, inf, nan
 
 from recd.config.streams import JointFlag
-from recd.daemon.arms.limits import (
-    CLIP_TOLERANCE,
-    JointLimits,
-    Seam,
-    glide_share,
-    limit_goal,
-    speed_bound,
-)
-from recd.daemon.arms.normalize import Scales, units_of
+from recd.daemon.arms import passes
+from recd.daemon.arms.limits import CLIP_TOLERANCE, JointLimits, glide_share, speed_bound
+from recd.daemon.arms.normalize import Scales, scale_table, units_of
 from recd.shm.clock import NS_PER_S
 
 RELAXED_UNITS = 2.0
@@ -34,52 +28,72 @@ _RAMPING, _CLIPPED = int(JointFlag.RAMPING), int(JointFlag.CLIPPED)
 
 
 class GoalPath:
-    """Goal of one follower, per joint.
+    """Goal of one follower, per joint, in memory that the passes work on.
 
     goal: limited goal (units); steps: what goes to the servos; sent: `steps` in units; relative:
-    distance from the present position that is allowed now; frozen: joints whose goal stays;
+    distance from the present position that is allowed now; frozen: joints whose goal stays (not 0);
     behind: largest distance from `goal` to what was asked last; turns: units per turn of joints
     with a seam, inf of others.
     """
 
+    goal: MutableSequence[float]
+    sent: MutableSequence[float]
+    relative: MutableSequence[float]
+    steps: MutableSequence[int]
+    frozen: MutableSequence[int]
+
     def __init__(
-        self, limits: Sequence[JointLimits], scales: Scales, *, glide_periods: int
-    ) -> None:
-        joints = len(scales)
+        self, limits: Sequence[JointLimits], scales: Scales, *, glide_periods: int,
+        code: passes.Code = passes.PLAIN,
+    ) -> None:  # fmt: skip
+        """code: the passes, as Python or as machine code."""
         self.limits = tuple(limits)
-        self.goal = [0.0] * joints
-        self.steps = [0] * joints
-        self.sent = [0.0] * joints
-        self.relative = [limit.relative for limit in limits]
-        self.frozen = [False] * joints
         self.behind = 0.0
-        self._scales = scales
-        self._step_units = [scale.step for scale in scales]
-        self._share = float("nan")
-        self._bounds: list[float] = []
-        self._most: list[int] = []
         self.turns = tuple(scale.turn for scale in scales)
-        self._seams = [Seam(turn) for turn in self.turns]
-        self._change = [0.0] * joints
+        self._joints = joints = len(scales)
+        self._follow = code["follow"]
+        self._scales = scales
+        self._scale_table = scale_table(scales)
+        self._path = passes.doubles([0.0] * (passes.PATH_COLUMNS * joints))
+        self._whole = passes.integers([0] * (passes.PATH_INTEGERS * joints))
+        floats, whole = (passes.columns(table, joints) for table in (self._path, self._whole))
+        self.goal, self.sent = floats[passes.GOAL], floats[passes.SENT]
+        self.relative = floats[passes.RELATIVE]
+        self.steps, self.frozen = whole[passes.STEPS], whole[passes.FROZEN]
+        self._bounds, self._most = floats[passes.BOUND], whole[passes.MOST]
+        self._change = floats[passes.CHANGE]
+        self._read, self._offset = floats[passes.READ], floats[passes.OFFSET]
+        for joint, limit in enumerate(limits):
+            floats[passes.LOW][joint], floats[passes.HIGH][joint] = limit.low, limit.high
+            floats[passes.GROWTH][joint], self.relative[joint] = limit.step_growth, limit.relative
+            seam = 0.0 if self.turns[joint] == inf else self.turns[joint]
+            floats[passes.TURN][joint], floats[passes.HALF_TURN][joint] = seam, seam / 2
+        self._wanted = passes.doubles([0.0] * joints)
+        self._present = passes.doubles([0.0] * joints)
+        self._share = nan
         self._glide_periods = glide_periods
         self._periods = 0
+        self._forget_turns()
 
     def rest_at(self, steps: Sequence[int]) -> None:
         """The servos' goals are `steps`, whoever set them; speed is zero."""
-        self.steps = list(steps)
-        self.sent = units_of(self._scales, self.steps)
-        self.goal = list(self.sent)
+        self.steps[:] = list(steps)
+        self.sent[:] = units_of(self._scales, steps)
+        self.goal[:] = list(self.sent)
         self.halt()
 
     def halt(self) -> None:
         """Speed zero: the next movement begins gently."""
-        self._change = [0.0] * len(self._change)
+        self._change[:] = [0.0] * self._joints
 
     def begin(self) -> None:
         """A new source takes over from where the goal is: glide in, counting turns anew."""
-        for seam in self._seams:
-            seam.reset()
+        self._forget_turns()
         self.glide()
+
+    def _forget_turns(self) -> None:
+        self._read[:] = [nan] * self._joints
+        self._offset[:] = [0.0] * self._joints
 
     def glide(self) -> None:
         """The same source goes on after a pause: glide in. Turns are not forgotten, or a joint
@@ -90,19 +104,11 @@ class GoalPath:
 
     def follow(self, requested: Sequence[float], present: Sequence[float]) -> int:
         """One period towards `requested`. Returns JointFlag bits (RAMPING, CLIPPED)."""
-        share = glide_share(self._periods, self._glide_periods)
         gliding = self._periods < 2 * self._glide_periods
+        if gliding or self._share != 1.0:
+            self._bound_speed(glide_share(self._periods, self._glide_periods))
         self._periods += 1
-        self._bound_speed(share)
-        behind = 0.0
-        for joint, reading in enumerate(requested):
-            if isnan(reading):  # min and max take it for the lowest place there is
-                wanted = self.goal[joint]
-            else:
-                wanted = self._seams[joint].follow(reading)
-            self._step(joint, wanted, present[joint])
-            behind = max(behind, abs(self.goal[joint] - wanted))
-        self.behind = behind
+        self.behind = behind = self._go(requested, present, seams=1)
         if gliding:
             return _RAMPING
         return _CLIPPED if behind > CLIP_TOLERANCE else 0
@@ -112,61 +118,41 @@ class GoalPath:
 
         pose: NaN for joints that stay.
         """
-        arrived = True
         self._bound_speed(0.0)
-        for joint, place in enumerate(pose):
-            wanted = self.goal[joint] if isnan(place) else place
-            self._step(joint, wanted, present[joint])
-            arrived &= abs(self.goal[joint] - wanted) < _ARRIVED_UNITS
-        return arrived
+        return self._go(pose, present) < _ARRIVED_UNITS
 
     def coast(self, present: Sequence[float]) -> bool:
         """One period of slowing down, each joint by its acceleration limit. True once all stand."""
-        still = True
         self._bound_speed(1.0)
-        for joint, change in enumerate(self._change):
-            slower = max(0.0, abs(change) - self.limits[joint].step_growth)
-            still &= slower == 0.0
-            self._step(joint, self.goal[joint] + copysign(slower, change), present[joint])
-        return still
+        slower = [
+            copysign(max(0.0, abs(change) - limits.step_growth), change)
+            for change, limits in zip(self._change, self.limits, strict=True)
+        ]
+        self._go([goal + rest for goal, rest in zip(self.goal, slower, strict=True)], present)
+        return not any(slower)
 
     def ease(self, present: Sequence[float]) -> None:
         """One period of giving way: the goal stays, but no further from the arm than allowed."""
         self._bound_speed(0.0)
-        for joint, wanted in enumerate(self.goal):
-            self._step(joint, wanted, present[joint])
+        self._go(self.goal, present)
+
+    def _go(self, wanted: Sequence[float], present: Sequence[float], *, seams: int = 0) -> float:
+        self._wanted[:] = wanted
+        self._present[:] = present
+        behind: float = self._follow(
+            self._scale_table, self._path, self._whole, self._wanted, self._present,
+            self._joints, seams,
+        )  # fmt: skip
+        return behind
 
     def _bound_speed(self, share: float) -> None:
         """Bounds of this period per joint, in units and steps; most have the last one's."""
         if share == self._share:
             return
         self._share = share
-        self._bounds = [speed_bound(limits, share) for limits in self.limits]
-        pairs = zip(self._bounds, self._step_units, strict=True)
-        self._most = [int(bound / step) + 1 for bound, step in pairs]
-
-    def _step(self, joint: int, wanted: float, present: float) -> None:
-        if self.frozen[joint]:
-            self._change[joint] = 0.0
-            return
-        limits, previous = self.limits[joint], self.goal[joint]
-        turn, scale = self.turns[joint], self._scales[joint]
-        if turn != inf and not isnan(present):
-            # Beside its seam an arm may read as a turn away from its goal, and is right there.
-            present += turn * round((previous - present) / turn)
-        goal = limit_goal(
-            limits, wanted, present=present, relative=self.relative[joint], previous=previous,
-            change=self._change[joint], bound=self._bounds[joint],
-        )  # fmt: skip
-        self.goal[joint] = goal
-        self._change[joint] = goal - previous
-        # An arm that rests outside its calibrated range has goals there too, which units in
-        # -100..100 or 0..100 cannot say: the way back into the range is bounded in steps.
-        most, before = self._most[joint], self.steps[joint]
-        steps = min(before + most, max(before - most, scale.to_steps(goal)))
-        if steps != before:
-            self.steps[joint] = steps
-            self.sent[joint] = scale.to_units(steps)
+        self._bounds[:] = bounds = [speed_bound(limits, share) for limits in self.limits]
+        pairs = zip(bounds, self._scales, strict=True)
+        self._most[:] = [int(bound / scale.step) + 1 for bound, scale in pairs]
 
 
 def off_rest(position: Sequence[float], pose: Sequence[float]) -> bool:

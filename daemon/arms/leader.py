@@ -12,6 +12,7 @@ from recd.config.streams import JointFlag, Motion
 from recd.daemon.arms.attach import Attached
 from recd.daemon.arms.feetech.bus import Reading, ServoBus
 from recd.daemon.arms.leaderdrive import LeaderDrive
+from recd.daemon.arms.passes import machine_code
 from recd.daemon.arms.registers import POSITION_BLOCK, TELEMETRY_BLOCK
 from recd.daemon.arms.samples import Samples, Telemetry
 from recd.daemon.arms.side import ArmSide, goal_path
@@ -48,10 +49,11 @@ class Leader:
         self._bus = bus
         self._side = side
         scales = attached.calibration.scales(side.units)
-        self._samples = Samples(rings[0], scales, ctx.status)
+        self._samples = Samples(rings[0], scales, ctx.status, machine_code())
         self._drive: LeaderDrive | None = None
         if meeting is not None:
-            path = goal_path(side.bus.partition(".")[0], ctx.config, scales, side.names)
+            pair = side.bus.partition(".")[0]
+            path = goal_path(pair, ctx.config, scales, side.names, machine_code())
             self._drive = LeaderDrive(ctx, bus, path, meeting)
         self._telemetry = Telemetry(rings[1], len(side.joints))
         self._telemetry_every = every(ctx.config["rate_hz"], ctx.config["telemetry_hz"])

@@ -1,5 +1,6 @@
 """What a follower knows of its leader: newest position per joint, and how old it is."""
 
+from recd.daemon.arms.passes import doubles
 from recd.shm import CellReader
 from recd.shm.packed import record_struct
 
@@ -21,7 +22,7 @@ class LeaderView:
         self._oldest_ns = 0
         self._version = 0
         self._rested = [_NOWHERE] * joints
-        self.position = [_NOWHERE] * joints
+        self.position = doubles([_NOWHERE] * joints)
         self.sample_ns = 0
         self.moved_ns = 0
         self.driven = self.refused = False

@@ -1,12 +1,13 @@
-"""Limits on a joint's goal: range, distance from the arm, speed, growth of speed. Pure functions.
+"""Limits on a joint's goal: range, distance from the arm, speed, growth of speed. Pure.
 
-Values in dataset units and units per control period. Speed binds last, so that two goals in a row
-never lie further apart than one period allows, whatever the other limits say.
+Values in dataset units and units per control period; what they do to a goal is passes.limited.
+Speed binds last there, so that two goals in a row never lie further apart than one period allows,
+whatever the other limits say.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import inf, isnan
+from math import inf
 
 from recd.config.errors import ConfigError, ConfigProblem
 
@@ -43,32 +44,6 @@ def speed_bound(limits: JointLimits, share: float) -> float:
     return limits.glide_step + (limits.step - limits.glide_step) * share
 
 
-def limit_goal(
-    limits: JointLimits,
-    requested: float,
-    *,
-    present: float,
-    relative: float,
-    previous: float,
-    change: float,
-    bound: float,
-) -> float:
-    """Next goal of one joint.
-
-    present: NaN where unknown (then there is no relative limit); relative: limits.relative or
-    tighter; previous: goal of the period before; change: by which it had changed; bound: largest
-    change now. Speed may grow only by `step_growth` a period and may always shrink: a stop is
-    never delayed. A goal that no limit touches comes out bit for bit: it must truncate to
-    LeRobot's step.
-    """
-    goal = min(limits.high, max(limits.low, requested))
-    if relative != inf and not isnan(present):
-        goal = min(present + relative, max(present - relative, goal))
-    along = change if goal > previous else -change
-    most = min(bound, max(0.0, along) + limits.step_growth)
-    return min(previous + most, max(previous - most, goal))
-
-
 def relative_limits(
     limit: float | Mapping[str, float] | None, names: tuple[str, ...], *, key: str
 ) -> tuple[float, ...]:
@@ -84,32 +59,3 @@ def relative_limits(
         found = ", ".join(sorted(limit))
         raise ConfigError([ConfigProblem(key, "", f"exactly the joints {', '.join(names)}", found)])
     return tuple(float(limit[name]) for name in names)
-
-
-class Seam:
-    """Follows a full-turn joint over its seam: a leader at +181 degrees reports -179.
-
-    Without it the follower would turn back by a whole turn; with it the joint stops at its limit
-    until the leader comes back. `reset` at every hand-over; the leader's own reading stays as is.
-    """
-
-    __slots__ = ("_last", "_offset", "_turn")
-
-    def __init__(self, turn: float) -> None:
-        """turn: units per turn, inf for a joint that cannot pass a seam."""
-        self._turn = turn
-        self.reset()
-
-    def reset(self) -> None:
-        self._offset = 0.0
-        self._last = float("nan")
-
-    def follow(self, reading: float) -> float:
-        """`reading` continued over the seam."""
-        jump = reading - self._last
-        self._last = reading
-        if jump > self._turn / 2:
-            self._offset -= self._turn
-        elif jump < -self._turn / 2:
-            self._offset += self._turn
-        return reading + self._offset

@@ -1,14 +1,15 @@
 """Servo steps <-> dataset units, bit-exact with LeRobot: its own arithmetic on Python floats.
 
-One object per joint. For six joints plain floats are eight times faster than numpy vectors
-(docs/arms.md), and another order of operations would round to another step.
+One object per joint; its arithmetic is in passes.py, for the control loop's machine code as well.
+Another order of operations would round to another step.
 """
 
-from collections.abc import Sequence
+from collections.abc import MutableSequence, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from recd.daemon.arms.models import STS3215_STEPS_PER_TURN, Unit
+from recd.daemon.arms.passes import doubles, steps_at, units_at
 
 _LAST_STEP = STS3215_STEPS_PER_TURN - 1
 
@@ -17,9 +18,12 @@ class Scale(Protocol):
     """Steps and units of one joint.
 
     low, high: smallest and largest position in units; step: units per servo step; turn: units per
-    whole turn for joints whose range is the whole turn, inf for others.
+    whole turn for joints whose range is the whole turn, inf for others; row: its values for the
+    columns of passes.py.
     """
 
+    @property
+    def row(self) -> tuple[float, ...]: ...
     @property
     def low(self) -> float: ...
     @property
@@ -36,12 +40,32 @@ class Scale(Protocol):
         """Servo steps, truncated towards zero as LeRobot does."""
 
 
+class _Tabled:
+    """A scale by its row of passes.py."""
+
+    __slots__ = ()
+
+    @property
+    def row(self) -> tuple[float, ...]:
+        raise NotImplementedError
+
+    def to_units(self, steps: int) -> float:
+        return float(units_at(self.row, 1, 0, steps))
+
+    def to_steps(self, units: float) -> int:
+        return int(steps_at(self.row, 1, 0, units))
+
+
 @dataclass(frozen=True, slots=True)
-class DegreesScale:
+class DegreesScale(_Tabled):
     """Degrees from the middle of the range. Neither clamped nor inverted: LeRobot's rule."""
 
     range_min: int
     range_max: int
+
+    @property
+    def row(self) -> tuple[float, ...]:
+        return 0.0, (self.range_min + self.range_max) / 2, 360.0, float(_LAST_STEP), 0.0, 0.0
 
     @property
     def low(self) -> float:
@@ -60,17 +84,9 @@ class DegreesScale:
         whole = self.range_max - self.range_min >= _LAST_STEP
         return self.step * STS3215_STEPS_PER_TURN if whole else float("inf")
 
-    def to_units(self, steps: int) -> float:
-        mid = (self.range_min + self.range_max) / 2
-        return (steps - mid) * 360 / _LAST_STEP
-
-    def to_steps(self, units: float) -> int:
-        mid = (self.range_min + self.range_max) / 2
-        return int((units * _LAST_STEP / 360) + mid)
-
 
 @dataclass(frozen=True, slots=True)
-class RangeScale:
+class RangeScale(_Tabled):
     """A share of the range: -100..100 (width 200, shift 100) or 0..100 (width 100, shift 0).
 
     Clamped both ways. inverted: LeRobot's drive_mode; the value is mirrored inside its range.
@@ -81,6 +97,11 @@ class RangeScale:
     width: int
     shift: int
     inverted: bool
+
+    @property
+    def row(self) -> tuple[float, ...]:
+        kind = -1.0 if self.inverted else 1.0
+        return kind, *map(float, (self.range_min, self.range_max, self.width, self.shift, 100))
 
     @property
     def low(self) -> float:
@@ -98,19 +119,6 @@ class RangeScale:
     def turn(self) -> float:
         whole = self.shift and self.range_max - self.range_min >= _LAST_STEP
         return self.step * STS3215_STEPS_PER_TURN if whole else float("inf")
-
-    def to_units(self, steps: int) -> float:
-        inside = min(self.range_max, max(self.range_min, steps))
-        share = (inside - self.range_min) / (self.range_max - self.range_min)
-        units = share * self.width - self.shift
-        return (100 - self.shift) - units if self.inverted else units
-
-    def to_steps(self, units: float) -> int:
-        if self.inverted:
-            units = (100 - self.shift) - units
-        inside = min(100.0, max(float(-self.shift), units))
-        share = (inside + self.shift) / self.width
-        return int(share * (self.range_max - self.range_min) + self.range_min)
 
 
 def joint_scale(range_min: int, range_max: int, *, unit: Unit, inverted: bool) -> Scale:
@@ -130,3 +138,10 @@ Scales = tuple[Scale, ...]
 def units_of(scales: Scales, steps: Sequence[int]) -> list[float]:
     """Positions of all joints in units."""
     return [scale.to_units(step) for scale, step in zip(scales, steps, strict=True)]
+
+
+def scale_table(scales: Scales) -> MutableSequence[float]:
+    """The scales of all joints as columns for passes.py."""
+    return doubles(
+        value for column in zip(*(s.row for s in scales), strict=True) for value in column
+    )

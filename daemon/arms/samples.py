@@ -4,13 +4,16 @@ Values lie in plain attributes until then. Filling a numpy record field by field
 control tick [leader, 250 Hz, three cameras recording].
 """
 
+import struct
 from collections.abc import Iterable, Sequence
-from math import copysign, inf
+from ctypes import c_float, c_int32
+from typing import Any
 
 from recd.config.streams import JointFlag, arm_sample_dtype, telemetry_dtype
 from recd.daemon.arms.feetech.bus import Reading
 from recd.daemon.arms.goalpath import GoalPath
-from recd.daemon.arms.normalize import Scales
+from recd.daemon.arms.normalize import Scales, scale_table
+from recd.daemon.arms.passes import Code, doubles, integers
 from recd.daemon.arms.registers import (
     PRESENT_LOAD,
     TELEMETRY_CURRENT,
@@ -24,7 +27,8 @@ from recd.shm import RingWriter
 from recd.shm.packed import record_struct
 
 _UNKNOWN = float("nan")
-_FLOAT32_MAX = (2 - 2**-23) * 2.0**127
+_FACTS = struct.Struct("<7qiIII2BH")
+"""An arm sample up to its vectors, in the order of `arm_sample_dtype`."""
 _LOAD_MASK = (2 << (PRESENT_LOAD.sign_bit or 0)) - 1
 
 FLAG_COUNTERS: tuple[tuple[int, str], ...] = (
@@ -45,46 +49,45 @@ class Samples:
     last known ones; the others: fields of the record of the same name, set before `publish`.
     """
 
-    def __init__(self, ring: RingWriter, scales: Scales, status: Status) -> None:
-        joints = len(scales)
+    def __init__(self, ring: RingWriter, scales: Scales, status: Status, code: Code) -> None:
+        """code: the passes, as Python or as machine code."""
+        self._joints = joints = len(scales)
         self._ring = ring
         self._status = status
-        self._scales = scales
+        self._positions, self._fill = code["positions"], code["fill_sample"]
+        self._scales = scale_table(scales)
         self._nbytes = arm_sample_dtype(joints).itemsize
-        self._pack = record_struct(arm_sample_dtype(joints)).pack_into
-        self._slots = ring.buffers(self._nbytes)
-        self._nowhere = (_UNKNOWN,) * joints
-        self._no_steps = (-1,) * joints
+        self._slots = [_vectors(slot) for slot in ring.buffers(self._nbytes)]
+        self._nowhere = doubles([_UNKNOWN] * joints)
+        self._no_steps = integers([-1] * joints)
         self._reading: Reading | None = None
         self.goal_written_ns = self.leader_ns = 0
         self.chunk = self.chunk_index = -1
         self.motion = self.source = self.cause = 0
-        self.leader: Sequence[float] = self._nowhere
-        self.position = [_UNKNOWN] * joints
-        self.raw = [0] * joints
-        self._requested: Sequence[float]
-        self._limited: Sequence[float]
-        self._sent: Sequence[float]
-        self._sent_raw: Sequence[int]
+        self.leader = self._nowhere
+        self.position = doubles([_UNKNOWN] * joints)
+        self.raw = integers([0] * joints)
+        self._requested = doubles([_UNKNOWN] * joints)
         self.no_goals()
 
     def take(self, reading: Reading) -> None:
         """Positions of a reading; its times and flags go out with the next `publish`."""
         self._reading = reading
-        valid, raw, position = reading.valid, self.raw, self.position
-        reading.positions(raw)
-        for joint, scale in enumerate(self._scales):
-            position[joint] = scale.to_units(raw[joint]) if valid >> joint & 1 else _UNKNOWN
+        self._positions(
+            reading.data, reading.valid, self.raw, self.position, self._scales, self._joints,
+            _UNKNOWN,
+        )  # fmt: skip
 
     def goals(self, path: GoalPath, asked: Sequence[float]) -> None:
         """The way of this tick's goal: what was asked (units), limited, sent; as `publish` finds
         them."""
-        self._requested, self._limited = asked, path.goal
-        self._sent, self._sent_raw = path.sent, path.steps
+        self._requested[:] = asked
+        self._limited, self._sent, self._sent_raw = path.goal, path.sent, path.steps
 
     def no_goals(self) -> None:
         """There is no goal: NaN, and -1 for steps."""
-        self._requested = self._limited = self._sent = self._nowhere
+        self._requested[:] = self._nowhere
+        self._limited = self._sent = self._nowhere
         self._sent_raw = self._no_steps
 
     def publish(self, tick: int, flags: int, *, arrival_ns: int) -> int:
@@ -96,12 +99,18 @@ class Samples:
             for flag, counter in FLAG_COUNTERS:
                 if total & flag:
                     self._status.count(counter)
-        slot = self._slots[ring.begin()]
-        try:
-            self._fill(slot, tick, reading, total)
-        except OverflowError:  # only what a policy asks knows no bounds
-            self._requested = [_float32(value) for value in self._requested]
-            self._fill(slot, tick, reading, total)
+        slot, whole, floats = self._slots[ring.begin()]
+        _FACTS.pack_into(
+            slot, 0,
+            tick, reading.request_ns, reading.sample_ns, reading.half_width_ns,
+            self.goal_written_ns, self.leader_ns, self.chunk, self.chunk_index,
+            total, reading.valid, ring.epoch,
+            self.motion, self.source, self.cause,
+        )  # fmt: skip
+        self._fill(
+            whole, floats, self._joints, self.raw, self._sent_raw,
+            self.position, self.leader, self._requested, self._limited, self._sent,
+        )  # fmt: skip
         return ring.commit(
             self._nbytes,
             t_capture_ns=reading.sample_ns,
@@ -110,22 +119,12 @@ class Samples:
             flags=total,
         )
 
-    def _fill(self, slot: memoryview, tick: int, reading: Reading, flags: int) -> None:
-        """In the order of `arm_sample_dtype`."""
-        self._pack(
-            slot, 0,
-            tick, reading.request_ns, reading.sample_ns, reading.half_width_ns,
-            self.goal_written_ns, self.leader_ns, self.chunk, self.chunk_index,
-            flags, reading.valid, self._ring.epoch,
-            self.motion, self.source, self.cause,
-            *self.raw, *self._sent_raw,
-            *self.position, *self.leader, *self._requested, *self._limited, *self._sent,
-        )  # fmt: skip
 
-
-def _float32(value: float) -> float:
-    """`value`, or infinity where float32 cannot hold it."""
-    return copysign(inf, value) if abs(value) > _FLOAT32_MAX else value
+def _vectors(slot: memoryview) -> tuple[memoryview, Any, Any]:
+    """(slot, its vectors as int32, and as float32)."""
+    count = (len(slot) - _FACTS.size) // 4
+    at = _FACTS.size
+    return slot, (c_int32 * count).from_buffer(slot, at), (c_float * count).from_buffer(slot, at)
 
 
 class Telemetry:
@@ -151,14 +150,14 @@ class Telemetry:
     def take(self, reading: Reading) -> None:
         """Values of a reading of TELEMETRY_BLOCK; joints that are silent keep theirs."""
         self._sample_ns, self._valid = reading.sample_ns, reading.valid
-        for joint, data in enumerate(reading.packets):
-            if data is None:
+        for joint in range(len(self.load)):
+            if not reading.valid >> joint & 1:
                 continue
             self.load[joint] = PRESENT_LOAD.decode(reading.word(joint, TELEMETRY_LOAD) & _LOAD_MASK)
             self.current[joint] = reading.word(joint, TELEMETRY_CURRENT) & 0x7FFF
-            self.voltage[joint] = data[TELEMETRY_VOLTAGE]
-            self.temperature[joint] = data[TELEMETRY_TEMPERATURE]
-            self.status[joint] = data[TELEMETRY_STATUS] | reading.errors[joint]
+            self.voltage[joint] = reading.byte(joint, TELEMETRY_VOLTAGE)
+            self.temperature[joint] = reading.byte(joint, TELEMETRY_TEMPERATURE)
+            self.status[joint] = reading.byte(joint, TELEMETRY_STATUS) | reading.errors[joint]
 
     def publish(self, *, arrival_ns: int) -> int:
         """Write the record. Returns its index in the ring."""

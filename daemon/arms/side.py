@@ -15,6 +15,7 @@ from recd.daemon.arms.goalpath import GoalPath
 from recd.daemon.arms.limits import JointLimits, relative_limits
 from recd.daemon.arms.models import ARM_MODELS, Joint, Unit, joint_units
 from recd.daemon.arms.normalize import Scales
+from recd.daemon.arms.passes import PLAIN, Code
 from recd.daemon.arms.protection import Guard, guards
 from recd.daemon.arms.registers import Gains, Setting, follower_settings, leader_settings
 from recd.shm.clock import NS_PER_S
@@ -77,9 +78,12 @@ def arm_side(pair: str, role: str, config: Mapping[str, Any], *, runtime_dir: st
 
 
 def goal_path(
-    pair: str, config: Mapping[str, Any], scales: Scales, names: tuple[str, ...]
-) -> GoalPath:
-    """Goal path of a pair's follower with its configured limits, at the pair's control rate."""
+    pair: str, config: Mapping[str, Any], scales: Scales, names: tuple[str, ...],
+    code: Code = PLAIN,
+) -> GoalPath:  # fmt: skip
+    """Goal path of a pair's follower with its configured limits, at the pair's control rate.
+
+    code: the passes, as Python or as machine code."""
     limits, rate_hz = config["limits"], config["rate_hz"]
     step = limits["velocity_per_s"] / rate_hz
     relative = relative_limits(
@@ -98,7 +102,8 @@ def goal_path(
         )
         for scale, apart in zip(scales, relative, strict=True)
     )
-    return GoalPath(joints, scales, glide_periods=max(1, round(limits["ramp_s"] * rate_hz)))
+    glide_periods = max(1, round(limits["ramp_s"] * rate_hz))
+    return GoalPath(joints, scales, glide_periods=glide_periods, code=code)
 
 
 def protection_guards(config: Mapping[str, Any]) -> tuple[Guard, ...]:

@@ -51,8 +51,9 @@ def read_all(bus: ServoBus, block: Block) -> Reading:
 def read_torque(bus: ServoBus) -> tuple[tuple[bool, ...], list[int]]:
     """Torque and goal register (steps) per joint. ServoError when a servo stays silent."""
     reading = read_all(bus, TORQUE_BLOCK)
-    torque = tuple(bool(data[_TORQUE_BYTE]) for data in reading.packets if data is not None)
-    goals = [GOAL_POSITION.decode(reading.word(joint, _GOAL_WORD)) for joint in range(len(bus.ids))]
+    joints = range(len(bus.ids))
+    torque = tuple(bool(reading.byte(joint, _TORQUE_BYTE)) for joint in joints)
+    goals = [GOAL_POSITION.decode(reading.word(joint, _GOAL_WORD)) for joint in joints]
     return torque, goals
 
 

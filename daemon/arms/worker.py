@@ -16,6 +16,7 @@ from recd.daemon.arms.feetech.port import BusLostError, BusPort
 from recd.daemon.arms.follower import Follower
 from recd.daemon.arms.leader import Leader
 from recd.daemon.arms.loop import ROLE_PHASE, Pacer
+from recd.daemon.arms.passes import machine_code
 from recd.daemon.arms.ports import find_again, usb_serial_of
 from recd.daemon.arms.side import ArmSide, arm_side, period_ns
 from recd.daemon.policy.seat import seat_streams
@@ -203,7 +204,7 @@ class Service:
         ctx, side = self._ctx, self._side
         self._arm = None
         port = BusPort(find_again(side.port, self._usb_serial), baud=side.baud, bus=side.bus)
-        bus = ServoBus(port, side.ids)
+        bus = ServoBus(port, side.ids, machine_code())
         bus.open()
         try:
             attached = attach(bus, side, alive=self._alive)

@@ -18,6 +18,7 @@ from recd.config.errors import RecdError
 from recd.config.models import RealtimeConfig, RobotConfig
 from recd.daemon import realtime
 from recd.daemon.align.cameras import KERNELS as ALIGN_KERNELS
+from recd.daemon.arms.passes import KERNELS as ARM_KERNELS
 from recd.daemon.doctor.facts import Clock, Kernels, Memory
 from recd.daemon.pixels.passes import KERNELS as PIXEL_KERNELS
 from recd.daemon.supervisor.processes import process_table
@@ -143,7 +144,7 @@ def kernels() -> Kernels:
     folder = aot.cache_dir()
     absent = []
     try:
-        for module in (SHM_KERNELS, ALIGN_KERNELS, PIXEL_KERNELS):
+        for module in (SHM_KERNELS, ARM_KERNELS, ALIGN_KERNELS, PIXEL_KERNELS):
             if aot.read_cache(folder / f"{module}-{aot.source_key(module)}.kernels") is None:
                 absent.append(module)
     except RecdError as error:

@@ -14,6 +14,7 @@ from recd.daemon.arms.feetech import bus as bus_module
 from recd.daemon.arms.feetech import port as port_module
 from recd.daemon.arms.feetech.bus import ServoBus
 from recd.daemon.arms.feetech.port import BusPort
+from recd.daemon.arms.passes import PLAIN, Code, integers, machine_code
 from recd.daemon.arms.registers import GOAL_POSITION, POSITION_BLOCK, TELEMETRY_BLOCK
 
 IDS = (1, 2, 3, 4, 5, 6)
@@ -28,7 +29,7 @@ class BySdkAlone(ServoBus):
 class Wire:
     """A port on a socket, in virtual time; `reply` comes as soon as a read sleeps for it."""
 
-    def __init__(self, kind: type[ServoBus]) -> None:
+    def __init__(self, kind: type[ServoBus], code: Code = PLAIN) -> None:
         ours, self._theirs = socket.socketpair()
         ours.setblocking(False)
         self._theirs.setblocking(False)
@@ -36,7 +37,7 @@ class Wire:
         port._fd = ours.fileno()
         port._fds = [port._fd]
         self._ours = ours
-        self.bus = kind(port, IDS)
+        self.bus = kind(port, IDS, code)
         self.sent: list[bytes] = []
         self._now = 10**9
 
@@ -73,10 +74,11 @@ class Wire:
 
 
 @pytest.fixture(scope="module")
-def wires() -> Iterator[tuple[Wire, Wire]]:
-    both = Wire(ServoBus), Wire(BySdkAlone)
-    yield both
-    for wire in both:
+def wires() -> Iterator[tuple[Wire, Wire, Wire]]:
+    """By machine code, by the same as Python, by the SDK alone."""
+    all_three = Wire(ServoBus, machine_code()), Wire(ServoBus), Wire(BySdkAlone)
+    yield all_three
+    for wire in all_three:
         wire.close()
 
 
@@ -120,26 +122,30 @@ def test_whatever_comes_is_read_as_the_sdk_alone_reads_it(wires, data, block) ->
     for wire in wires:
         bad, bus = wire.bus.bad_packets, wire.bus
         reading = wire.read(block, reply)
-        packets = [None if one is None else bytes(one) for one in reading.packets]
-        errors = [e for e, one in zip(reading.errors, packets, strict=True) if one is not None]
+        replies = [
+            (reading.errors[joint], [reading.byte(joint, at) for at in range(block.length)])
+            for joint in range(len(IDS))
+            if reading.valid >> joint & 1
+        ]
         found.append(
-            (reading.valid, packets, errors, reading.flags, bus.bad_packets - bad,
-             bus.line.in_step, wire.sent[-1])
+            (reading.valid, replies, reading.flags, bus.bad_packets - bad, bus.line.in_step,
+             wire.sent[-1])
         )  # fmt: skip
-    assert found[0] == found[1]
+    assert found[0] == found[1] == found[2]
 
 
 @given(st.lists(st.integers(-32767, 32767), min_size=6, max_size=6), st.integers(0, 62))
 def test_goals_are_byte_for_byte_the_sdks_packet(wires, steps, skip) -> None:
-    wire = wires[0]
-    wire.bus.write_goals(steps, skip=skip)
-    found = wire.heard()
+    found = []
+    for wire in wires[:2]:
+        wire.bus.write_goals(integers(steps), skip=skip)
+        found.append(wire.heard())
     data = []
     for joint, step in enumerate(steps):
         if not skip >> joint & 1:
             data += [IDS[joint], *GOAL_POSITION.encode(step).to_bytes(2, "little")]
     PacketHandler(0).syncWriteTxOnly(wire.bus.port, 42, 2, data, len(data))
-    assert found == wire.heard()
+    assert found == [wire.heard()] * 2
 
 
 def test_requests_are_byte_for_byte_the_sdks_packets_in_any_order() -> None:

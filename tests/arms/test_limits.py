@@ -7,11 +7,18 @@ from hypothesis import strategies as st
 from recd.config.errors import ConfigError
 from recd.daemon.arms.limits import (
     JointLimits,
-    Seam,
     glide_share,
-    limit_goal,
     relative_limits,
     speed_bound,
+)
+from recd.daemon.arms.passes import (
+    HALF_TURN,
+    PATH_COLUMNS,
+    READ,
+    TURN,
+    doubles,
+    limited,
+    over_seam,
 )
 
 NAMES = ("a", "b")
@@ -30,10 +37,10 @@ class Walk:
         self.change = 0.0
 
     def to(self, requested: float, present: float | None = None) -> float:
-        goal = limit_goal(
-            self.rules, requested, present=self.goal if present is None else present,
-            relative=self.rules.relative, previous=self.goal, change=self.change,
-            bound=self.rules.step,
+        rules = self.rules
+        goal = limited(
+            rules.low, rules.high, rules.relative, rules.step, rules.step_growth, requested,
+            self.goal if present is None else present, self.goal, self.change,
         )  # fmt: skip
         self.change, self.goal = goal - self.goal, goal
         return goal
@@ -106,17 +113,15 @@ def test_relative_limits_take_lerobots_three_forms() -> None:
         relative_limits({"a": 1.0}, NAMES, key="k")
 
 
+def seam(turn: float):
+    table = doubles([0.0] * PATH_COLUMNS)
+    table[TURN], table[HALF_TURN], table[READ] = turn, turn / 2, nan
+    return table
+
+
 def test_a_leader_over_the_seam_goes_on_and_comes_back() -> None:
-    seam, plain = Seam(360.0), Seam(inf)
+    full, plain = seam(360.0), seam(0.0)
     readings = [170.0, 179.0, -179.0, -170.0, -179.0, 179.0, 170.0]
-    followed = [seam.follow(reading) for reading in readings]
+    followed = [over_seam(full, 1, 0, reading) for reading in readings]
     assert followed == [170.0, 179.0, 181.0, 190.0, 181.0, 179.0, 170.0]
-    assert [plain.follow(reading) for reading in readings] == readings
-
-
-def test_after_a_hand_over_the_seam_is_forgotten() -> None:
-    seam = Seam(360.0)
-    for reading in (179.0, -179.0):
-        seam.follow(reading)
-    seam.reset()
-    assert seam.follow(-170.0) == -170.0
+    assert [over_seam(plain, 1, 0, reading) for reading in readings] == readings

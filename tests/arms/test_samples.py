@@ -8,6 +8,7 @@ from recd.config.streams import JointFlag, arm_sample_dtype, telemetry_dtype
 from recd.daemon.arms.feetech.bus import Reading
 from recd.daemon.arms.models import Unit
 from recd.daemon.arms.normalize import joint_scale
+from recd.daemon.arms.passes import doubles, integers, machine_code
 from recd.daemon.arms.samples import Samples, Telemetry
 from recd.shm import ReaderPolicy, RingReader, RingSpec, RingWriter, create_ring
 
@@ -35,9 +36,14 @@ def reading_of(words: list[int], *, silent: int = 0) -> Reading:
     reading.flags = int(JointFlag.NO_REPLY) if silent else 0
     for joint, word in enumerate(words):
         if not silent >> joint & 1:
-            reading.packets[joint] = bytes([word & 0xFF, word >> 8])
-            reading.valid |= 1 << joint
+            reading.keep(joint, 0, bytes([word & 0xFF, word >> 8]))
     return reading
+
+
+def way(goal: float, sent: float, steps: int) -> SimpleNamespace:
+    return SimpleNamespace(
+        goal=doubles([goal] * 6), sent=doubles([sent] * 6), steps=integers([steps] * 6)
+    )
 
 
 def published(samples: Samples, ring: RingReader, flags: int = 0) -> np.void:
@@ -49,13 +55,13 @@ def published(samples: Samples, ring: RingReader, flags: int = 0) -> np.void:
 def test_a_sample_holds_every_field_of_its_tick() -> None:
     writer, ring = ring_of(arm_sample_dtype(JOINTS))
     counts = Counts()
-    samples = Samples(writer, SCALES, counts)
+    samples = Samples(writer, SCALES, counts, machine_code())
     samples.take(reading_of([2000 + joint for joint in range(JOINTS)], silent=0b10))
     samples.motion, samples.source, samples.cause = 2, 1, 300
     samples.goal_written_ns, samples.leader_ns = 90, 80
-    samples.leader = [float(joint) for joint in range(JOINTS)]
+    samples.leader = doubles(float(joint) for joint in range(JOINTS))
     samples.chunk, samples.chunk_index = 5, 6
-    path = SimpleNamespace(goal=[1.5] * 6, sent=[1.25] * 6, steps=[-3] * 6)
+    path = way(1.5, 1.25, -3)
     samples.goals(path, [2.5] * 6)
     record = published(samples, ring, int(JointFlag.CLIPPED))
     assert [int(record[name]) for name in (
@@ -76,7 +82,7 @@ def test_a_sample_holds_every_field_of_its_tick() -> None:
 
 def test_a_tick_without_a_goal_says_so() -> None:
     writer, ring = ring_of(arm_sample_dtype(JOINTS))
-    samples = Samples(writer, SCALES, Counts())
+    samples = Samples(writer, SCALES, Counts(), machine_code())
     samples.take(reading_of([2000] * 6))
     record = published(samples, ring)
     for name in ("leader", "requested", "limited", "sent"):
@@ -87,9 +93,9 @@ def test_a_tick_without_a_goal_says_so() -> None:
 
 def test_a_policy_that_asks_beyond_float32_is_recorded_as_infinite_and_ends_no_tick() -> None:
     writer, ring = ring_of(arm_sample_dtype(JOINTS))
-    samples = Samples(writer, SCALES, Counts())
+    samples = Samples(writer, SCALES, Counts(), machine_code())
     samples.take(reading_of([2000] * 6))
-    path = SimpleNamespace(goal=[1.5] * 6, sent=[1.25] * 6, steps=[3] * 6)
+    path = way(1.5, 1.25, 3)
     samples.goals(path, [1e300, -1e39, 3.4e38, float("nan"), float("-inf"), 0.0])
     requested = published(samples, ring)["requested"]
     expected = [np.inf, -np.inf, np.float32(3.4e38), np.nan, -np.inf, 0.0]
@@ -102,9 +108,13 @@ def test_telemetry_holds_what_servos_said_and_silent_joints_keep_theirs() -> Non
     telemetry.set_torque([True, False, True, True, True, True])
     data = bytes([0, 0, 0, 0, 0x05, 0x04, 74, 31, 0, 2, 0, 0, 0, 9, 0x80])
     reading = reading_of([0] * 6)
-    reading.packets, reading.errors = [data] * 6, [0x20] * 6
+    for joint in range(6):
+        reading.keep(joint, 0x20, data)
     telemetry.take(reading)
-    reading.packets = [None] * 6
+    reading.valid = 0
+    for joint in range(6):
+        reading.keep(joint, 0, bytes(15))
+    reading.valid = 0
     telemetry.take(reading)
     telemetry.publish(arrival_ns=1)
     slot = ring.take()
@@ -115,4 +125,4 @@ def test_telemetry_holds_what_servos_said_and_silent_joints_keep_theirs() -> Non
     assert record["temperature"].tolist() == [31] * 6
     assert record["status"].tolist() == [0x22] * 6
     assert record["torque"].tolist() == [1, 0, 1, 1, 1, 1]
-    assert (int(record["sample_ns"]), int(record["valid"])) == (150, 0b111111)
+    assert (int(record["sample_ns"]), int(record["valid"])) == (150, 0)

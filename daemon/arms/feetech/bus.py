@@ -5,7 +5,7 @@ A reading says per joint whether it came, and is never older than its request. L
 know sync read (STS/SMS series, protocol 0).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableSequence, Sequence
 from typing import Any
 
 from scservo_sdk import (
@@ -20,18 +20,23 @@ from recd.config.streams import JointFlag
 from recd.daemon.arms.feetech.frames import (
     ReadRequest,
     WordsRequest,
-    is_reply,
     read_request,
-    reply_data,
 )
 from recd.daemon.arms.feetech.pace import ReplyPace
 from recd.daemon.arms.feetech.port import BusPort
 from recd.daemon.arms.feetech.resync import Line
-from recd.daemon.arms.registers import GOAL_POSITION, Block, Register, error_words
+from recd.daemon.arms.passes import PLAIN, ROOM, Code, integers, octets
+from recd.daemon.arms.registers import (
+    GOAL_POSITION,
+    PRESENT_POSITION,
+    Block,
+    Register,
+    error_words,
+)
 from recd.shm.clock import NS_PER_MS, now_ns, sleep_until_ns
 
 _ID, _LENGTH, _INSTRUCTION, _ERROR, _DATA = 2, 3, 4, 4, 5
-_SIGN, _MAGNITUDE = 0x8000, 0x7FFF
+_SIGN = 0x8000
 _NOBODY = 252
 """An id that no servo of an arm has: only an echo can answer it."""
 
@@ -66,32 +71,40 @@ class Reading:
     """What one sync read brought. Reused: the next read overwrites it.
 
     request_ns, sample_ns, half_width_ns: sent at, midpoint to the last byte, half of that span;
-    flags: JointFlag bits; valid: bit per joint; errors: error byte per joint; packets: data bytes
-    per joint, None where invalid.
+    flags: JointFlag bits; valid: bit per joint; errors, data: error byte and data bytes per joint
+    (passes.ROOM each), of a valid joint.
     """
 
     __slots__ = (
-        "errors", "flags", "half_width_ns", "packets", "request_ns", "sample_ns", "valid",
+        "data", "errors", "flags", "half_width_ns", "request_ns", "sample_ns", "valid",
     )  # fmt: skip
 
     def __init__(self, joints: int) -> None:
         self.request_ns = self.sample_ns = self.half_width_ns = 0
         self.flags = self.valid = 0
-        self.errors = [0] * joints
-        self.packets: list[Sequence[int] | None] = [None] * joints
+        self.errors = integers([0] * joints)
+        self.data = octets(bytes(joints * ROOM))
 
-    def positions(self, out: list[int]) -> None:
+    def keep(self, joint: int, error: int, data: Sequence[int]) -> None:
+        """The reply of one joint."""
+        self.data[joint * ROOM : joint * ROOM + len(data)] = data
+        self.errors[joint] = error
+        self.valid |= 1 << joint
+
+    def positions(self, out: MutableSequence[int]) -> None:
         """First two bytes of each valid joint as a position (steps); others keep their value."""
-        for joint, data in enumerate(self.packets):
-            if data is not None:
-                word = data[0] | data[1] << 8
-                out[joint] = -(word & _MAGNITUDE) if word & _SIGN else word
+        for joint in range(len(self.errors)):
+            if self.valid >> joint & 1:
+                out[joint] = PRESENT_POSITION.decode(self.word(joint, 0))
+
+    def byte(self, joint: int, offset: int) -> int:
+        """The byte at an offset of a valid joint's data."""
+        return self.data[joint * ROOM + offset]
 
     def word(self, joint: int, offset: int) -> int:
         """Unsigned 16-bit value at a byte offset of a valid joint's data."""
-        data = self.packets[joint]
-        assert data is not None
-        return data[offset] | data[offset + 1] << 8
+        at = joint * ROOM + offset
+        return self.data[at] | self.data[at + 1] << 8
 
 
 class ServoBus:
@@ -101,8 +114,11 @@ class ServoBus:
     the next one, so that the answers behind them prove the line in step without any waiting.
     """
 
-    def __init__(self, port: BusPort, ids: Sequence[int]) -> None:
+    def __init__(self, port: BusPort, ids: Sequence[int], code: Code = PLAIN) -> None:
+        """code: the passes, as Python or as machine code."""
         self.port = port
+        self._code = code
+        self._take_replies = code["take_replies"]
         self.ids = tuple(ids)
         self.line = Line(self.ids)
         self.reading = Reading(len(self.ids))
@@ -112,7 +128,6 @@ class ServoBus:
         self._joint = {servo: joint for joint, servo in enumerate(self.ids)}
         self._everybody = (1 << len(self.ids)) - 1
         self._order = list(self.ids)
-        self._none = [None] * len(self.ids)
         self._paces: dict[int, ReplyPace] = {}
         self._requests: dict[Block, ReadRequest] = {}
         self._goals = WordsRequest(self._packets, GOAL_POSITION, self.ids)
@@ -140,7 +155,6 @@ class ServoBus:
         """
         reading = self.reading
         reading.flags = reading.valid = 0
-        reading.packets[:] = self._none
         if not self.line.in_step and not self._back_in_step(reading):
             reading.request_ns = reading.sample_ns = now_ns()
             reading.half_width_ns = 0
@@ -175,19 +189,20 @@ class ServoBus:
         return reading
 
     def write_goals(self, steps: Sequence[int], *, skip: int = 0) -> int:
-        """Goal positions (steps per joint) in one packet without reply. Returns when (ns).
+        """Goal positions (steps per joint, `integers`) in one packet without reply. Returns when
+        (ns).
 
         skip: bit per joint that gets none.
         """
-        words = [-step | _SIGN if step < 0 else step for step in steps]
         if skip:
+            words = [-step | _SIGN if step < 0 else step for step in steps]
             taken = [joint for joint in range(len(self.ids)) if not skip >> joint & 1]
             data = [b for j in taken for b in (self.ids[j], words[j] & 0xFF, words[j] >> 8)]
             self._packets.syncWriteTxOnly(
                 self.port, GOAL_POSITION.address, GOAL_POSITION.size, data, len(data)
             )
         else:
-            self.port.send(self._goals.packet(words))
+            self.port.send(self._goals.packet(self._code, steps))
         return self.port.request_ns
 
     def answers(self, servo: int) -> bool:
@@ -310,20 +325,20 @@ class ServoBus:
     def _take_expected(self, request: ReadRequest, reading: Reading) -> bool:
         """Take replies while each is the next one due; True when that was so to the last.
 
-        Whatever else comes, or is missing, stays for `_collect` [six replies: 5 us, by the SDK 20].
+        Whatever else comes, or is missing, stays for `_collect`.
         """
-        port, size, at = self.port, request.reply_size, 0
-        for head, joint in request.replies:
-            if not port.await_bytes(at + size):
+        port, size, count = self.port, request.reply_size, len(self.ids)
+        while True:
+            held = len(port.inbox)
+            taken = self._take_replies(
+                bytes(port.inbox), held, request.due, count, size, reading.data, reading.errors
+            )
+            due = (taken + 1) * size
+            if taken == count or held >= due or not port.await_bytes(due):
                 break
-            frame = port.inbox[at : at + size]
-            if not is_reply(frame, head):
-                break
-            reading.errors[joint], reading.packets[joint] = reply_data(frame)
-            reading.valid |= 1 << joint
-            at += size
-        del port.inbox[:at]
-        return at == request.reply_bytes
+        reading.valid = request.joints[taken]
+        del port.inbox[: taken * size]
+        return bool(taken == count)
 
     def _collect(self, length: int, reading: Reading) -> None:
         """Take replies until the last one listed is there or the deadline passes."""
@@ -337,9 +352,7 @@ class ServoBus:
                     reading.flags |= JointFlag.BAD_PACKET
                     self.bad_packets += 1
                     continue
-                reading.packets[joint] = packet[_DATA : _DATA + length]
-                reading.errors[joint] = packet[_ERROR]
-                reading.valid |= 1 << joint
+                reading.keep(joint, packet[_ERROR], packet[_DATA : _DATA + length])
                 if packet[_ID] == last:
                     return
                 continue
@@ -353,7 +366,6 @@ class ServoBus:
         """Replies that lay unread while this process was stopped: in order, but of no use."""
         reading.valid = 0
         reading.flags |= JointFlag.LATE_REPLY
-        reading.packets[:] = self._none
 
     def _note_silence(self, reading: Reading) -> None:
         last = self._joint[self._order[-1]]

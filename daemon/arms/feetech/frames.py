@@ -4,20 +4,13 @@ The SDK goes over a packet byte by byte in Python, six replies and two requests 
 is not exactly the next reply that is due is left to the SDK.
 """
 
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
+from recd.daemon.arms.passes import FRAME_BYTES, ROOM, Code, integers, octets
 from recd.daemon.arms.registers import Block, Register
-
-FRAME_BYTES = 6
-"""Bytes of a reply without data: two of header, id, length, error, checksum."""
-
-_HEAD_BYTES, _ERROR, _DATA = 4, 4, 5
-_LARGEST_ERROR = 0x7F
-_SOUND_SUM = (0xFF + 0xFF + 0xFF) & 0xFF
-"""Low byte of the sum of a whole packet: two header bytes, and the rest with its complement."""
 
 
 class _Recorder:
@@ -40,41 +33,35 @@ class _Recorder:
 
 @dataclass(frozen=True, slots=True)
 class ReadRequest:
-    """A sync read. packet: to be sent; reply_bytes: of all replies, and reply_size of each;
-    replies: (first four bytes, joint) in the order in which servos answer."""
+    """A sync read. packet: to be sent; reply_bytes: of all replies, and reply_size of each; due:
+    for passes.take_replies; joints: in the order in which servos answer, as bits, of the first
+    replies (none, one, two, ...)."""
 
     packet: bytes
     reply_bytes: int
     reply_size: int
-    replies: tuple[tuple[bytes, int], ...]
+    due: Sequence[int]
+    joints: tuple[int, ...]
 
 
 def read_request(sdk: Any, block: Block, order: Sequence[int], ids: Sequence[int]) -> ReadRequest:
-    """Sync read of `block`. order: servos as they are asked; ids: servos by joint."""
+    """Sync read of `block`. order: servos as they are asked; ids: servos by joint.
+
+    ValueError for a block longer than a reading has room for.
+    """
+    if block.length > ROOM:
+        raise ValueError(f"a block of {block.length} bytes, at most {ROOM}")
     recorder = _Recorder()
     sdk.syncReadTx(recorder, block.address, block.length, list(order), len(order))
-    heads = (bytes((0xFF, 0xFF, servo, block.length + 2)) for servo in order)
-    joints = (ids.index(servo) for servo in order)
+    heads = [bytes((0xFF, 0xFF, servo, block.length + 2)) for servo in order]
+    joints = [ids.index(servo) for servo in order]
     return ReadRequest(
         recorder.packet,
         recorder.reply_bytes,
         FRAME_BYTES + block.length,
-        tuple(zip(heads, joints, strict=True)),
+        integers([*(int.from_bytes(head, "little") for head in heads), *joints]),
+        tuple(accumulate((1 << joint for joint in joints), initial=0)),
     )
-
-
-def is_reply(frame: bytearray, head: bytes) -> bool:
-    """Whether `frame` is a whole, sound reply that begins with `head`, as the SDK judges it."""
-    return (
-        frame[:_HEAD_BYTES] == head
-        and frame[_ERROR] <= _LARGEST_ERROR
-        and sum(frame) & 0xFF == _SOUND_SUM
-    )
-
-
-def reply_data(frame: bytearray) -> tuple[int, bytes]:
-    """(error byte, data) of a sound reply."""
-    return frame[_ERROR], bytes(frame[_DATA:-1])
 
 
 class WordsRequest:
@@ -84,15 +71,12 @@ class WordsRequest:
         recorder = _Recorder()
         data = [byte for servo in ids for byte in (servo, 0, 0)]
         sdk.syncWriteTxOnly(recorder, register.address, register.size, data, len(data))
-        self._packet = bytearray(recorder.packet)
-        self._words = struct.Struct("<" + "BH" * len(ids))
-        self._first = len(self._packet) - 1 - self._words.size
-        self._values = [value for servo in ids for value in (servo, 0)]
+        self._packet = octets(recorder.packet)
+        self._first = len(self._packet) - 1 - len(data)
+        self._joints = len(ids)
 
-    def packet(self, words: Sequence[int]) -> bytes:
-        """The request with these register contents, one per servo."""
-        packet, self._values[1::2] = self._packet, words
-        self._words.pack_into(packet, self._first, *self._values)
-        packet[-1] = 0
-        packet[-1] = (_SOUND_SUM - sum(packet)) & 0xFF
+    def packet(self, code: Code, steps: Sequence[int]) -> bytes:
+        """The request with these positions (`integers`), one per servo."""
+        packet = self._packet
+        code["fill_words"](packet, self._first, len(packet), steps, self._joints)
         return bytes(packet)

@@ -1,0 +1,42 @@
+"""Machine code of passes.py: the same functions, compiled over pointers.
+
+Only the compiler imports this module (and so numba); processes call the machine code through
+recd.shm.aot.
+"""
+
+from recd.daemon.arms import passes
+from recd.shm.aot import Kernel
+from recd.shm.aot_parts import part, with_parts
+
+_UNITS, _STEPS = part(passes.units_at), part(passes.steps_at)
+
+_I, _F, _BYTES = "int64", "float64", "uint8*"
+_INT32S, _INT64S, _FLOATS, _DOUBLES = "int32*", "int64*", "float32*", "float64*"
+
+AOT: dict[str, Kernel] = {
+    "follow": Kernel(
+        with_parts(
+            passes.follow,
+            units_at=_UNITS,
+            steps_at=_STEPS,
+            limited=part(passes.limited),
+            over_seam=part(passes.over_seam),
+            on_the_turn_of=part(passes.on_the_turn_of),
+        ),
+        (_DOUBLES, _DOUBLES, _INT64S, _DOUBLES, _DOUBLES, _I, _I),
+        result="float64",
+    ),
+    "fill_words": Kernel(passes.fill_words, (_BYTES, _I, _I, _INT64S, _I), result="none"),
+    "take_replies": Kernel(passes.take_replies, (_BYTES, _I, _INT64S, _I, _I, _BYTES, _INT64S)),
+    "positions": Kernel(
+        with_parts(passes.positions, units_at=_UNITS),
+        (_BYTES, _I, _INT64S, _DOUBLES, _DOUBLES, _I, _F),
+        result="none",
+    ),
+    "fill_sample": Kernel(
+        passes.fill_sample,
+        (_INT32S, _FLOATS, _I, _INT64S, _INT64S, *[_DOUBLES] * 5),
+        result="none",
+    ),
+}
+"""Arguments as the functions themselves name them."""

@@ -49,7 +49,6 @@ CALLS: Final[tuple[Call, ...]] = (
     Call("pselect6", "wait or look for a piece of the reply", 0, 1),
     Call("read", "a piece of the reply", 0, 1),
     Call("pselect6", "a look on waking, before there is a piece", early=1),
-    Call("pselect6", "is there old input before the goals?", 1, roles=(FOLLOWER,)),
     Call("write", "the goals to the servos, which answer nothing", 1, roles=(FOLLOWER,)),
 )
 """Beside these each reader of the loop's rings that exists is woken by one `write` a record

@@ -95,7 +95,7 @@ class Follower:
         pair = side.bus.partition(".")[0]
         scales = attached.calibration.scales(side.units)
         self._samples = Samples(rings[0], scales, ctx.status, machine_code())
-        self._telemetry = Telemetry(rings[1], joints)
+        self._telemetry = Telemetry(rings[1], joints, machine_code())
         self._telemetry_every = every(config["rate_hz"], config["telemetry_hz"])
         self._check_every = every(config["rate_hz"], _TORQUE_CHECK_HZ)
         self._path = goal_path(pair, config, scales, side.names, machine_code())

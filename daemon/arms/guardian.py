@@ -45,7 +45,7 @@ class Guardian:
             self._leash()
         for finding in findings:
             self._tell(finding)
-        if telemetry.status != self._errors:
+        if list(telemetry.status) != self._errors:
             self._tell_errors(telemetry)
         begun = {finding.guard.action for finding in findings if finding.began}
         return [action for action in (Action.FAULT, Action.PARK) if action in begun]

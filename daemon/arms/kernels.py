@@ -33,6 +33,9 @@ AOT: dict[str, Kernel] = {
         (_BYTES, _I, _INT64S, _DOUBLES, _DOUBLES, _I, _F),
         result="none",
     ),
+    "take_telemetry": Kernel(
+        passes.take_telemetry, (_BYTES, _I, _INT64S, _INT64S, _I), result="none"
+    ),
     "fill_sample": Kernel(
         passes.fill_sample,
         (_INT32S, _FLOATS, _I, _INT64S, _INT64S, *[_DOUBLES] * 5),

@@ -12,6 +12,7 @@ from recd.config.streams import JointFlag, Motion
 from recd.daemon.arms.attach import Attached
 from recd.daemon.arms.feetech.bus import Reading, ServoBus
 from recd.daemon.arms.leaderdrive import LeaderDrive
+from recd.daemon.arms.leaderview import FACTS, positions_in
 from recd.daemon.arms.passes import machine_code
 from recd.daemon.arms.registers import POSITION_BLOCK, TELEMETRY_BLOCK
 from recd.daemon.arms.samples import Samples, Telemetry
@@ -20,7 +21,6 @@ from recd.daemon.arms.silence import Silence, SilenceFinding
 from recd.daemon.worker import WorkerContext
 from recd.shm import CellReader, CellWriter, RingWriter
 from recd.shm.clock import now_ns
-from recd.shm.packed import record_struct
 
 TELEMETRY_SLOT = 7
 NEVER = 1 << 62
@@ -55,12 +55,11 @@ class Leader:
             pair = side.bus.partition(".")[0]
             path = goal_path(pair, ctx.config, scales, side.names, machine_code())
             self._drive = LeaderDrive(ctx, bus, path, meeting)
-        self._telemetry = Telemetry(rings[1], len(side.joints))
+        self._telemetry = Telemetry(rings[1], len(side.joints), machine_code())
         self._telemetry_every = every(ctx.config["rate_hz"], ctx.config["telemetry_hz"])
         self._everybody = (1 << len(side.joints)) - 1
         self._cell = cell
-        self._newest: list[float] = cell.record["position"][0].tolist()
-        self._pack = record_struct(cell.dtype).pack_into
+        self._newest = positions_in(cell, len(side.joints))
         self._epoch = rings[0].epoch
         self._telemetry.set_torque(attached.torque)
         self._silence = Silence(len(side.joints), now_ns())
@@ -105,18 +104,17 @@ class Leader:
         self._drive_on(reading, woke_ns)
 
     def _pass_on(self, reading: Reading, index: int) -> None:
-        """The newest position of each joint to the follower, in the order of leader_cell_dtype."""
+        """The newest position of each joint to the follower."""
         if reading.valid == self._everybody:
             self._newest[:] = self._samples.position
         else:
             for joint, position in enumerate(self._samples.position):
                 if reading.valid >> joint & 1:
                     self._newest[joint] = position
-        self._pack(
+        FACTS.pack_into(
             self._cell.memory, 0,
             reading.sample_ns, index, reading.valid, self._epoch,
             self.motion is Motion.HOLD, self._drive is not None and self._drive.refused,
-            *self._newest,
         )  # fmt: skip
         self._cell.publish()
 

@@ -1,10 +1,21 @@
 """What a follower knows of its leader: newest position per joint, and how old it is."""
 
-from recd.daemon.arms.passes import doubles
-from recd.shm import CellReader
-from recd.shm.packed import record_struct
+import struct
+from collections.abc import MutableSequence
+
+from recd.daemon.arms.passes import doubles, doubles_in
+from recd.shm import CellReader, CellWriter
 
 _NOWHERE = float("nan")
+
+
+FACTS = struct.Struct("<2q4I")
+"""A leader's cell up to its positions, in the order of `leader_cell_dtype`."""
+
+
+def positions_in(cell: CellReader | CellWriter, joints: int) -> MutableSequence[float]:
+    """The positions in the record of a leader's cell (units), in its memory."""
+    return doubles_in(cell.memory, FACTS.size, joints)
 
 
 class LeaderView:
@@ -16,7 +27,7 @@ class LeaderView:
     def __init__(self, cell: CellReader, joints: int, *, stale_ns: int) -> None:
         self._cell = cell
         self._stale_ns = stale_ns
-        self._unpack = record_struct(cell.dtype).unpack_from
+        self._told = positions_in(cell, joints)
         self._everybody = (1 << joints) - 1
         self._joint_ns = [0] * joints
         self._oldest_ns = 0
@@ -33,15 +44,15 @@ class LeaderView:
         if version == self._version:
             return
         self._version = version
-        at_ns, _, valid, _, driven, refused, *position = self._unpack(self._cell.memory)
+        at_ns, _, valid, _, driven, refused = FACTS.unpack_from(self._cell.memory)
         self.sample_ns = at_ns
         self.driven, self.refused = driven != 0, refused != 0
         if valid == self._everybody:
-            self.position[:] = position
-            self._joint_ns = [at_ns] * len(position)
+            self.position[:] = self._told
+            self._joint_ns = [at_ns] * len(self._joint_ns)
             self._oldest_ns = at_ns
             return
-        for joint, value in enumerate(position):
+        for joint, value in enumerate(self._told):
             if valid >> joint & 1:
                 self.position[joint] = value
                 self._joint_ns[joint] = at_ns

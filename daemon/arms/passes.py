@@ -11,6 +11,13 @@ import ctypes
 from collections.abc import Callable, Iterable, MutableSequence
 from typing import Any, Protocol, cast
 
+from recd.daemon.arms.registers import (
+    TELEMETRY_CURRENT,
+    TELEMETRY_LOAD,
+    TELEMETRY_STATUS,
+    TELEMETRY_TEMPERATURE,
+    TELEMETRY_VOLTAGE,
+)
 from recd.shm import aot
 
 KERNELS = "recd.daemon.arms.kernels"
@@ -35,6 +42,10 @@ PATH_COLUMNS = 12
 STEPS, MOST, FROZEN = range(3)
 PATH_INTEGERS = 3
 
+# Columns of telemetry (int64).
+LOAD, CURRENT, VOLTAGE, TEMPERATURE, STATUS, TORQUE = range(6)
+TELEMETRY_COLUMNS = 6
+
 ROOM = 32
 """Bytes of a reply's data that a reading has room for, per joint."""
 
@@ -45,6 +56,7 @@ SOUND_SUM = (0xFF + 0xFF + 0xFF) & 0xFF
 _HEAD_BYTES, _ERROR, _DATA = 4, 4, 5
 _LARGEST_ERROR = 0x7F
 _SIGN, _MAGNITUDE = 0x8000, 0x7FFF
+_LOAD_SIGN, _LOAD_MAGNITUDE = 0x400, 0x3FF
 WORD_ENTRY = 3
 """Bytes of a servo in a sync write of one word: its id and the word."""
 
@@ -53,6 +65,11 @@ def doubles(values: Iterable[float]) -> MutableSequence[float]:
     """float64 values at one place in memory, for machine code and for Python."""
     items = list(values)
     return cast(MutableSequence[float], (ctypes.c_double * len(items))(*items))
+
+
+def doubles_in(memory: memoryview, at: int, count: int) -> MutableSequence[float]:
+    """`doubles` over memory that is there, from byte `at` on."""
+    return cast(MutableSequence[float], (ctypes.c_double * count).from_buffer(memory, at))
 
 
 def integers(values: Iterable[int]) -> MutableSequence[int]:
@@ -252,6 +269,21 @@ def positions(
             present[joint] = unknown
 
 
+def take_telemetry(data: Any, valid: int, errors: Any, table: Any, joints: int) -> None:
+    """Data of TELEMETRY_BLOCK to columns of integers; joints that are not valid keep theirs."""
+    for joint in range(joints):
+        if valid >> joint & 1:
+            at = joint * ROOM
+            load = data[at + TELEMETRY_LOAD] | data[at + TELEMETRY_LOAD + 1] << 8
+            size = load & _LOAD_MAGNITUDE
+            table[LOAD * joints + joint] = 0 - size if load & _LOAD_SIGN else size
+            current = data[at + TELEMETRY_CURRENT] | data[at + TELEMETRY_CURRENT + 1] << 8
+            table[CURRENT * joints + joint] = current & _MAGNITUDE
+            table[VOLTAGE * joints + joint] = data[at + TELEMETRY_VOLTAGE]
+            table[TEMPERATURE * joints + joint] = data[at + TELEMETRY_TEMPERATURE]
+            table[STATUS * joints + joint] = data[at + TELEMETRY_STATUS] | errors[joint]
+
+
 def fill_sample(
     integers: Any, floats: Any, joints: int, raw: Any, sent_raw: Any,
     present: Any, leader: Any, requested: Any, limited: Any, sent: Any,
@@ -270,7 +302,14 @@ def fill_sample(
 
 PLAIN: Code = {
     function.__name__: function
-    for function in (follow, fill_words, take_replies, positions, fill_sample)
+    for function in (
+        follow,
+        fill_words,
+        take_replies,
+        positions,
+        take_telemetry,
+        fill_sample,
+    )
 }
 """The passes as Python."""
 

@@ -5,7 +5,7 @@ control tick [leader, 250 Hz, three cameras recording].
 """
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, MutableSequence, Sequence
 from ctypes import c_float, c_int32
 from typing import Any
 
@@ -13,14 +13,17 @@ from recd.config.streams import JointFlag, arm_sample_dtype, telemetry_dtype
 from recd.daemon.arms.feetech.bus import Reading
 from recd.daemon.arms.goalpath import GoalPath
 from recd.daemon.arms.normalize import Scales, scale_table
-from recd.daemon.arms.passes import Code, doubles, integers
-from recd.daemon.arms.registers import (
-    PRESENT_LOAD,
-    TELEMETRY_CURRENT,
-    TELEMETRY_LOAD,
-    TELEMETRY_STATUS,
-    TELEMETRY_TEMPERATURE,
-    TELEMETRY_VOLTAGE,
+from recd.daemon.arms.passes import (
+    LOAD,
+    STATUS,
+    TELEMETRY_COLUMNS,
+    TEMPERATURE,
+    TORQUE,
+    VOLTAGE,
+    Code,
+    columns,
+    doubles,
+    integers,
 )
 from recd.daemon.worker import Status
 from recd.shm import RingWriter
@@ -29,7 +32,6 @@ from recd.shm.packed import record_struct
 _UNKNOWN = float("nan")
 _FACTS = struct.Struct("<7qiIII2BH")
 """An arm sample up to its vectors, in the order of `arm_sample_dtype`."""
-_LOAD_MASK = (2 << (PRESENT_LOAD.sign_bit or 0)) - 1
 
 FLAG_COUNTERS: tuple[tuple[int, str], ...] = (
     (int(JointFlag.NO_REPLY), "no_reply"),
@@ -130,42 +132,40 @@ def _vectors(slot: memoryview) -> tuple[memoryview, Any, Any]:
 class Telemetry:
     """The telemetry record and its ring, values per joint. torque: kept by whoever knows."""
 
-    def __init__(self, ring: RingWriter, joints: int) -> None:
+    load: MutableSequence[int]
+    voltage: MutableSequence[int]
+    temperature: MutableSequence[int]
+    status: MutableSequence[int]
+    torque: MutableSequence[int]
+
+    def __init__(self, ring: RingWriter, joints: int, code: Code) -> None:
+        """code: the passes, as Python or as machine code."""
         self._ring = ring
+        self._joints = joints
+        self._take = code["take_telemetry"]
         self._nbytes = telemetry_dtype(joints).itemsize
         self._pack = record_struct(telemetry_dtype(joints)).pack_into
         self._slots = ring.buffers(self._nbytes)
         self._sample_ns = self._valid = 0
-        self.load = [0] * joints
-        self.current = [0] * joints
-        self.voltage = [0] * joints
-        self.temperature = [0] * joints
-        self.status = [0] * joints
-        self.torque = [0] * joints
+        self._table = integers([0] * (TELEMETRY_COLUMNS * joints))
+        found = columns(self._table, joints)
+        self.load, self.voltage, self.temperature = found[LOAD], found[VOLTAGE], found[TEMPERATURE]
+        self.status, self.torque = found[STATUS], found[TORQUE]
 
     def set_torque(self, torque: Iterable[bool]) -> None:
         """Whether each joint holds torque now."""
-        self.torque[:] = map(int, torque)
+        self.torque[:] = list(torque)
 
     def take(self, reading: Reading) -> None:
         """Values of a reading of TELEMETRY_BLOCK; joints that are silent keep theirs."""
         self._sample_ns, self._valid = reading.sample_ns, reading.valid
-        for joint in range(len(self.load)):
-            if not reading.valid >> joint & 1:
-                continue
-            self.load[joint] = PRESENT_LOAD.decode(reading.word(joint, TELEMETRY_LOAD) & _LOAD_MASK)
-            self.current[joint] = reading.word(joint, TELEMETRY_CURRENT) & 0x7FFF
-            self.voltage[joint] = reading.byte(joint, TELEMETRY_VOLTAGE)
-            self.temperature[joint] = reading.byte(joint, TELEMETRY_TEMPERATURE)
-            self.status[joint] = reading.byte(joint, TELEMETRY_STATUS) | reading.errors[joint]
+        self._take(reading.data, reading.valid, reading.errors, self._table, self._joints)
 
     def publish(self, *, arrival_ns: int) -> int:
         """Write the record. Returns its index in the ring."""
         self._pack(
             self._slots[self._ring.begin()], 0,
-            self._sample_ns, self._valid, 0,
-            *self.load, *self.current, *self.voltage, *self.temperature, *self.status,
-            *self.torque,
+            self._sample_ns, self._valid, 0, *self._table,
         )  # fmt: skip
         return self._ring.commit(
             self._nbytes, t_capture_ns=self._sample_ns, t_arrival_ns=arrival_ns

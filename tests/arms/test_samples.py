@@ -104,7 +104,7 @@ def test_a_policy_that_asks_beyond_float32_is_recorded_as_infinite_and_ends_no_t
 
 def test_telemetry_holds_what_servos_said_and_silent_joints_keep_theirs() -> None:
     writer, ring = ring_of(telemetry_dtype(JOINTS))
-    telemetry = Telemetry(writer, JOINTS)
+    telemetry = Telemetry(writer, JOINTS, machine_code())
     telemetry.set_torque([True, False, True, True, True, True])
     data = bytes([0, 0, 0, 0, 0x05, 0x04, 74, 31, 0, 2, 0, 0, 0, 9, 0x80])
     reading = reading_of([0] * 6)

@@ -202,7 +202,8 @@ class ServoBus:
                 self.port, GOAL_POSITION.address, GOAL_POSITION.size, data, len(data)
             )
         else:
-            self.port.send(self._goals.packet(self._code, steps))
+            # Old input stays for the next request, which tells of it.
+            self.port.writePort(self._goals.packet(self._code, steps))
         return self.port.request_ns
 
     def answers(self, servo: int) -> bool:

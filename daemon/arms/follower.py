@@ -101,7 +101,7 @@ class Follower:
         self._path = goal_path(pair, config, scales, side.names, machine_code())
         self._path.rest_at(attached.goal)
         self._park = park_pose(pair, config, side.names)
-        self._guardian = Guardian(ctx, side, self._path)
+        self._guardian = Guardian(ctx, side, self._path, machine_code())
         self._policy = DISARM_BY_POLICY[config["torque_on_exit"]]
         self._align_error = float(config["limits"]["align_error"])
         self._idle_ns = round(config["limits"]["idle_park_s"] * NS_PER_S)
@@ -116,6 +116,7 @@ class Follower:
         self._seat = None if seat is None else PolicySeat(ctx, side, self._path, seat)
         self._hand_over = HandOver(config["hand_over"], meeting)
         self._led = Led()
+        self._handless: MotionState | None = None  # nobody's hand on the leader matters in it
         self._waiting: tuple[str, ...] = ()
         self._reported_ns = 0
         self._source = GoalSource.NONE
@@ -279,11 +280,13 @@ class Follower:
             self._after_stall(skipped * self._period_ns, woke_ns)
         if self._leader is not None:
             self._leader.refresh()
-            self._look_at_hand(self._leader, woke_ns)
+            if self.state is not self._handless:
+                self._look_at_hand(self._leader, woke_ns)
         if self._seat is not None and (fact := self._seat.look(self.state, woke_ns)) is not None:
             self._apply(fact, woke_ns)
         written_ns, drive_flags = self._drive(woke_ns)
-        self._note_led(woke_ns, written_ns)
+        if self.state.phase is Phase.CORRECTING or self._led.since_ns:
+            self._note_led(woke_ns, written_ns)
         full = tick % self._telemetry_every == TELEMETRY_SLOT % self._telemetry_every
         reading = self._bus.sync_read(TELEMETRY_BLOCK if full else POSITION_BLOCK)
         arrival_ns = self._bus.port.last_byte_ns
@@ -311,6 +314,7 @@ class Follower:
             self._apply(Event.LEADER_MOVED, at_ns)
         self._hand_over.wish(self.state, self._path.sent, leader.position, at_ns,
                              refused=leader.refused)  # fmt: skip
+        self._handless = None if self._hand_over.minds(self.state) else self.state
 
     def _note_led(self, woke_ns: int, written_ns: int) -> None:
         """Tell from when on, and until when, a correction is led by a person alone."""
@@ -361,7 +365,8 @@ class Follower:
             path.halt()
             return 0, flags | _WRITE_SKIPPED
         flags |= path.follow(leader.position, self._samples.position)
-        self._note_glide(flags)
+        if self._hand_over.gliding:
+            self._note_glide(flags)
         return self._send(), flags
 
     def _note_glide(self, flags: int) -> None:
@@ -383,7 +388,8 @@ class Follower:
             path.halt()
             return 0, _WRITE_SKIPPED
         flags = path.follow(goal, self._samples.position)
-        self._note_glide(flags)
+        if self._hand_over.gliding:
+            self._note_glide(flags)
         seat.ask(goal)
         return self._send(), flags
 

@@ -3,7 +3,18 @@
 Relaxing is done here, by a short leash on the gripper's goal; parking and faults are the caller's.
 """
 
+from collections.abc import MutableSequence
+
 from recd.daemon.arms.goalpath import RELAXED_UNITS, GoalPath
+from recd.daemon.arms.passes import (
+    LOAD,
+    RULE_WORDS,
+    STATUS,
+    TEMPERATURE,
+    VOLTAGE,
+    Code,
+    integers,
+)
 from recd.daemon.arms.protection import Action, Finding, Quantity, Watch
 from recd.daemon.arms.registers import error_words
 from recd.daemon.arms.samples import Telemetry
@@ -20,20 +31,60 @@ _UNITS: dict[Quantity, str] = {
 }
 
 
+_COLUMNS: dict[Quantity, int] = {
+    Quantity.TEMPERATURE: TEMPERATURE,
+    Quantity.LOAD: LOAD,
+    Quantity.VOLTAGE: VOLTAGE,
+    Quantity.OVERLOAD_BIT: STATUS,
+}
+
+
+def rules_of(watch: Watch) -> MutableSequence[int]:
+    """The rows of the table as passes.anything_exceeded takes them."""
+    words: list[int] = []
+    for row in watch.rows:
+        about = sum(1 << joint for joint in range(len(watch.gripper)) if watch.concerns(row, joint))
+        bits = OVERLOAD_MASK if row.quantity is Quantity.OVERLOAD_BIT else 0
+        words += (about, _COLUMNS[row.quantity], row.threshold, int(row.below), bits)
+    return integers(words)
+
+
 class Guardian:
     """Walks the protection table with each telemetry sample. relaxing: some grip is on a leash."""
 
-    def __init__(self, ctx: WorkerContext, side: ArmSide, path: GoalPath) -> None:
+    def __init__(self, ctx: WorkerContext, side: ArmSide, path: GoalPath, code: Code) -> None:
+        """code: the passes, as Python or as machine code."""
         self._ctx = ctx
         self._side = side
         self._path = path
         gripper = tuple(joint.gripper for joint in side.joints)
         self._watch = Watch(protection_guards(ctx.config), gripper)
+        self._rules = rules_of(self._watch)
+        self._anything_exceeded = code["anything_exceeded"]
         self._errors = [0] * len(gripper)
         self.relaxing = False
 
     def assess(self, telemetry: Telemetry, valid: int, at_ns: int) -> list[Action]:
         """Report and act on what is new; returns PARK or FAULT when one of them is called for."""
+        findings: list[Finding] = []
+        if self._watch.busy or self._exceeds(telemetry):
+            findings = self._walk(telemetry, valid, at_ns)
+        if list(telemetry.status) != self._errors:
+            self._tell_errors(telemetry)
+        begun = {finding.guard.action for finding in findings if finding.began}
+        return [action for action in (Action.FAULT, Action.PARK) if action in begun]
+
+    def _exceeds(self, telemetry: Telemetry) -> bool:
+        """Whether there is something to walk for [walking the table in every reading was a quarter
+        of the follower's longest tick, and with it of what p99 is]."""
+        rules = self._rules
+        return bool(
+            self._anything_exceeded(
+                telemetry.table, len(self._errors), rules, len(rules) // RULE_WORDS
+            )
+        )
+
+    def _walk(self, telemetry: Telemetry, valid: int, at_ns: int) -> list[Finding]:
         readings = {
             Quantity.TEMPERATURE: telemetry.temperature,
             Quantity.LOAD: [abs(load) for load in telemetry.load],
@@ -45,10 +96,7 @@ class Guardian:
             self._leash()
         for finding in findings:
             self._tell(finding)
-        if list(telemetry.status) != self._errors:
-            self._tell_errors(telemetry)
-        begun = {finding.guard.action for finding in findings if finding.began}
-        return [action for action in (Action.FAULT, Action.PARK) if action in begun]
+        return findings
 
     def _leash(self) -> None:
         path = self._path

@@ -123,6 +123,10 @@ class HandOver:
         record["position"] = sent
         self._meeting.publish()
 
+    def minds(self, state: MotionState) -> bool:
+        """Whether each reading of the leader matters in this state, or the first one was enough."""
+        return self._meeting is not None or state.phase in SEATED
+
     def bringing(self, at_ns: int) -> bool:
         """Whether the leader is brought, or may not have let go yet: nobody leads before."""
         return at_ns - self._wished_ns <= LET_GO_NS

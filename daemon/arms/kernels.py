@@ -36,6 +36,7 @@ AOT: dict[str, Kernel] = {
     "take_telemetry": Kernel(
         passes.take_telemetry, (_BYTES, _I, _INT64S, _INT64S, _I), result="none"
     ),
+    "anything_exceeded": Kernel(passes.anything_exceeded, (_INT64S, _I, _INT64S, _I)),
     "fill_sample": Kernel(
         passes.fill_sample,
         (_INT32S, _FLOATS, _I, _INT64S, _INT64S, *[_DOUBLES] * 5),

@@ -45,6 +45,7 @@ PATH_INTEGERS = 3
 # Columns of telemetry (int64).
 LOAD, CURRENT, VOLTAGE, TEMPERATURE, STATUS, TORQUE = range(6)
 TELEMETRY_COLUMNS = 6
+RULE_WORDS = 5
 
 ROOM = 32
 """Bytes of a reply's data that a reading has room for, per joint."""
@@ -284,6 +285,29 @@ def take_telemetry(data: Any, valid: int, errors: Any, table: Any, joints: int) 
             table[STATUS * joints + joint] = data[at + TELEMETRY_STATUS] | errors[joint]
 
 
+def anything_exceeded(table: Any, joints: int, rules: Any, count: int) -> int:
+    """1 when some joint's telemetry exceeds a rule, 0 when none does.
+
+    rules: (bit per joint that it is about, column, threshold, 1 when low is bad, bits of the value
+    that count or 0 for its size).
+    """
+    for rule in range(count):
+        about, column = rules[RULE_WORDS * rule], rules[RULE_WORDS * rule + 1]
+        threshold, low_is_bad = rules[RULE_WORDS * rule + 2], rules[RULE_WORDS * rule + 3]
+        bits = rules[RULE_WORDS * rule + 4]
+        for joint in range(joints):
+            if not about >> joint & 1:
+                continue
+            value = table[column * joints + joint]
+            if bits != 0:
+                value = 1 if value & bits else 0
+            elif value < 0:
+                value = 0 - value
+            if value <= threshold if low_is_bad != 0 else value >= threshold:
+                return 1
+    return 0
+
+
 def fill_sample(
     integers: Any, floats: Any, joints: int, raw: Any, sent_raw: Any,
     present: Any, leader: Any, requested: Any, limited: Any, sent: Any,
@@ -308,6 +332,7 @@ PLAIN: Code = {
         take_replies,
         positions,
         take_telemetry,
+        anything_exceeded,
         fill_sample,
     )
 }

@@ -81,10 +81,12 @@ class Finding:
 
 @dataclass(slots=True)
 class Watch:
-    """Since when each row has been exceeded per joint (ns, 0 not), and whether it acts."""
+    """Since when each row has been exceeded per joint (ns, 0 not), and whether it acts. busy: some
+    row is: the next reading has to be walked whatever it is."""
 
     rows: tuple[Guard, ...]
     gripper: tuple[bool, ...]
+    busy: bool = field(init=False, default=False)
     since: list[list[int]] = field(init=False)
     acting: list[list[bool]] = field(init=False)
 
@@ -93,7 +95,8 @@ class Watch:
         self.since = [[0 for _ in joints] for _ in self.rows]
         self.acting = [[False for _ in joints] for _ in self.rows]
 
-    def _concerns(self, guard: Guard, joint: int) -> bool:
+    def concerns(self, guard: Guard, joint: int) -> bool:
+        """Whether a row is about a joint."""
         return guard.joints == "all" or (guard.joints == "gripper") == self.gripper[joint]
 
     def assess(
@@ -109,17 +112,17 @@ class Watch:
             if self._idle(row, readings[guard.quantity]):
                 continue
             for joint in range(len(self.gripper)):
-                if not valid >> joint & 1 or not self._concerns(guard, joint):
+                if not valid >> joint & 1 or not self.concerns(guard, joint):
                     continue
                 value = readings[guard.quantity][joint]
                 change = self._step(row, joint, value, at_ns)
                 if change is not None:
                     found.append(Finding(guard, joint, value, change))
+        self.busy = any(map(any, self.since)) or any(map(any, self.acting))
         return found
 
     def _idle(self, row: int, values: Sequence[int]) -> bool:
-        """Nothing to walk: no joint exceeds the row, nor did before [a quarter of the follower's
-        longest tick, and with it what p99 is, was this walk]."""
+        """Nothing to walk: no joint exceeds the row, nor did before."""
         guard = self.rows[row]
         good = min(values) > guard.threshold if guard.below else max(values) < guard.threshold
         return good and not any(self.since[row]) and not any(self.acting[row])

@@ -130,7 +130,8 @@ def _vectors(slot: memoryview) -> tuple[memoryview, Any, Any]:
 
 
 class Telemetry:
-    """The telemetry record and its ring, values per joint. torque: kept by whoever knows."""
+    """The telemetry record and its ring, values per joint. torque: kept by whoever knows; table:
+    all of them, in the columns of passes.py."""
 
     load: MutableSequence[int]
     voltage: MutableSequence[int]
@@ -147,8 +148,8 @@ class Telemetry:
         self._pack = record_struct(telemetry_dtype(joints)).pack_into
         self._slots = ring.buffers(self._nbytes)
         self._sample_ns = self._valid = 0
-        self._table = integers([0] * (TELEMETRY_COLUMNS * joints))
-        found = columns(self._table, joints)
+        self.table = integers([0] * (TELEMETRY_COLUMNS * joints))
+        found = columns(self.table, joints)
         self.load, self.voltage, self.temperature = found[LOAD], found[VOLTAGE], found[TEMPERATURE]
         self.status, self.torque = found[STATUS], found[TORQUE]
 
@@ -159,13 +160,13 @@ class Telemetry:
     def take(self, reading: Reading) -> None:
         """Values of a reading of TELEMETRY_BLOCK; joints that are silent keep theirs."""
         self._sample_ns, self._valid = reading.sample_ns, reading.valid
-        self._take(reading.data, reading.valid, reading.errors, self._table, self._joints)
+        self._take(reading.data, reading.valid, reading.errors, self.table, self._joints)
 
     def publish(self, *, arrival_ns: int) -> int:
         """Write the record. Returns its index in the ring."""
         self._pack(
             self._slots[self._ring.begin()], 0,
-            self._sample_ns, self._valid, 0, *self._table,
+            self._sample_ns, self._valid, 0, *self.table,
         )  # fmt: skip
         return self._ring.commit(
             self._nbytes, t_capture_ns=self._sample_ns, t_arrival_ns=arrival_ns

@@ -1,6 +1,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recd.daemon.arms.guardian import OVERLOAD_MASK, rules_of
+from recd.daemon.arms.passes import PLAIN, integers, machine_code
 from recd.daemon.arms.protection import Action, Quantity, Watch, guards
 
 SECOND = 1_000_000_000
@@ -105,3 +107,26 @@ def test_rows_that_are_not_walked_would_have_found_nothing(samples) -> None:
         at_ns = number * SECOND // 5
         assert one.assess(readings, valid, at_ns) == other.assess(readings, valid, at_ns)
         assert (one.since, one.acting) == (other.since, other.acting)
+
+
+numbers = st.integers(-1_100, 1_100)
+
+
+@given(
+    load=st.tuples(numbers, numbers),
+    heat=st.tuples(st.integers(0, 90), st.integers(0, 90)),
+    voltage=st.tuples(st.integers(30, 90), st.integers(30, 90)),
+    status=st.tuples(st.integers(0, 255), st.integers(0, 255)),
+)
+def test_a_reading_is_walked_whenever_a_row_would_begin_to_be_exceeded(
+    load, heat, voltage, status
+) -> None:
+    table = integers((*load, 0, 0, *voltage, *heat, *status, 0, 0))
+    guard = watch()
+    bits = tuple(int(value & OVERLOAD_MASK != 0) for value in status)
+    sizes = tuple(map(abs, load))
+    guard.assess(reading(temperature=heat, load=sizes, voltage=voltage, overload=bits), 0b11, 1)
+    rules = rules_of(guard)
+    for code in (PLAIN, machine_code()):
+        found = code["anything_exceeded"](table, 2, rules, len(guard.rows))
+        assert bool(found) == guard.busy

@@ -29,7 +29,7 @@ import msgpack
 import numpy as np
 
 from recd.config.errors import RecdError
-from recd.config.streams import STATUS_COUNTER_NAMES, STATUS_DTYPE, STATUS_STATES
+from recd.config.streams import STATUS_COUNTER_NAMES, STATUS_STATES
 from recd.daemon import log, realtime
 from recd.shm import CellReader, CellWriter, Doorbell, ReaderPolicy, RingReader, RingWriter, Segment
 from recd.shm.clock import now_ns
@@ -229,10 +229,13 @@ class Status:
         self._writer = writer
         self._states = STATUS_STATES.get(kind, ())
         self.counter_index = {name: i for i, name in enumerate(STATUS_COUNTER_NAMES.get(kind, ()))}
-        self.array = np.zeros(1, STATUS_DTYPE)
-        self.record = self.array[0]
-        self.counters = self.array["counters"][0]
-        self._counts = self.counters.data  # Python integers: a third of the cost of numpy's
+        array = writer.record
+        self.record = array[0]
+        self.counters = array["counters"][0]
+        # As memory with Python's integers: a third of the cost of numpy's.
+        self._counts = self.counters.data
+        self._state, self._progress = array["state"].data, array["progress"].data
+        self._beat_ns = array["beat_ns"].data
         self.record["pid"] = os.getpid()
         self.record["started_ns"] = now_ns()
 
@@ -246,11 +249,11 @@ class Status:
     def beat(self, state: str | None = None, *, progress: int | None = None) -> None:
         """Publish, with a new heartbeat stamp; optionally change state word and progress."""
         if state is not None:
-            self.record["state"] = self._states.index(state)
+            self._state[0] = self._states.index(state)
         if progress is not None:
-            self.record["progress"] = progress
-        self.record["beat_ns"] = now_ns()
-        self._writer.write(self.record)
+            self._progress[0] = progress
+        self._beat_ns[0] = now_ns()
+        self._writer.publish()
 
 
 class WorkerContext:

@@ -40,8 +40,11 @@ class BusWatch:
         self.doubt = False
         self._path.frozen[:] = [0] * self._joints
 
-    def look(self, reading: Reading, state: MotionState, *, due: bool) -> Event | None:
-        """After each tick's reading; due: time to look at the torque. The fact that it found."""
+    def look(
+        self, reading: Reading, state: MotionState, *, due: bool, torque_read: bool
+    ) -> Event | None:
+        """After each tick's reading. due: time to look at the torque; torque_read: `reading` is of
+        CHECK_BLOCK. The fact that it found."""
         at_ns, valid = now_ns(), reading.valid
         if valid & self.absent:
             self.doubt = True  # it may have lost its power meanwhile
@@ -58,11 +61,12 @@ class BusWatch:
         if self._silence.bus_silent:
             return Event.BUS_SILENT
         if (due or self.doubt) and valid and self._bus.line.in_step:
-            return self._check_torque(state)
+            return self._check_torque(
+                reading if torque_read else self._bus.sync_read(TORQUE_BLOCK), state
+            )
         return None
 
-    def _check_torque(self, state: MotionState) -> Event | None:
-        reading = self._bus.sync_read(TORQUE_BLOCK)
+    def _check_torque(self, reading: Reading, state: MotionState) -> Event | None:
         torque = self._telemetry.torque
         for joint in range(self._joints):
             if reading.valid >> joint & 1:

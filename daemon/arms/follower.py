@@ -38,6 +38,7 @@ from recd.daemon.arms.motion import (
 from recd.daemon.arms.passes import machine_code
 from recd.daemon.arms.protection import Action
 from recd.daemon.arms.registers import (
+    CHECK_BLOCK,
     POSITION_BLOCK,
     TELEMETRY_BLOCK,
 )
@@ -288,7 +289,9 @@ class Follower:
         if self.state.phase is Phase.CORRECTING or self._led.since_ns:
             self._note_led(woke_ns, written_ns)
         full = tick % self._telemetry_every == TELEMETRY_SLOT % self._telemetry_every
-        reading = self._bus.sync_read(TELEMETRY_BLOCK if full else POSITION_BLOCK)
+        due = tick % self._check_every == _TORQUE_SLOT % self._check_every
+        block = TELEMETRY_BLOCK if full else CHECK_BLOCK if due else POSITION_BLOCK
+        reading = self._bus.sync_read(block)
         arrival_ns = self._bus.port.last_byte_ns
         self._samples.take(reading)
         self._fill_goals(written_ns)
@@ -298,7 +301,7 @@ class Follower:
             self._telemetry.publish(arrival_ns=arrival_ns)
             self._ctx.status.count("telemetry")
             self._protect(reading)
-        self._watch_bus(reading, due=tick % self._check_every == _TORQUE_SLOT % self._check_every)
+        self._watch_bus(reading, due=due, torque_read=block is CHECK_BLOCK)
 
     def _after_stall(self, stalled_ns: int, at_ns: int) -> None:
         """This process did not run for a while; the arm held, and the leader went on."""
@@ -466,8 +469,8 @@ class Follower:
             samples.chunk, samples.chunk_index = seat.chunk, seat.index
             seat.publish(state)
 
-    def _watch_bus(self, reading: Reading, *, due: bool) -> None:
-        fact = self._watch.look(reading, self.state, due=due)
+    def _watch_bus(self, reading: Reading, *, due: bool, torque_read: bool) -> None:
+        fact = self._watch.look(reading, self.state, due=due, torque_read=torque_read)
         if fact is not None:
             self._apply(fact, now_ns())
         if due:

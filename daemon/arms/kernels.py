@@ -30,7 +30,7 @@ AOT: dict[str, Kernel] = {
     "take_replies": Kernel(passes.take_replies, (_BYTES, _I, _INT64S, _I, _I, _BYTES, _INT64S)),
     "positions": Kernel(
         with_parts(passes.positions, units_at=_UNITS),
-        (_BYTES, _I, _INT64S, _DOUBLES, _DOUBLES, _I, _F),
+        (_BYTES, _I, _I, _INT64S, _DOUBLES, _DOUBLES, _I, _F),
         result="none",
     ),
     "take_telemetry": Kernel(

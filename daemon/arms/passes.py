@@ -256,13 +256,15 @@ def take_replies(
 
 
 def positions(
-    data: Any, valid: int, raw: Any, present: Any, scales: Any, joints: int, unknown: float
-) -> None:
-    """Data that begin with a position to steps and units; a joint that is not valid keeps its
+    data: Any, offset: int, valid: int, raw: Any, present: Any, scales: Any, joints: int,
+    unknown: float,
+) -> None:  # fmt: skip
+    """Data with a position at byte `offset` to steps and units; a joint that is not valid keeps its
     steps, its units are `unknown`."""
     for joint in range(joints):
         if valid >> joint & 1:
-            word = data[joint * ROOM] | data[joint * ROOM + 1] << 8
+            at = joint * ROOM + offset
+            word = data[at] | data[at + 1] << 8
             steps = 0 - (word & _MAGNITUDE) if word & _SIGN else word
             raw[joint] = steps
             present[joint] = units_at(scales, joints, joint, steps)

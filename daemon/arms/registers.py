@@ -91,6 +91,8 @@ TELEMETRY_BLOCK = Block(56, 15)
 """Position, velocity, load, voltage, temperature, status, moving, current."""
 TORQUE_BLOCK = Block(40, 4)
 """Torque enable, acceleration, goal position: does the servo still hold what it was told?"""
+CHECK_BLOCK = Block(40, 18)
+"""From torque enable to position: a tick that looks at the torque asks its servos once."""
 
 TELEMETRY_LOAD = 4
 TELEMETRY_VOLTAGE = 6

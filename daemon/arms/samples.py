@@ -76,8 +76,8 @@ class Samples:
         """Positions of a reading; its times and flags go out with the next `publish`."""
         self._reading = reading
         self._positions(
-            reading.data, reading.valid, self.raw, self.position, self._scales, self._joints,
-            _UNKNOWN,
+            reading.data, reading.position_at, reading.valid, self.raw, self.position, self._scales,
+            self._joints, _UNKNOWN,
         )  # fmt: skip
 
     def goals(self, path: GoalPath, asked: Sequence[float]) -> None:

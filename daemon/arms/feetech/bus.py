@@ -72,16 +72,17 @@ class Reading:
 
     request_ns, sample_ns, half_width_ns: sent at, midpoint to the last byte, half of that span;
     flags: JointFlag bits; valid: bit per joint; errors, data: error byte and data bytes per joint
-    (passes.ROOM each), of a valid joint.
+    (passes.ROOM each), of a valid joint; position_at: byte at which its position is.
     """
 
     __slots__ = (
-        "data", "errors", "flags", "half_width_ns", "request_ns", "sample_ns", "valid",
+        "data", "errors", "flags", "half_width_ns", "position_at", "request_ns", "sample_ns",
+        "valid",
     )  # fmt: skip
 
     def __init__(self, joints: int) -> None:
         self.request_ns = self.sample_ns = self.half_width_ns = 0
-        self.flags = self.valid = 0
+        self.flags = self.valid = self.position_at = 0
         self.errors = integers([0] * joints)
         self.data = octets(bytes(joints * ROOM))
 
@@ -92,10 +93,10 @@ class Reading:
         self.valid |= 1 << joint
 
     def positions(self, out: MutableSequence[int]) -> None:
-        """First two bytes of each valid joint as a position (steps); others keep their value."""
+        """Position (steps) of each valid joint; others keep their value."""
         for joint in range(len(self.errors)):
             if self.valid >> joint & 1:
-                out[joint] = PRESENT_POSITION.decode(self.word(joint, 0))
+                out[joint] = PRESENT_POSITION.decode(self.word(joint, self.position_at))
 
     def byte(self, joint: int, offset: int) -> int:
         """The byte at an offset of a valid joint's data."""
@@ -162,6 +163,7 @@ class ServoBus:
             return reading
         port, dropped = self.port, self.port.dropped_bytes
         request = self._requests.get(block) or self._prepare(block)
+        reading.position_at = request.position_at
         port.send(request.packet, reply_bytes=request.reply_bytes)
         pace = self._paces[block.length]
         sleep_ns, sent_ns = pace.sleep_ns, now_ns()

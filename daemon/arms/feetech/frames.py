@@ -10,7 +10,7 @@ from itertools import accumulate
 from typing import Any
 
 from recd.daemon.arms.passes import FRAME_BYTES, ROOM, Code, integers, octets
-from recd.daemon.arms.registers import Block, Register
+from recd.daemon.arms.registers import PRESENT_POSITION, Block, Register
 
 
 class _Recorder:
@@ -33,14 +33,18 @@ class _Recorder:
 
 @dataclass(frozen=True, slots=True)
 class ReadRequest:
-    """A sync read. packet: to be sent; reply_bytes: of all replies, and reply_size of each; due:
-    for passes.take_replies; joints: in the order in which servos answer, as bits, of the first
-    replies (none, one, two, ...)."""
+    """A sync read.
+
+    packet: to be sent; reply_bytes: of all replies, and reply_size of each; due: for
+    passes.take_replies; position_at: byte of a reply's data at which its position is; joints: in
+    the order in which servos answer, as bits, of the first replies (none, one, two, ...).
+    """
 
     packet: bytes
     reply_bytes: int
     reply_size: int
     due: Sequence[int]
+    position_at: int
     joints: tuple[int, ...]
 
 
@@ -60,6 +64,7 @@ def read_request(sdk: Any, block: Block, order: Sequence[int], ids: Sequence[int
         recorder.reply_bytes,
         FRAME_BYTES + block.length,
         integers([*(int.from_bytes(head, "little") for head in heads), *joints]),
+        block.offset(PRESENT_POSITION),
         tuple(accumulate((1 << joint for joint in joints), initial=0)),
     )
 

@@ -231,15 +231,19 @@ def meeting_dtype(joints: int) -> np.dtype[np.void]:
     )
 
 
-HISTOGRAM_BUCKETS = 64
-"""Bucket b of a log2 histogram counts values v (ns) with 2**(b/2) <= v < 2**((b+1)/2)."""
+HISTOGRAM_OCTAVES, BUCKETS_PER_OCTAVE = 32, 8
+HISTOGRAM_BUCKETS = HISTOGRAM_OCTAVES * BUCKETS_PER_OCTAVE
+"""Bucket b of a log2 histogram counts values v (ns) with 2**(b/8) <= v < 2**((b+1)/8)."""
 
 
 def histogram_bucket(value_ns: int) -> int:
-    """Bucket of `value_ns` in the log2 histograms (half octaves; 0 for what is not positive)."""
+    """Bucket of `value_ns` in the log2 histograms (eighths of an octave; 0 for what is not
+    positive)."""
     if value_ns <= 0:
         return 0
-    return min(HISTOGRAM_BUCKETS - 1, (value_ns * value_ns).bit_length() - 1)
+    square = value_ns * value_ns
+    fourth = square * square
+    return min(HISTOGRAM_BUCKETS - 1, (fourth * fourth).bit_length() - 1)
 
 
 STATUS_COUNTERS = 16

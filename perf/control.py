@@ -30,7 +30,7 @@ _OVERRUNS = STATUS_COUNTER_NAMES["arm"].index("overruns")
 
 @dataclass(frozen=True, slots=True)
 class LoopCounts:
-    """Histograms (half octaves of ns) and counters of one process until now."""
+    """Histograms (config/streams.py) and counters of one process until now."""
 
     lateness: Counts
     work: Counts

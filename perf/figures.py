@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from recd.config.streams import HISTOGRAM_BUCKETS
+from recd.config.streams import HISTOGRAM_BUCKETS, HISTOGRAM_OCTAVES
 
 Floats = npt.NDArray[np.float64]
 
@@ -58,26 +58,27 @@ def quantiles(values: npt.ArrayLike, *, scale: float = 1.0) -> dict[str, float |
     return {**told, "max": float(array.max()) if len(array) else None, "n": len(array)}
 
 
-def bucket_edges() -> Floats:
-    """Lower edges (ns) of the half-octave buckets of streams.STATUS_DTYPE and the last upper one.
+def bucket_edges(buckets: int = HISTOGRAM_BUCKETS) -> Floats:
+    """Lower edges (ns) of the buckets of streams.STATUS_DTYPE and the last upper one.
 
-    Bucket 0 begins at 0: it also holds what was not late at all.
+    Bucket 0 begins at 0: it also holds what was not late at all. buckets: other than today's in
+    results of earlier versions (64, half octaves).
     """
-    edges = 2.0 ** (np.arange(HISTOGRAM_BUCKETS + 1) / 2)
+    edges = 2.0 ** (np.arange(buckets + 1) * HISTOGRAM_OCTAVES / buckets)
     edges[0] = 0.0
     return edges
 
 
 def buckets_of(values_ns: npt.ArrayLike) -> npt.NDArray[np.int64]:
-    """Counts of `values_ns` in the half-octave buckets, int64 [HISTOGRAM_BUCKETS]."""
+    """Counts of `values_ns` in the buckets of streams.STATUS_DTYPE, int64 [HISTOGRAM_BUCKETS]."""
     at = np.searchsorted(bucket_edges(), np.asarray(values_ns, np.float64), side="right") - 1
     return np.bincount(at.clip(0, HISTOGRAM_BUCKETS - 1), minlength=HISTOGRAM_BUCKETS)
 
 
 def histogram_percentile(counts: Sequence[int] | npt.NDArray[Any], share: float) -> float | None:
-    """Percentile (ns) of a half-octave histogram, by equal ratios inside its bucket; None if empty.
+    """Percentile (ns) of a histogram of log2 buckets, by equal ratios inside one; None if empty.
 
-    True to a factor of 1.41, the width of a bucket; compare only with figures found in this way.
+    True to the width of a bucket, a factor of 1.09 (1.41 in results of earlier versions).
     """
     numbers = np.asarray(counts, np.int64)
     total = int(numbers.sum())
@@ -88,7 +89,7 @@ def histogram_percentile(counts: Sequence[int] | npt.NDArray[Any], share: float)
     bucket = int(np.searchsorted(below, rank - 1e-9))
     before = int(below[bucket] - numbers[bucket])
     inside = (rank - before) / int(numbers[bucket])
-    edges = bucket_edges()
+    edges = bucket_edges(len(numbers))
     low, high = max(edges[bucket], 1.0), edges[bucket + 1]
     return float(low * (high / low) ** inside)
 
@@ -96,7 +97,7 @@ def histogram_percentile(counts: Sequence[int] | npt.NDArray[Any], share: float)
 def histogram_quantiles(
     counts: Sequence[int] | npt.NDArray[Any], *, scale: float = 1.0
 ) -> dict[str, float | None]:
-    """p50, p99 and p99.9 of a half-octave histogram divided by `scale`; n: how many values."""
+    """p50, p99 and p99.9 of such a histogram divided by `scale`; n: how many values."""
     told: dict[str, float | None] = {}
     for name, share in QUANTILES.items():
         value = histogram_percentile(counts, share)

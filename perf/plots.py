@@ -71,8 +71,8 @@ def lateness(result: Mapping[str, Any], axes: Any) -> None:
     for name, facts in ((result["floor"] or {}).get("processes") or {}).items():
         if "bare_histogram" in facts:
             pooled[f"bare loop beside {name}"] = np.asarray(facts["bare_histogram"], np.int64)
-    edges_us = bucket_edges()[1:] / NS_PER_US
     for name, counts in pooled.items():
+        edges_us = bucket_edges(len(counts))[1:] / NS_PER_US
         above = 1.0 - np.cumsum(counts) / max(1, counts.sum())
         line = "--" if name.startswith("bare") else "-"
         axes.step(edges_us, np.maximum(above, 1e-6), line, where="post", label=name)

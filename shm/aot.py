@@ -31,7 +31,7 @@ MAGIC = b"recdAOT1"
 HEADER_BYTES = 4096
 _PREFIX_BYTES = len(MAGIC) + 4
 COMPILE_TIMEOUT_S = 300
-_NUMBA_SETTINGS = {
+NUMBA_SETTINGS = {
     "NUMBA_CPU_NAME": "generic",
     "NUMBA_CPU_FEATURES": "",
     "NUMBA_LOOP_VECTORIZE": "0",  # vector constants would lie beside the code
@@ -240,7 +240,7 @@ def _compile(module: str, file: Path) -> None:
 
     part = file.with_suffix(f".{os.getpid()}.part")
     environment = {k: v for k, v in os.environ.items() if not k.startswith("NUMBA_")}
-    environment |= _NUMBA_SETTINGS
+    environment |= NUMBA_SETTINGS
     environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
     command = [sys.executable, "-m", "recd.shm.aot_compile", module, str(part)]
     try:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recd.config.models import RobotConfig
-from recd.config.streams import STATUS_COUNTER_NAMES
+from recd.config.streams import BUCKETS_PER_OCTAVE, STATUS_COUNTER_NAMES
 from recd.daemon.supervisor.fleet import Fleet, Seat, trouble
 from recd.shm.clock import NS_PER_MS, NS_PER_S
 
@@ -106,7 +106,7 @@ def counters(fleet: Fleet, process: str) -> dict[str, int]:
 def histogram(counts: Any) -> dict[str, int]:
     """Percentiles of a log2 histogram of a status cell, each the upper edge of its bucket, in ns.
 
-    counts: uint32 [64]; bucket b holds values from 2**(b/2) on (config/streams.py).
+    counts: uint32 [HISTOGRAM_BUCKETS] (config/streams.py).
     """
     total = int(counts.sum())
     if total == 0:
@@ -115,7 +115,7 @@ def histogram(counts: Any) -> dict[str, int]:
 
     def edge(share: float) -> int:
         bucket = int(np.searchsorted(upto, share * total))
-        return int(2 ** ((bucket + 1) / 2))
+        return int(2 ** ((bucket + 1) / BUCKETS_PER_OCTAVE))
 
     return {
         "count": total, "p50_ns": edge(0.5), "p99_ns": edge(0.99), "p999_ns": edge(0.999),

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from recd.config.streams import BUCKETS_PER_OCTAVE
 from recd.daemon.supervisor.fleet import Fleet
 
 HISTOGRAMS = ("lateness", "work", "lag")
@@ -32,7 +33,9 @@ class EpisodeTimes:
         for name, (started_ns, counts) in self._read().items():
             was_ns, before = self._before.get(name, (0, {}))
             kept = {
-                what: np.trim_zeros(now - (before[what] if was_ns == started_ns else 0), "b")
+                what: np.trim_zeros(
+                    _halves(now - (before[what] if was_ns == started_ns else 0)), "b"
+                )
                 for what, now in counts.items()
             }
             if found := {what: left.tolist() for what, left in kept.items() if len(left)}:
@@ -47,3 +50,8 @@ class EpisodeTimes:
                 counts = {what: record[what].astype(np.int64) for what in HISTOGRAMS}
                 found[name] = (int(record["started_ns"]), counts)
         return found
+
+
+def _halves(counts: Counts) -> Counts:
+    """By half octaves, as a manifest has them."""
+    return counts.reshape(-1, BUCKETS_PER_OCTAVE // 2).sum(axis=1)

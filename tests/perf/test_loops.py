@@ -41,18 +41,18 @@ def test_a_process_without_a_status_cell_is_named():
 
 
 def test_only_what_was_counted_in_between_counts():
-    before = LoopCounts(histogram(b20=100), histogram(b30=100), 100, 7)
-    after = LoopCounts(histogram(b20=100, b24=50), histogram(b30=150), 150, 9)
+    before = LoopCounts(histogram(b80=100), histogram(b120=100), 100, 7)
+    after = LoopCounts(histogram(b80=100, b96=50), histogram(b120=150), 150, 9)
     told = loop_between(before, after)
     assert told["lateness_us"]["n"] == 50
     assert told["skipped"] == 2
-    assert 2**12 / 1e3 <= told["lateness_us"]["p50"] <= 2**12.5 / 1e3
+    assert 2**12 / 1e3 <= told["lateness_us"]["p50"] <= 2**12.125 / 1e3
     assert not told["restarted"]
 
 
 def test_a_process_that_began_anew_counts_from_zero():
-    before = LoopCounts(histogram(b20=100), histogram(b30=100), 100)
-    after = LoopCounts(histogram(b20=3), histogram(b30=3), 3)
+    before = LoopCounts(histogram(b80=100), histogram(b120=100), 100)
+    after = LoopCounts(histogram(b80=3), histogram(b120=3), 3)
     told = loop_between(before, after)
     assert told["lateness_us"]["n"] == 3
     assert told["restarted"]
@@ -125,8 +125,8 @@ def leg(kind, bucket, skipped=0):
 
 def test_loops_are_compared_leg_by_leg_and_pooled():
     legs = [
-        leg(floor.OURS, histogram(b24=100), 3), leg(floor.BARE, histogram(b22=100), 1),
-        leg(floor.OURS, histogram(b24=100)), leg(floor.BARE, histogram(b24=100)),
+        leg(floor.OURS, histogram(b96=100), 3), leg(floor.BARE, histogram(b88=100), 1),
+        leg(floor.OURS, histogram(b96=100)), leg(floor.BARE, histogram(b96=100)),
     ]  # fmt: skip
     told = floor.compared(legs)["processes"][PROCESS]
     assert told["ratio_p50_spread"]["least"] == pytest.approx(1.0)

@@ -11,7 +11,11 @@ import numpy as np
 import pytest
 
 from recd.config.errors import RecdError
+from recd.daemon.align.cameras import KERNELS as ALIGN_KERNELS
+from recd.daemon.arms.passes import KERNELS as ARM_KERNELS
+from recd.daemon.pixels.passes import KERNELS as PIXEL_KERNELS
 from recd.shm import aot, aot_compile
+from recd.shm.handle import KERNELS as SHM_KERNELS
 
 SOURCE = """
 from recd.shm.aot import Kernel
@@ -244,3 +248,27 @@ assert not {"numba", "llvmlite"} & set(sys.modules)
 """
     aot.load("recd.shm.kernels")
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+KERNEL_MODULES = (SHM_KERNELS, ARM_KERNELS, ALIGN_KERNELS, PIXEL_KERNELS)
+
+
+@pytest.mark.parametrize("processor", ["aarch64-unknown-linux-gnu", "x86_64-unknown-linux-gnu"])
+def test_kernels_of_every_module_are_leaf_code_on_both_processors(processor):
+    code = (
+        "import importlib, sys\n"
+        "from recd.shm import aot_compile as c\n"
+        "machine = c.target_machine(sys.argv[1])\n"
+        "for module in sys.argv[2:]:\n"
+        "    for name, kernel in importlib.import_module(module).AOT.items():\n"
+        "        ir, entry = c.compile_ir(kernel)\n"
+        "        c.extract_text(name, machine.emit_object(c.lower(ir, entry, machine)), entry)\n"
+        "        print(name)\n"
+    )
+    environment = {**os.environ, **aot.NUMBA_SETTINGS}
+    done = subprocess.run(
+        [sys.executable, "-c", code, processor, *KERNEL_MODULES],
+        env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert {"ring_take", "follow", "align_frames", "scale_bytes"} <= set(done.stdout.split())

@@ -10,6 +10,7 @@ from recd.config.load import load_robot
 from recd.config.messages import COMMANDS, TOPICS
 from recd.config.models import PolicyConfig, RealtimeConfig, RobotConfig
 from recd.config.roles import ROLES
+from recd.config.streams import HISTOGRAM_BUCKETS
 from recd.daemon.supervisor import simulation
 from recd.daemon.supervisor.failures import Absence, Action, Loss, action_for, consequences
 from recd.daemon.supervisor.processes import MANNERS, Required, Wants, process_table
@@ -160,11 +161,15 @@ def test_every_command_says_what_it_does_and_who_may_use_it() -> None:
 
 
 def test_percentiles_come_from_the_buckets_of_a_status_cell() -> None:
-    counts = np.zeros(64, np.uint32)
+    counts = np.zeros(HISTOGRAM_BUCKETS, np.uint32)
     assert histogram(counts) == {"count": 0}
-    counts[20], counts[40] = 99, 1
+    counts[84], counts[164] = 99, 1
     told = histogram(counts)
-    assert (told["count"], told["p50_ns"], told["max_ns"]) == (100, int(2**10.5), int(2**20.5))
+    assert (told["count"], told["p50_ns"], told["max_ns"]) == (
+        100,
+        int(2 ** (85 / 8)),
+        int(2 ** (165 / 8)),
+    )
     assert told["p99_ns"] == told["p50_ns"]
 
 

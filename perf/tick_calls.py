@@ -41,12 +41,12 @@ class Call:
 CALLS: Final[tuple[Call, ...]] = (
     Call("clock_nanosleep", "asleep until the tick", 1),
     Call("poll", "has the supervisor sent a command?", 1),
-    Call("pselect6", "is there old input to throw away before the request?", 1),
+    Call("ppoll", "is there old input to throw away before the request?", 1),
     Call("write", "the request to the servos", 1),
     Call("clock_nanosleep", "asleep until shortly before the last reply is due", 1),
-    Call("pselect6", "wait or look for a piece of the reply", 0, 1),
+    Call("ppoll", "wait or look for a piece of the reply", 0, 1),
     Call("read", "a piece of the reply", 0, 1),
-    Call("pselect6", "a look on waking, before there is a piece", early=1),
+    Call("ppoll", "a look on waking, before there is a piece", early=1),
     Call("write", "the goals to the servos, which answer nothing", 1, roles=(FOLLOWER,)),
 )
 """Beside these each reader of the loop's rings that exists is woken by one `write` a record

@@ -3,7 +3,8 @@
 Tells facts for the motion machine; keeps which joints get no goals, and whether any may be written.
 """
 
-from recd.daemon.arms.feetech.bus import Reading, ServoBus
+from recd.daemon.arms.feetech.bus import ServoBus
+from recd.daemon.arms.feetech.reading import Reading
 from recd.daemon.arms.goalpath import GoalPath
 from recd.daemon.arms.leader import tell_silence
 from recd.daemon.arms.motion import Event, MotionState, Phase

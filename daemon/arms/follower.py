@@ -10,8 +10,9 @@ from recd.config.errors import DeviceError, RecdError
 from recd.config.streams import GoalSource, JointFlag, Motion
 from recd.daemon.arms.attach import Attached, configure, read_image
 from recd.daemon.arms.buswatch import GLIDE_AFTER_NS, BusWatch
-from recd.daemon.arms.feetech.bus import Reading, ServoBus
+from recd.daemon.arms.feetech.bus import ServoBus
 from recd.daemon.arms.feetech.port import BusLostError
+from recd.daemon.arms.feetech.reading import Reading
 from recd.daemon.arms.goalpath import PARK_PATIENCE_NS, off_rest
 from recd.daemon.arms.guardian import Guardian
 from recd.daemon.arms.handover import HandOver, Led
@@ -35,7 +36,6 @@ from recd.daemon.arms.motion import (
     found_state,
     legal_commands,
 )
-from recd.daemon.arms.passes import machine_code
 from recd.daemon.arms.protection import Action
 from recd.daemon.arms.registers import (
     CHECK_BLOCK,
@@ -44,6 +44,7 @@ from recd.daemon.arms.registers import (
 )
 from recd.daemon.arms.samples import Samples, Telemetry
 from recd.daemon.arms.side import ArmSide, goal_path, park_pose, period_ns
+from recd.daemon.arms.tickcode import machine_code
 from recd.daemon.arms.torque import disengage, engage, patient
 from recd.daemon.policy.seat import PolicySeat, SeatStreams
 from recd.daemon.worker import WorkerContext

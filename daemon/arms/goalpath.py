@@ -11,6 +11,7 @@ from recd.config.streams import JointFlag
 from recd.daemon.arms import passes
 from recd.daemon.arms.limits import CLIP_TOLERANCE, JointLimits, glide_share, speed_bound
 from recd.daemon.arms.normalize import Scales, scale_table, units_of
+from recd.daemon.arms.tickcode import PLAIN, Code
 from recd.shm.clock import NS_PER_S
 
 RELAXED_UNITS = 2.0
@@ -44,7 +45,7 @@ class GoalPath:
 
     def __init__(
         self, limits: Sequence[JointLimits], scales: Scales, *, glide_periods: int,
-        code: passes.Code = passes.PLAIN,
+        code: Code = PLAIN,
     ) -> None:  # fmt: skip
         """code: the passes, as Python or as machine code."""
         self.limits = tuple(limits)

@@ -6,19 +6,12 @@ Relaxing is done here, by a short leash on the gripper's goal; parking and fault
 from collections.abc import MutableSequence
 
 from recd.daemon.arms.goalpath import RELAXED_UNITS, GoalPath
-from recd.daemon.arms.passes import (
-    LOAD,
-    RULE_WORDS,
-    STATUS,
-    TEMPERATURE,
-    VOLTAGE,
-    Code,
-    integers,
-)
+from recd.daemon.arms.passes import LOAD, RULE_WORDS, STATUS, TEMPERATURE, VOLTAGE, integers
 from recd.daemon.arms.protection import Action, Finding, Quantity, Watch
 from recd.daemon.arms.registers import error_words
 from recd.daemon.arms.samples import Telemetry
 from recd.daemon.arms.side import ArmSide, protection_guards
+from recd.daemon.arms.tickcode import Code
 from recd.daemon.worker import WorkerContext
 
 OVERLOAD_MASK = 0x20

@@ -10,14 +10,15 @@ from typing import Any
 from recd.config.errors import StateError
 from recd.config.streams import JointFlag, Motion
 from recd.daemon.arms.attach import Attached
-from recd.daemon.arms.feetech.bus import Reading, ServoBus
+from recd.daemon.arms.feetech.bus import ServoBus
+from recd.daemon.arms.feetech.reading import Reading
 from recd.daemon.arms.leaderdrive import LeaderDrive
 from recd.daemon.arms.leaderview import FACTS, positions_in
-from recd.daemon.arms.passes import machine_code
 from recd.daemon.arms.registers import POSITION_BLOCK, TELEMETRY_BLOCK
 from recd.daemon.arms.samples import Samples, Telemetry
 from recd.daemon.arms.side import ArmSide, goal_path
 from recd.daemon.arms.silence import Silence, SilenceFinding
+from recd.daemon.arms.tickcode import machine_code
 from recd.daemon.worker import WorkerContext
 from recd.shm import CellReader, CellWriter, RingWriter
 from recd.shm.clock import now_ns

@@ -8,8 +8,8 @@ A float constant other than 0.0 would lie beside the code, so each comes in a ta
 """
 
 import ctypes
-from collections.abc import Callable, Iterable, MutableSequence
-from typing import Any, Protocol, cast
+from collections.abc import Iterable, MutableSequence
+from typing import Any, cast
 
 from recd.daemon.arms.registers import (
     TELEMETRY_CURRENT,
@@ -18,17 +18,6 @@ from recd.daemon.arms.registers import (
     TELEMETRY_TEMPERATURE,
     TELEMETRY_VOLTAGE,
 )
-from recd.shm import aot
-
-KERNELS = "recd.daemon.arms.kernels"
-"""Module whose table `recd.shm.aot.load` compiles."""
-
-
-class Code(Protocol):
-    """The passes by name: Python functions or machine code."""
-
-    def __getitem__(self, name: str, /) -> Callable[..., Any]: ...
-
 
 # Columns of a scale (float64): KIND is 0 for degrees, 1 for a share of the range, -1 for one
 # turned round; what the others are depends on it.
@@ -324,23 +313,3 @@ def fill_sample(
         floats[4 * joints + joint] = requested[joint]
         floats[5 * joints + joint] = limited[joint]
         floats[6 * joints + joint] = sent[joint]
-
-
-PLAIN: Code = {
-    function.__name__: function
-    for function in (
-        follow,
-        fill_words,
-        take_replies,
-        positions,
-        take_telemetry,
-        anything_exceeded,
-        fill_sample,
-    )
-}
-"""The passes as Python."""
-
-
-def machine_code() -> Code:
-    """The passes as machine code, compiled and cached when they were not yet (seconds, once)."""
-    return aot.load(KERNELS)

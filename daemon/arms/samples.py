@@ -10,7 +10,7 @@ from ctypes import c_float, c_int32
 from typing import Any
 
 from recd.config.streams import JointFlag, arm_sample_dtype, telemetry_dtype
-from recd.daemon.arms.feetech.bus import Reading
+from recd.daemon.arms.feetech.reading import Reading
 from recd.daemon.arms.goalpath import GoalPath
 from recd.daemon.arms.normalize import Scales, scale_table
 from recd.daemon.arms.passes import (
@@ -20,11 +20,11 @@ from recd.daemon.arms.passes import (
     TEMPERATURE,
     TORQUE,
     VOLTAGE,
-    Code,
     columns,
     doubles,
     integers,
 )
+from recd.daemon.arms.tickcode import Code
 from recd.daemon.worker import Status
 from recd.shm import RingWriter
 from recd.shm.packed import record_struct

@@ -15,9 +15,9 @@ from recd.daemon.arms.goalpath import GoalPath
 from recd.daemon.arms.limits import JointLimits, relative_limits
 from recd.daemon.arms.models import ARM_MODELS, Joint, Unit, joint_units
 from recd.daemon.arms.normalize import Scales
-from recd.daemon.arms.passes import PLAIN, Code
 from recd.daemon.arms.protection import Guard, guards
 from recd.daemon.arms.registers import Gains, Setting, follower_settings, leader_settings
+from recd.daemon.arms.tickcode import PLAIN, Code
 from recd.shm.clock import NS_PER_S
 
 SIMULATED = "sim"

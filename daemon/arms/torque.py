@@ -7,8 +7,9 @@ failure half way leaves the joints as they were before.
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from recd.daemon.arms.feetech.bus import Reading, ServoBus, ServoError
+from recd.daemon.arms.feetech.bus import ServoBus, ServoError
 from recd.daemon.arms.feetech.port import ATTACH_TIMEOUT_NS
+from recd.daemon.arms.feetech.reading import Reading
 from recd.daemon.arms.registers import (
     GOAL_POSITION,
     LOCK,

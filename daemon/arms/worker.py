@@ -16,9 +16,9 @@ from recd.daemon.arms.feetech.port import BusLostError, BusPort
 from recd.daemon.arms.follower import Follower
 from recd.daemon.arms.leader import Leader
 from recd.daemon.arms.loop import ROLE_PHASE, Pacer
-from recd.daemon.arms.passes import machine_code
 from recd.daemon.arms.ports import find_again, usb_serial_of
 from recd.daemon.arms.side import ArmSide, arm_side, period_ns
+from recd.daemon.arms.tickcode import machine_code
 from recd.daemon.policy.seat import seat_streams
 from recd.daemon.worker import WorkerContext
 from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns, sleep_until_ns

@@ -18,7 +18,7 @@ from recd.config.errors import RecdError
 from recd.config.models import RealtimeConfig, RobotConfig
 from recd.daemon import realtime
 from recd.daemon.align.cameras import KERNELS as ALIGN_KERNELS
-from recd.daemon.arms.passes import KERNELS as ARM_KERNELS
+from recd.daemon.arms.tickcode import KERNELS as ARM_KERNELS
 from recd.daemon.doctor.facts import Clock, Kernels, Memory
 from recd.daemon.pixels.passes import KERNELS as PIXEL_KERNELS
 from recd.daemon.supervisor.processes import process_table

@@ -10,7 +10,7 @@ from recd.daemon.arms.goalpath import GoalPath, off_rest
 from recd.daemon.arms.limits import JointLimits, speed_bound
 from recd.daemon.arms.models import Unit
 from recd.daemon.arms.normalize import joint_scale
-from recd.daemon.arms.passes import PLAIN, machine_code
+from recd.daemon.arms.tickcode import PLAIN, machine_code
 
 STEP = 1.0
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from recd.config.streams import JointFlag
 from recd.daemon.arms.registers import POSITION_BLOCK, TELEMETRY_BLOCK
+from recd.daemon.arms.tickcode import PLAIN, machine_code
 from recd.daemon.sim.faults import WireFault
 
 from .virtual_line import MS, STEP_NS, US, S, VirtualLine
@@ -86,30 +87,34 @@ def gap_after(found: list[Tick], start: int) -> int:
     return next(b - a - 1 for a, b in itertools.pairwise(whole) if b > start)
 
 
-PLAIN = settings(max_examples=50, deadline=None, phases=(Phase.explicit, Phase.generate))
+pytestmark = pytest.mark.parametrize(
+    "code", [pytest.param(PLAIN, id="Python"), pytest.param(machine_code(), id="machine code")]
+)
+
+UNSHRUNK = settings(max_examples=50, deadline=None, phases=(Phase.explicit, Phase.generate))
 """Without shrinking: an example is a second of a bus, and says enough."""
 
 
-@PLAIN
+@UNSHRUNK
 @given(faults=st.dictionaries(st.integers(3, 150), late | lost, max_size=12), oversleep=wakings)
 def test_no_accepted_position_is_older_than_its_request_and_the_line_comes_back(
-    faults, oversleep
+    code, faults, oversleep
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        line = VirtualLine(patch)
+        line = VirtualLine(patch, code)
         served(line, KNOWN, {})
         line.oversleep = list(oversleep)
         found = served(line, KNOWN + 420, {KNOWN + at: fault for at, fault in faults.items()})
         assert all(tick.valid == ALL for tick in found[-20:])
 
 
-@PLAIN
+@UNSHRUNK
 @given(ms=st.floats(0.0, 60.0), at=st.sampled_from(["host", "servo"]))
 @example(ms=6.3, at="servo")
 @example(ms=3.51, at="host")
-def test_a_late_reply_costs_the_ticks_it_covers_and_at_most_one_more(ms, at) -> None:
+def test_a_late_reply_costs_the_ticks_it_covers_and_at_most_one_more(code, ms, at) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        found = served(VirtualLine(patch), 60, {20: WireFault("late", ms=ms, at=at)})
+        found = served(VirtualLine(patch, code), 60, {20: WireFault("late", ms=ms, at=at)})
     covered = floor((ms * MS + READ_NS + CODE_NS) / PERIOD_NS)
     if at == "servo" and ms * MS > GIVEN_UP_NS:
         covered = max(covered, 2)
@@ -119,15 +124,17 @@ def test_a_late_reply_costs_the_ticks_it_covers_and_at_most_one_more(ms, at) -> 
         assert any(t.flags & JointFlag.LATE_REPLY for t in found if 20 <= t.number <= 22 + covered)
 
 
-def test_a_reply_up_to_the_end_of_the_period_costs_nothing(monkeypatch) -> None:
-    found = served(VirtualLine(monkeypatch), 60, {20: WireFault("late", ms=2.4)})
+def test_a_reply_up_to_the_end_of_the_period_costs_nothing(code, monkeypatch) -> None:
+    found = served(VirtualLine(monkeypatch, code), 60, {20: WireFault("late", ms=2.4)})
     assert [tick.number for tick in found] == list(range(60))
     assert {tick.valid for tick in found} == {ALL}
 
 
 @pytest.mark.parametrize("ident", range(1, 7))
-def test_a_silent_servo_costs_its_own_joint_and_no_tick_of_the_others(monkeypatch, ident) -> None:
-    line, last = VirtualLine(monkeypatch), ident == 6
+def test_a_silent_servo_costs_its_own_joint_and_no_tick_of_the_others(
+    code, monkeypatch, ident
+) -> None:
+    line, last = VirtualLine(monkeypatch, code), ident == 6
     served(line, KNOWN, {})
     found = served(line, KNOWN + 60, {KNOWN: WireFault("silent", ident=ident, count=None)})
     # Whether it is the last servo or the line that is silent is found out once, by a marker.
@@ -138,8 +145,10 @@ def test_a_silent_servo_costs_its_own_joint_and_no_tick_of_the_others(monkeypatc
     assert served(line, KNOWN + 80, {})[-1].valid == ALL
 
 
-def test_a_process_that_was_stopped_in_a_read_does_not_keep_what_lay_there(monkeypatch) -> None:
-    line = VirtualLine(monkeypatch)
+def test_a_process_that_was_stopped_in_a_read_does_not_keep_what_lay_there(
+    code, monkeypatch
+) -> None:
+    line = VirtualLine(monkeypatch, code)
     served(line, KNOWN, {})
     line.oversleep = [2 * S]
     line.now += PERIOD_NS

@@ -11,15 +11,7 @@ from recd.daemon.arms.limits import (
     relative_limits,
     speed_bound,
 )
-from recd.daemon.arms.passes import (
-    HALF_TURN,
-    PATH_COLUMNS,
-    READ,
-    TURN,
-    doubles,
-    limited,
-    over_seam,
-)
+from recd.daemon.arms.passes import HALF_TURN, PATH_COLUMNS, READ, TURN, doubles, limited, over_seam
 
 NAMES = ("a", "b")
 

@@ -2,8 +2,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recd.daemon.arms.guardian import OVERLOAD_MASK, rules_of
-from recd.daemon.arms.passes import PLAIN, integers, machine_code
+from recd.daemon.arms.passes import integers
 from recd.daemon.arms.protection import Action, Quantity, Watch, guards
+from recd.daemon.arms.tickcode import PLAIN, machine_code
 
 SECOND = 1_000_000_000
 BODY, GRIPPER = 0, 1

@@ -5,11 +5,12 @@ from types import SimpleNamespace
 import numpy as np
 
 from recd.config.streams import JointFlag, arm_sample_dtype, telemetry_dtype
-from recd.daemon.arms.feetech.bus import Reading
+from recd.daemon.arms.feetech.reading import Reading
 from recd.daemon.arms.models import Unit
 from recd.daemon.arms.normalize import joint_scale
-from recd.daemon.arms.passes import doubles, integers, machine_code
+from recd.daemon.arms.passes import doubles, integers
 from recd.daemon.arms.samples import Samples, Telemetry
+from recd.daemon.arms.tickcode import machine_code
 from recd.shm import ReaderPolicy, RingReader, RingSpec, RingWriter, create_ring
 
 JOINTS = 6

@@ -6,14 +6,18 @@ Stands where the kernel stands: under `os.read`, `os.write`, `select` and the cl
 from types import SimpleNamespace
 from typing import Any
 
+from recd.daemon.arms import exchange as exchange_module
 from recd.daemon.arms.feetech import bus as bus_module
 from recd.daemon.arms.feetech import port as port_module
 from recd.daemon.arms.feetech.bus import ServoBus
 from recd.daemon.arms.feetech.port import BusPort
+from recd.daemon.arms.tickcode import PLAIN, Code
 from recd.daemon.sim.bus import Bus, LineTiming
 from recd.daemon.sim.motion import Mechanics
 from recd.daemon.sim.servo import Servo
 from recd.daemon.sim.servolog import ServoLog
+
+from .virtual_kernel import VirtualKernel
 
 S = 1_000_000_000
 US = 1_000
@@ -29,7 +33,7 @@ _CODE_NS = 1 * US
 class VirtualLine:
     """now: the virtual time (ns); oversleep: by how much (ns) each coming sleep wakes late."""
 
-    def __init__(self, monkeypatch: Any) -> None:
+    def __init__(self, monkeypatch: Any, code: Code = PLAIN) -> None:
         self.now = S
         self.oversleep: list[int] = []
         servos = [Servo(ident, Mechanics(), angle=0.0, at_ns=S) for ident in IDS]
@@ -39,12 +43,20 @@ class VirtualLine:
         self.bus = Bus("virtual", servos, log=ServoLog(entries=10), timing=timing)
         self._inbox = b""
         kernel = SimpleNamespace(read=self._read, write=self._write)
-        monkeypatch.setattr(port_module, "os", kernel)
-        monkeypatch.setattr(port_module, "select", SimpleNamespace(select=self._select))
-        monkeypatch.setattr(port_module, "now_ns", self._clock)
+        for module in (port_module, exchange_module):
+            monkeypatch.setattr(module, "os", kernel)
+            monkeypatch.setattr(module, "select", SimpleNamespace(select=self._select))
+            monkeypatch.setattr(module, "now_ns", self._clock)
         monkeypatch.setattr(bus_module, "now_ns", self._clock)
-        monkeypatch.setattr(bus_module, "sleep_until_ns", self.sleep_until)
-        self.servos = ServoBus(BusPort("virtual", baud=BAUD), IDS)
+        for module in (bus_module, exchange_module):
+            monkeypatch.setattr(module, "sleep_until_ns", self.sleep_until)
+        port = BusPort("virtual", baud=BAUD)
+        self._kernel = VirtualKernel(
+            clock=self._clock, sleep_until=self.sleep_until, read=self._read, write=self._write,
+            wait_input=lambda _fd, for_ns: bool(self._select((), (), (), for_ns / S)[0]),
+        )  # fmt: skip
+        port._calls = self._kernel.table
+        self.servos = ServoBus(port, IDS, code)
 
     def sleep_until(self, at_ns: int) -> None:
         if at_ns > self.now:

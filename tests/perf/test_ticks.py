@@ -8,7 +8,7 @@ from recd.perf import tick_calls, ticks
 
 RATE_HZ = 250
 BELLS = tick_calls.Doorbells(sample=("writer",), telemetry=("writer",), telemetry_every=50)
-LEADER_TICK = ["poll", "pselect6", "write", "clock_nanosleep", "pselect6", "read", "write",
+LEADER_TICK = ["poll", "ppoll", "write", "clock_nanosleep", "ppoll", "read", "write",
                "clock_nanosleep"]  # fmt: skip
 
 
@@ -66,7 +66,7 @@ def test_calls_are_read_in_their_order_without_both_ends():
 
 
 def test_ticks_that_make_the_listed_calls_keep_the_goal_in_however_many_pieces_replies_come():
-    three = [*LEADER_TICK, "read", "pselect6", "read", "pselect6"]
+    three = [*LEADER_TICK, "read", "ppoll", "read", "ppoll"]
     telemetry = [*LEADER_TICK, "write"]
     found = judge([*LEADER_TICK * 50, *three, *telemetry])
     assert found["ticks"] == 52
@@ -76,9 +76,9 @@ def test_ticks_that_make_the_listed_calls_keep_the_goal_in_however_many_pieces_r
 
 
 def test_a_loop_may_look_once_before_there_is_a_piece_and_not_twice():
-    found = judge([*LEADER_TICK, "pselect6", *LEADER_TICK, "pselect6", "pselect6"])
+    found = judge([*LEADER_TICK, "ppoll", *LEADER_TICK, "ppoll", "ppoll"])
     assert found["listed_percent"] == 50
-    assert found["others"] == {"pselect6 +2": 1}
+    assert found["others"] == {"ppoll +2": 1}
 
 
 def test_a_call_without_a_row_is_named_and_misses_the_goal_though_it_is_made_but_once():
@@ -95,12 +95,12 @@ def test_one_call_more_in_each_tick_is_named_and_misses_the_goal():
 
 
 def test_more_pieces_than_servos_are_no_listed_tick():
-    found = judge(LEADER_TICK + ["read", "pselect6"] * 6)
-    assert found["others"] == {"pselect6 +1, read +1": 1}
+    found = judge(LEADER_TICK + ["read", "ppoll"] * 6)
+    assert found["others"] == {"ppoll +1, read +1": 1}
 
 
 def test_only_a_follower_writes_goals_and_nobody_asks_its_servos_twice():
-    request = ["pselect6", "write", "clock_nanosleep", "pselect6", "read"]
+    request = ["ppoll", "write", "clock_nanosleep", "ppoll", "read"]
     follower = [*LEADER_TICK, "write"]
     assert judge(follower, "follower")["listed_percent"] == 100
     assert judge(follower + request, "follower")["listed_percent"] == 0

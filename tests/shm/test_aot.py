@@ -12,7 +12,7 @@ import pytest
 
 from recd.config.errors import RecdError
 from recd.daemon.align.cameras import KERNELS as ALIGN_KERNELS
-from recd.daemon.arms.passes import KERNELS as ARM_KERNELS
+from recd.daemon.arms.tickcode import KERNELS as ARM_KERNELS
 from recd.daemon.pixels.passes import KERNELS as PIXEL_KERNELS
 from recd.shm import aot, aot_compile
 from recd.shm.handle import KERNELS as SHM_KERNELS

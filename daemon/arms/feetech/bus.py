@@ -5,7 +5,7 @@ A reading says per joint whether it came, and is never older than its request. L
 know sync read (STS/SMS series, protocol 0).
 """
 
-from collections.abc import Mapping, MutableSequence, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scservo_sdk import (
@@ -24,15 +24,15 @@ from recd.daemon.arms.feetech.frames import (
 )
 from recd.daemon.arms.feetech.pace import ReplyPace
 from recd.daemon.arms.feetech.port import BusPort
+from recd.daemon.arms.feetech.reading import Reading
 from recd.daemon.arms.feetech.resync import Line
-from recd.daemon.arms.passes import PLAIN, ROOM, Code, integers, octets
 from recd.daemon.arms.registers import (
     GOAL_POSITION,
-    PRESENT_POSITION,
     Block,
     Register,
     error_words,
 )
+from recd.daemon.arms.tickcode import PLAIN, Code
 from recd.shm.clock import NS_PER_MS, now_ns, sleep_until_ns
 
 _ID, _LENGTH, _INSTRUCTION, _ERROR, _DATA = 2, 3, 4, 4, 5
@@ -67,47 +67,6 @@ class ServoError(DeviceError):
     code = "servo"
 
 
-class Reading:
-    """What one sync read brought. Reused: the next read overwrites it.
-
-    request_ns, sample_ns, half_width_ns: sent at, midpoint to the last byte, half of that span;
-    flags: JointFlag bits; valid: bit per joint; errors, data: error byte and data bytes per joint
-    (passes.ROOM each), of a valid joint; position_at: byte at which its position is.
-    """
-
-    __slots__ = (
-        "data", "errors", "flags", "half_width_ns", "position_at", "request_ns", "sample_ns",
-        "valid",
-    )  # fmt: skip
-
-    def __init__(self, joints: int) -> None:
-        self.request_ns = self.sample_ns = self.half_width_ns = 0
-        self.flags = self.valid = self.position_at = 0
-        self.errors = integers([0] * joints)
-        self.data = octets(bytes(joints * ROOM))
-
-    def keep(self, joint: int, error: int, data: Sequence[int]) -> None:
-        """The reply of one joint."""
-        self.data[joint * ROOM : joint * ROOM + len(data)] = data
-        self.errors[joint] = error
-        self.valid |= 1 << joint
-
-    def positions(self, out: MutableSequence[int]) -> None:
-        """Position (steps) of each valid joint; others keep their value."""
-        for joint in range(len(self.errors)):
-            if self.valid >> joint & 1:
-                out[joint] = PRESENT_POSITION.decode(self.word(joint, self.position_at))
-
-    def byte(self, joint: int, offset: int) -> int:
-        """The byte at an offset of a valid joint's data."""
-        return self.data[joint * ROOM + offset]
-
-    def word(self, joint: int, offset: int) -> int:
-        """Unsigned 16-bit value at a byte offset of a valid joint's data."""
-        at = joint * ROOM + offset
-        return self.data[at] | self.data[at + 1] << 8
-
-
 class ServoBus:
     """The servos of one arm behind one port, in joint order.
 
@@ -119,7 +78,6 @@ class ServoBus:
         """code: the passes, as Python or as machine code."""
         self.port = port
         self._code = code
-        self._take_replies = code["take_replies"]
         self.ids = tuple(ids)
         self.line = Line(self.ids)
         self.reading = Reading(len(self.ids))
@@ -164,15 +122,12 @@ class ServoBus:
         port, dropped = self.port, self.port.dropped_bytes
         request = self._requests.get(block) or self._prepare(block)
         reading.position_at = request.position_at
-        port.send(request.packet, reply_bytes=request.reply_bytes)
         pace = self._paces[block.length]
-        sleep_ns, sent_ns = pace.sleep_ns, now_ns()
-        sleep_until_ns(port.request_ns + sleep_ns)
-        port.waited_ns += now_ns() - sent_ns
-        overslept = sleep_ns > 0 and port.look() >= request.reply_bytes
+        taken, overslept = port.exchange(self._code, request, reading, sleep_ns=pace.sleep_ns)
+        reading.valid = request.answered[taken]
         if port.dropped_bytes != dropped:
             reading.flags |= JointFlag.LATE_REPLY
-        if not self._take_expected(request, reading):
+        if reading.valid != self._everybody:
             self._collect(block.length, reading)
         reading.request_ns = port.request_ns
         last_ns = port.last_byte_ns if reading.valid else port.request_ns
@@ -204,8 +159,7 @@ class ServoBus:
                 self.port, GOAL_POSITION.address, GOAL_POSITION.size, data, len(data)
             )
         else:
-            # Old input stays for the next request, which tells of it.
-            self.port.writePort(self._goals.packet(self._code, steps))
+            self.port.send_words(self._code, self._goals, steps)
         return self.port.request_ns
 
     def answers(self, servo: int) -> bool:
@@ -324,24 +278,6 @@ class ServoBus:
         self._requests[block] = request
         self._paces.setdefault(block.length, ReplyPace())
         return request
-
-    def _take_expected(self, request: ReadRequest, reading: Reading) -> bool:
-        """Take replies while each is the next one due; True when that was so to the last.
-
-        Whatever else comes, or is missing, stays for `_collect`.
-        """
-        port, size, count = self.port, request.reply_size, len(self.ids)
-        while True:
-            held = len(port.inbox)
-            taken = self._take_replies(
-                bytes(port.inbox), held, request.due, count, size, reading.data, reading.errors
-            )
-            due = (taken + 1) * size
-            if taken == count or held >= due or not port.await_bytes(due):
-                break
-        reading.valid = request.joints[taken]
-        del port.inbox[: taken * size]
-        return bool(taken == count)
 
     def _collect(self, length: int, reading: Reading) -> None:
         """Take replies until the last one listed is there or the deadline passes."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
-from recd.daemon.arms.passes import FRAME_BYTES, ROOM, Code, integers, octets
+from recd.daemon.arms.passes import FRAME_BYTES, ROOM, integers, octets
 from recd.daemon.arms.registers import PRESENT_POSITION, Block, Register
 
 
@@ -36,16 +36,16 @@ class ReadRequest:
     """A sync read.
 
     packet: to be sent; reply_bytes: of all replies, and reply_size of each; due: for
-    passes.take_replies; position_at: byte of a reply's data at which its position is; joints: in
-    the order in which servos answer, as bits, of the first replies (none, one, two, ...).
+    passes.take_replies; position_at: byte of a reply's data at which its position is;
+    answered: joints of the first replies, as bits: of none, one, two, ...
     """
 
-    packet: bytes
+    packet: bytearray
     reply_bytes: int
     reply_size: int
     due: Sequence[int]
     position_at: int
-    joints: tuple[int, ...]
+    answered: tuple[int, ...]
 
 
 def read_request(sdk: Any, block: Block, order: Sequence[int], ids: Sequence[int]) -> ReadRequest:
@@ -60,7 +60,7 @@ def read_request(sdk: Any, block: Block, order: Sequence[int], ids: Sequence[int
     heads = [bytes((0xFF, 0xFF, servo, block.length + 2)) for servo in order]
     joints = [ids.index(servo) for servo in order]
     return ReadRequest(
-        recorder.packet,
+        octets(recorder.packet),
         recorder.reply_bytes,
         FRAME_BYTES + block.length,
         integers([*(int.from_bytes(head, "little") for head in heads), *joints]),
@@ -70,18 +70,15 @@ def read_request(sdk: Any, block: Block, order: Sequence[int], ids: Sequence[int
 
 
 class WordsRequest:
-    """A sync write of one two-byte register of all servos, filled anew each time."""
+    """A sync write of one two-byte register of all servos, filled anew each time.
+
+    packet: as the SDK makes it; first: byte of the first servo's entry; joints: how many.
+    """
 
     def __init__(self, sdk: Any, register: Register, ids: Sequence[int]) -> None:
         recorder = _Recorder()
         data = [byte for servo in ids for byte in (servo, 0, 0)]
         sdk.syncWriteTxOnly(recorder, register.address, register.size, data, len(data))
-        self._packet = octets(recorder.packet)
-        self._first = len(self._packet) - 1 - len(data)
-        self._joints = len(ids)
-
-    def packet(self, code: Code, steps: Sequence[int]) -> bytes:
-        """The request with these positions (`integers`), one per servo."""
-        packet = self._packet
-        code["fill_words"](packet, self._first, len(packet), steps, self._joints)
-        return bytes(packet)
+        self.packet = octets(recorder.packet)
+        self.first = len(self.packet) - 1 - len(data)
+        self.joints = len(ids)

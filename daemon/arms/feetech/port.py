@@ -18,8 +18,32 @@ import serial
 from scservo_sdk import PortHandler
 
 from recd.config.errors import DeviceError
+from recd.daemon.arms.exchange import (
+    DEADLINE_NS,
+    DROPPED,
+    ECHO,
+    ECHO_DUE,
+    ERROR,
+    FD,
+    HELD,
+    INBOX_BYTES,
+    LAST_BYTE_NS,
+    LOOKED_LATE,
+    OVERSLEPT,
+    PATIENCE_NS,
+    RECEIVED,
+    REQUEST_NS,
+    SLEEP_NS,
+    WAITED_NS,
+    WORDS,
+)
+from recd.daemon.arms.feetech.frames import ReadRequest, WordsRequest
+from recd.daemon.arms.feetech.reading import Reading
+from recd.daemon.arms.passes import integers, octets
 from recd.daemon.arms.ports import describe_missing, describe_users
+from recd.daemon.arms.tickcode import Code
 from recd.daemon.permission import group_of, way_in
+from recd.shm import libc
 from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns
 
 BITS_PER_BYTE = 10
@@ -66,6 +90,9 @@ class BusPort(PortHandler):
         self.inbox = bytearray()
         self._fd = -1
         self._fds: list[int] = []
+        self._words = integers([0] * WORDS)
+        self._read_into = octets(bytes(INBOX_BYTES))
+        self._calls = libc.table()
 
     def openPort(self) -> bool:  # noqa: N802 (the SDK's name)
         """Open, unless told otherwise for this process alone. DeviceError says what stands in the
@@ -150,18 +177,53 @@ class BusPort(PortHandler):
                 self._fill()
         return len(inbox) >= length
 
-    def look(self) -> int:
-        """Take what has come, without waiting; returns the bytes that are there."""
-        if select.select(self._fds, (), (), 0)[0]:
-            self._fill()
-        return len(self.inbox)
+    def exchange(
+        self, code: Code, request: ReadRequest, reading: Reading, *, sleep_ns: int
+    ) -> tuple[int, bool]:
+        """Throw away all input, send a sync read, take replies while each is the next one due.
 
-    def send(self, request: bytes, *, reply_bytes: int = 0) -> None:
-        """Throw away all input and hand over a whole request, as the SDK does; then the deadline
-        of a reply of so many bytes runs, 0: nobody answers."""
-        self.clearPort()
-        if self.writePort(request) == len(request) and reply_bytes:
-            self.setPacketTimeout(reply_bytes)
+        sleep_ns: from the request on, before the replies are looked for. (replies taken, whether
+        all were there on waking); whatever else came is in the inbox. BusLostError as any read.
+        """
+        words, inbox = self._words, self._read_into
+        words[FD], words[ECHO], words[ECHO_DUE] = self._fd, self.echo, self._echo_due
+        words[SLEEP_NS] = sleep_ns
+        words[PATIENCE_NS] = request.reply_bytes * self.byte_ns + self.reply_timeout_ns
+        words[DEADLINE_NS], words[WAITED_NS] = self.deadline_ns, 0
+        words[LAST_BYTE_NS] = self.last_byte_ns
+        left_over = len(self.inbox)
+        self.inbox.clear()
+        taken: int = code["exchange"](
+            self._calls, words, request.packet, len(request.packet), inbox, request.due,
+            len(request.answered) - 1, request.reply_size, reading.data, reading.errors,
+        )  # fmt: skip
+        self.request_ns, self.deadline_ns = words[REQUEST_NS], words[DEADLINE_NS]
+        self.last_byte_ns, self._echo_due = words[LAST_BYTE_NS], words[ECHO_DUE]
+        self.dropped_bytes += left_over + words[DROPPED]
+        self.received_bytes += words[DROPPED] + words[RECEIVED]
+        self.waited_ns += words[WAITED_NS]
+        self._looked_late = words[LOOKED_LATE] != 0
+        if words[ERROR]:
+            raise self._lost(OSError(words[ERROR], os.strerror(words[ERROR])))
+        at = taken * request.reply_size
+        if words[HELD] > at:
+            self.inbox += bytes(inbox[at : words[HELD]])
+        return taken, words[OVERSLEPT] != 0
+
+    def send_words(self, code: Code, request: WordsRequest, steps: Sequence[int]) -> None:
+        """Send a sync write of a word (steps, `integers`) to all servos, which nobody answers.
+
+        Old input stays for the next request, which tells of it.
+        """
+        words = self._words
+        words[FD], words[ECHO], words[ECHO_DUE] = self._fd, self.echo, self._echo_due
+        code["send_words"](
+            self._calls, words, request.packet, request.first, len(request.packet), steps,
+            request.joints,
+        )  # fmt: skip
+        self.request_ns, self._echo_due = words[REQUEST_NS], words[ECHO_DUE]
+        if words[ERROR]:
+            raise self._lost(OSError(words[ERROR], os.strerror(words[ERROR])))
 
     def writePort(self, packet: Sequence[int]) -> int:  # noqa: N802
         """Hand a request to the kernel; returns the bytes taken."""

@@ -27,13 +27,15 @@ MOST_OTHER_PERCENT = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One row. count: in each tick; per_piece: for each piece of the servos' reply; early: once if
-    the sleep ended before the first piece was there, so nought or one."""
+    """One row. count: in each tick; per_piece: for each piece of the servos' reply; check: in ticks
+    that ask for the servos' torque apart; early: once for each request whose sleep ended before the
+    first piece was there, so nought or one."""
 
     name: str
     why: str
     count: int = 0
     per_piece: int = 0
+    check: int = 0
     early: int = 0
     roles: tuple[str, ...] = (LEADER, FOLLOWER)
 
@@ -41,9 +43,9 @@ class Call:
 CALLS: Final[tuple[Call, ...]] = (
     Call("clock_nanosleep", "asleep until the tick", 1),
     Call("poll", "has the supervisor sent a command?", 1),
-    Call("ppoll", "is there old input to throw away before the request?", 1),
-    Call("write", "the request to the servos", 1),
-    Call("clock_nanosleep", "asleep until shortly before the last reply is due", 1),
+    Call("ppoll", "is there old input to throw away before the request?", 1, check=1),
+    Call("write", "the request to the servos", 1, check=1),
+    Call("clock_nanosleep", "asleep until shortly before the last reply is due", 1, check=1),
     Call("ppoll", "wait or look for a piece of the reply", 0, 1),
     Call("read", "a piece of the reply", 0, 1),
     Call("ppoll", "a look on waking, before there is a piece", early=1),
@@ -76,14 +78,18 @@ def doorbells(robot: RobotConfig, bus: str) -> Doorbells:
 
 
 def expected(
-    role: str, bells: Doorbells, *, pieces: int = 1, telemetry: bool = False, early: int = 0
-) -> dict[str, int]:
-    """Calls of one tick by name, for so many pieces of the reply. early: 1 if the sleep ended
-    before there was a piece."""
+    role: str, bells: Doorbells, *, pieces: int = 1, telemetry: bool = False, check: bool = False,
+    early: int = 0,
+) -> dict[str, int]:  # fmt: skip
+    """Calls of one tick by name, for so many pieces of the reply. check: of a follower whose line
+    has no time for torque in the same request, so that it asks for it apart a few times a second;
+    early: sleeps that ended before there was a piece."""
     calls: Counter[str] = Counter()
     for call in CALLS:
         if role in call.roles:
-            calls[call.name] += call.count + call.per_piece * pieces + call.early * early
+            calls[call.name] += (
+                call.count + call.per_piece * pieces + call.check * check + call.early * early
+            )
     calls["write"] += len(bells.sample) + (len(bells.telemetry) if telemetry else 0)
     return dict(calls)
 
@@ -114,12 +120,12 @@ def judge(
         count = tick.get(PIECE_CALL, 0)
         unlisted.update({name: n for name, n in tick.items() if name not in names})
         kinds = [
-            expected(
-                role, bells, pieces=max(1, min(count, servos)), telemetry=telemetry, early=early
-            )
+            expected(role, bells, pieces=max(1 + check, min(count, servos * (1 + check))),
+                     telemetry=telemetry, check=check, early=early)
+            for check in ((False, True) if role == FOLLOWER else (False,))
             for telemetry in (False, True)
-            for early in (0, 1)
-        ]
+            for early in range(2 + check)
+        ]  # fmt: skip
         if dict(tick) in kinds:
             pieces[count] += 1
         else:
@@ -139,6 +145,8 @@ def listing(role: str, bells: Doorbells) -> list[dict[str, str]]:
     for call in CALLS:
         if role in call.roles:
             times = f"{call.count}" if call.count else "0 or 1" if call.early else "1 a piece"
+            if call.check and role == FOLLOWER:
+                times += f", +{call.check} in ticks that ask for torque apart"
             rows.append({"name": call.name, "times": times, "why": call.why})
     rows += [{"name": "write", "times": "1", "why": f"doorbell of {name}: a sample"}
              for name in bells.sample]  # fmt: skip

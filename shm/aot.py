@@ -1,7 +1,8 @@
 """Machine code of kernels, compiled once per machine, mapped and called without numba.
 
 A process that only calls kernels pays a file mapping, not numba's import. Limit: kernels are leaf
-code over addresses and numbers. No exceptions, objects, float constants, or calls of a library.
+code over addresses and numbers. No exceptions, objects or float constants; a library only by
+addresses that the caller hands over (libc.py, calls.py).
 """
 
 import ctypes

@@ -106,6 +106,11 @@ class ServoBus:
         self._period_ns = period_ns
         self.port.reply_timeout_ns = round(REPLY_SHARE * period_ns)
 
+    def read_ns(self, block: Block) -> int:
+        """Time on the wire of a request for `block` and its replies."""
+        request = self._requests.get(block) or self._prepare(block)
+        return (len(request.packet) + request.reply_bytes) * self.port.byte_ns
+
     def sync_read(self, block: Block) -> Reading:
         """Read `block` of all servos within the port's reply timeout.
 

@@ -92,9 +92,10 @@ def test_unplugged_bus_comes_back_holding_and_waits_for_arm(rig, elsewhere) -> N
     assert_gentle(rig, mark)
 
 
+@pytest.mark.parametrize("rate_hz", [100, 400], ids=["torque with the position", "apart"])
 @pytest.mark.parametrize("idents", [None, [3]])
-def test_brown_out_ends_in_a_fault_and_nothing_takes_torque_again(rig, idents) -> None:
-    _, follower = rig.teleoperating()
+def test_brown_out_ends_in_a_fault_and_nothing_takes_torque_again(rig, idents, rate_hz) -> None:
+    _, follower = rig.teleoperating(rate_hz=rate_hz)
     since = follower.command("nothing")
     mark = rig.control.mark()
     rig.control.brown_out(bus=BUS, idents=idents, down_ms=250)

@@ -32,6 +32,23 @@ def test_reads_sleep_through_most_of_the_wait_once_the_line_is_known():
     assert pace.sleep_ns == LINE_NS - WAKE_NS
 
 
+def test_a_block_that_is_read_a_few_times_a_second_is_known_within_seconds():
+    pace = ReplyPace()
+    for _ in range(20):
+        pace.learn(LINE_NS, overslept=False)
+    assert pace.sleep_ns > 0.9 * LINE_NS
+
+
+def test_one_late_reply_while_the_line_is_searched_costs_no_period():
+    pace = ReplyPace()
+    for span_ns in (LINE_NS, 6_800_000):
+        pace.learn(span_ns, overslept=False)
+    assert pace.sleep_ns < 2 * LINE_NS
+    for _ in range(100):
+        pace.learn(max(LINE_NS, pace.sleep_ns), overslept=pace.sleep_ns > LINE_NS)
+    assert pace.sleep_ns <= LINE_NS
+
+
 def test_a_line_that_became_faster_is_followed():
     pace = ReplyPace(usual_ns=3_000_000)
     for _ in range(200):

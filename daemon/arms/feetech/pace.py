@@ -15,6 +15,12 @@ OVERSLEPT_NS = 20_000
 """By how much it shrinks when everything was there already on waking."""
 
 
+SEARCH_SHARE = 4
+"""Until it first oversleeps, it comes nearer by this part of the distance: growing from nothing by
+FORGET_NS takes minutes where a block is read ten times a second, and each of those reads wakes for
+every servo."""
+
+
 @dataclass(slots=True)
 class ReplyPace:
     """Usual time from a request to its last reply byte, learnt from the reads themselves.
@@ -25,6 +31,7 @@ class ReplyPace:
     """
 
     usual_ns: int = 0
+    searching: bool = True
 
     @property
     def sleep_ns(self) -> int:
@@ -34,6 +41,8 @@ class ReplyPace:
     def learn(self, span_ns: int, *, overslept: bool) -> None:
         """A whole reading came `span_ns` after its request; overslept: it had to wait for us."""
         if overslept:
+            self.searching = False
             self.usual_ns = min(span_ns, self.usual_ns - OVERSLEPT_NS)
         else:
-            self.usual_ns = min(span_ns, self.usual_ns + FORGET_NS)
+            nearer_ns = (span_ns - self.usual_ns) // SEARCH_SHARE if self.searching else 0
+            self.usual_ns = min(span_ns, self.usual_ns + max(FORGET_NS, nearer_ns))

@@ -29,7 +29,8 @@ MOST_OTHER_PERCENT = 1.0
 class Call:
     """One row. count: in each tick; per_piece: for each piece of the servos' reply; check: in ticks
     that ask for the servos' torque apart; early: once for each request whose sleep ended before the
-    first piece was there, so nought or one."""
+    first piece was there, so nought or one; seldom: known, but a tick that makes it is one of the
+    others."""
 
     name: str
     why: str
@@ -37,6 +38,7 @@ class Call:
     per_piece: int = 0
     check: int = 0
     early: int = 0
+    seldom: bool = False
     roles: tuple[str, ...] = (LEADER, FOLLOWER)
 
 
@@ -49,6 +51,7 @@ CALLS: Final[tuple[Call, ...]] = (
     Call("ppoll", "wait or look for a piece of the reply", 0, 1),
     Call("read", "a piece of the reply", 0, 1),
     Call("ppoll", "a look on waking, before there is a piece", early=1),
+    Call("pselect6", "replies that are late or damaged, by the SDK", seldom=True),
     Call("write", "the goals to the servos, which answer nothing", 1, roles=(FOLLOWER,)),
 )
 """Beside these each reader of the loop's rings that exists is woken by one `write` a record
@@ -91,7 +94,7 @@ def expected(
                 call.count + call.per_piece * pieces + call.check * check + call.early * early
             )
     calls["write"] += len(bells.sample) + (len(bells.telemetry) if telemetry else 0)
-    return dict(calls)
+    return {name: count for name, count in calls.items() if count}
 
 
 def split(calls: Iterable[str]) -> list[Counter[str]]:
@@ -115,7 +118,7 @@ def judge(
     pieces: Counter[int] = Counter()
     others: Counter[str] = Counter()
     unlisted: Counter[str] = Counter()
-    names = expected(role, bells)
+    names = {call.name for call in CALLS if role in call.roles}
     for tick in ticks:
         count = tick.get(PIECE_CALL, 0)
         unlisted.update({name: n for name, n in tick.items() if name not in names})
@@ -144,7 +147,10 @@ def listing(role: str, bells: Doorbells) -> list[dict[str, str]]:
     rows = []
     for call in CALLS:
         if role in call.roles:
-            times = f"{call.count}" if call.count else "0 or 1" if call.early else "1 a piece"
+            times = (
+                f"{call.count}" if call.count else "0 or 1" if call.early
+                else "in no ordinary tick" if call.seldom else "1 a piece"
+            )  # fmt: skip
             if call.check and role == FOLLOWER:
                 times += f", +{call.check} in ticks that ask for torque apart"
             rows.append({"name": call.name, "times": times, "why": call.why})

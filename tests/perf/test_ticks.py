@@ -94,6 +94,13 @@ def test_one_call_more_in_each_tick_is_named_and_misses_the_goal():
     assert not kept(state([100] * 8, calls=found))
 
 
+def test_late_replies_read_by_the_sdk_are_known_calls_of_no_ordinary_tick():
+    found = judge([*LEADER_TICK * 999, *LEADER_TICK, "pselect6", "read"])
+    assert found["unlisted"] == {}
+    assert found["listed_percent"] == pytest.approx(99.9)
+    assert kept(state([100] * 8, calls=found))
+
+
 def test_more_pieces_than_servos_are_no_listed_tick():
     found = judge(LEADER_TICK + ["read", "ppoll"] * 6)
     assert found["others"] == {"ppoll +1, read +1": 1}

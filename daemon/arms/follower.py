@@ -103,6 +103,7 @@ class Follower:
         scales = attached.calibration.scales(side.units)
         self._samples = Samples(rings[0], scales, ctx.status, machine_code())
         self._telemetry = Telemetry(rings[1], joints, machine_code())
+        self._telemetry_left = 0
         self._telemetry_every = every(config["rate_hz"], config["telemetry_hz"])
         fits = bus.read_ns(CHECK_BLOCK) < CHECK_SHARE * period_ns(config)
         self._check_block = CHECK_BLOCK if fits else POSITION_BLOCK
@@ -305,10 +306,12 @@ class Follower:
         self._fill_goals(written_ns)
         self._samples.publish(tick, flags | drive_flags, arrival_ns=arrival_ns)
         if full and reading.valid:
-            self._telemetry.take(reading)
-            self._telemetry.publish(arrival_ns=arrival_ns)
-            self._ctx.status.count("telemetry")
-            self._protect(reading)
+            while self._telemetry_left:
+                self._go_on_with_telemetry()
+            self._telemetry.take(reading, arrival_ns=arrival_ns)
+            self._telemetry_left = 2
+        elif self._telemetry_left:
+            self._go_on_with_telemetry()
         self._watch_bus(reading, due=due, torque_read=block is CHECK_BLOCK)
 
     def _after_stall(self, stalled_ns: int, at_ns: int) -> None:
@@ -484,10 +487,21 @@ class Follower:
         if due:
             self._watch_idle(now_ns())
 
-    def _protect(self, reading: Reading) -> None:
-        for action in self._guardian.assess(self._telemetry, reading.valid, reading.sample_ns):
+    def _go_on_with_telemetry(self) -> None:
+        """One of two pieces, each in a tick of its own: all in the tick that read it, they were
+        half of the ticks beyond p99 [2 % of the ticks, 60 us more than others]."""
+        self._telemetry_left -= 1
+        if self._telemetry_left:
+            self._telemetry.publish()
+            self._ctx.status.count("telemetry")
+        else:
+            self._protect()
+
+    def _protect(self) -> None:
+        telemetry = self._telemetry
+        for action in self._guardian.assess(telemetry, telemetry.valid, telemetry.sample_ns):
             event = Event.OVERHEAT if action is Action.PARK else Event.OVERLOAD
-            self._apply(event, reading.sample_ns)
+            self._apply(event, telemetry.sample_ns)
 
     def _watch_idle(self, at_ns: int) -> None:
         if not self._idle_ns or self._park is None or not self.state.trait.armed:

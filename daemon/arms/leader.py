@@ -99,8 +99,8 @@ class Leader:
             return
         self._pass_on(reading, index)
         if full:
-            self._telemetry.take(reading)
-            self._telemetry.publish(arrival_ns=arrival_ns)
+            self._telemetry.take(reading, arrival_ns=arrival_ns)
+            self._telemetry.publish()
             self._ctx.status.count("telemetry")
         self._drive_on(reading, woke_ns)
 

@@ -131,7 +131,7 @@ def _vectors(slot: memoryview) -> tuple[memoryview, Any, Any]:
 
 class Telemetry:
     """The telemetry record and its ring, values per joint. torque: kept by whoever knows; table:
-    all of them, in the columns of passes.py."""
+    all of them, in the columns of passes.py; sample_ns, valid: of the newest reading."""
 
     load: MutableSequence[int]
     voltage: MutableSequence[int]
@@ -147,7 +147,7 @@ class Telemetry:
         self._nbytes = telemetry_dtype(joints).itemsize
         self._pack = record_struct(telemetry_dtype(joints)).pack_into
         self._slots = ring.buffers(self._nbytes)
-        self._sample_ns = self._valid = 0
+        self.sample_ns = self.valid = self._arrival_ns = 0
         self.table = integers([0] * (TELEMETRY_COLUMNS * joints))
         found = columns(self.table, joints)
         self.load, self.voltage, self.temperature = found[LOAD], found[VOLTAGE], found[TEMPERATURE]
@@ -157,17 +157,18 @@ class Telemetry:
         """Whether each joint holds torque now."""
         self.torque[:] = list(torque)
 
-    def take(self, reading: Reading) -> None:
+    def take(self, reading: Reading, *, arrival_ns: int) -> None:
         """Values of a reading of TELEMETRY_BLOCK; joints that are silent keep theirs."""
-        self._sample_ns, self._valid = reading.sample_ns, reading.valid
+        self.sample_ns, self.valid = reading.sample_ns, reading.valid
+        self._arrival_ns = arrival_ns
         self._take(reading.data, reading.valid, reading.errors, self.table, self._joints)
 
-    def publish(self, *, arrival_ns: int) -> int:
+    def publish(self) -> int:
         """Write the record. Returns its index in the ring."""
         self._pack(
             self._slots[self._ring.begin()], 0,
-            self._sample_ns, self._valid, 0, *self.table,
+            self.sample_ns, self.valid, 0, *self.table,
         )  # fmt: skip
         return self._ring.commit(
-            self._nbytes, t_capture_ns=self._sample_ns, t_arrival_ns=arrival_ns
+            self._nbytes, t_capture_ns=self.sample_ns, t_arrival_ns=self._arrival_ns
         )

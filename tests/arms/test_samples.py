@@ -111,13 +111,13 @@ def test_telemetry_holds_what_servos_said_and_silent_joints_keep_theirs() -> Non
     reading = reading_of([0] * 6)
     for joint in range(6):
         reading.keep(joint, 0x20, data)
-    telemetry.take(reading)
+    telemetry.take(reading, arrival_ns=1)
     reading.valid = 0
     for joint in range(6):
         reading.keep(joint, 0, bytes(15))
     reading.valid = 0
-    telemetry.take(reading)
-    telemetry.publish(arrival_ns=1)
+    telemetry.take(reading, arrival_ns=1)
+    telemetry.publish()
     slot = ring.take()
     record = slot.payload[: slot.nbytes].copy().view(telemetry_dtype(JOINTS))[0]
     assert record["load"].tolist() == [-5] * 6

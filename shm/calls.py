@@ -103,11 +103,19 @@ def _or_errno(calls, result):  # type: ignore[no-untyped-def]
 
 @_part
 def read_some(calls, fd, target, at, most):  # type: ignore[no-untyped-def]
-    """Read into bytes `target` from `at` on. How many bytes, 0 at a hang-up, or -errno."""
-    return _or_errno(calls, call_long(calls[READ], fd, address_of(target) + at, most))
+    """Read into bytes `target` from `at` on. How many bytes, 0 at a hang-up, or -errno; again
+    after a signal, as os.read."""
+    while True:
+        got = _or_errno(calls, call_long(calls[READ], fd, address_of(target) + at, most))
+        if got != 0 - _EINTR:
+            return got
 
 
 @_part
 def write_some(calls, fd, packet, size):  # type: ignore[no-untyped-def]
-    """Write `size` bytes of `packet`. How many bytes, or -errno."""
-    return _or_errno(calls, call_long(calls[WRITE], fd, address_of(packet), size))
+    """Write `size` bytes of `packet`. How many bytes, or -errno; again after a signal, as
+    os.write: a terminal refuses while one is pending."""
+    while True:
+        sent = _or_errno(calls, call_long(calls[WRITE], fd, address_of(packet), size))
+        if sent != 0 - _EINTR:
+            return sent

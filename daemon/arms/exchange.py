@@ -1,7 +1,7 @@
 """One request and its replies, from throwing old input away to the last reply that is due.
 
-Called as Python, or as machine code in the control loop (../kernels.py), where the five steps of
-the kernel below are C functions called by their addresses. What is not the next reply that is due
+Called as Python, or as machine code in the control loop (kernels.py), where the operating system's
+five calls below are C functions called by their addresses. What is not the next reply that is due
 is left to the SDK.
 """
 
@@ -26,7 +26,7 @@ INBOX_BYTES = 4096
 _AGAIN, _HANG_UP = errno.EAGAIN, errno.EIO
 
 
-# --- five calls of the kernel, as Python ---------------------------------------------------------
+# --- five calls of the operating system, as Python -----------------------------------------------
 
 
 def now(_calls: Any) -> int:

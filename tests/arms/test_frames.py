@@ -148,6 +148,19 @@ def test_whatever_comes_is_read_as_the_sdk_alone_reads_it(wires, data, block) ->
     assert found[0] == found[1] == found[2]
 
 
+def test_a_signal_in_an_exchange_costs_no_reply() -> None:
+    wire = Wire(machine_code())
+    try:
+        wire._kernel.signals = 3
+        wire.bus.write_goals(integers([2000] * 6))
+        assert wire.heard()
+        wire._kernel.signals = 3
+        whole = b"".join(packet(servo, 0, b"\1\2") for servo in IDS)
+        assert wire.read(POSITION_BLOCK, whole).valid == 0b111111
+    finally:
+        wire.close()
+
+
 @given(st.lists(st.integers(-32767, 32767), min_size=6, max_size=6), st.integers(0, 62))
 def test_goals_are_byte_for_byte_the_sdks_packet(wires, steps, skip) -> None:
     found = []

@@ -11,7 +11,8 @@ _S = 1_000_000_000
 
 
 class VirtualKernel:
-    """table: what machine code is handed in the place of `libc.table()`."""
+    """table: what machine code is handed in the place of `libc.table()`; signals: so many reads and
+    writes to come are interrupted by one."""
 
     def __init__(
         self, *, clock: Callable[[], int], sleep_until: Callable[[int], None],
@@ -19,7 +20,13 @@ class VirtualKernel:
         write: Callable[[int, bytes], int],
     ) -> None:  # fmt: skip
         """clock, sleep_until: ns; wait_input: (fd, for ns); read raises BlockingIOError."""
-        self._errno = c_int(errno.EAGAIN)
+        self._errno = c_int()
+        self.signals = 0
+
+        def interrupted() -> bool:
+            self._errno.value = errno.EINTR
+            self.signals, before = max(0, self.signals - 1), self.signals
+            return before > 0
 
         def gettime(_clock, at):
             words = (c_int64 * 2).from_address(at)
@@ -37,14 +44,19 @@ class VirtualKernel:
             return int(wait_input(fd, words[0] * _S + words[1]))
 
         def read_into(fd, target, most):
+            if interrupted():
+                return -1
             try:
                 data = read(fd, most)
             except BlockingIOError:
+                self._errno.value = errno.EAGAIN
                 return -1
             ctypes.memmove(target, data, len(data))
             return len(data)
 
         def write_from(fd, source, size):
+            if interrupted():
+                return -1
             return write(fd, ctypes.string_at(source, size))
 
         self._functions = {

@@ -23,7 +23,6 @@ from recd.daemon.arms.registers import (
 # turned round; what the others are depends on it.
 KIND, MIDDLE, WHOLE, LAST = 0, 1, 2, 3
 FROM, TO, WIDTH, SHIFT, TOP = 1, 2, 3, 4, 5
-SCALE_COLUMNS = 6
 
 # Columns of a goal path: float64 and int64.
 LOW, HIGH, RELATIVE, BOUND, GROWTH, TURN, HALF_TURN, GOAL, CHANGE, SENT, READ, OFFSET = range(12)
@@ -31,7 +30,7 @@ PATH_COLUMNS = 12
 STEPS, MOST, FROZEN = range(3)
 PATH_INTEGERS = 3
 
-# Columns of telemetry (int64).
+# Columns of telemetry (int64), in the order of streams.telemetry_dtype.
 LOAD, CURRENT, VOLTAGE, TEMPERATURE, STATUS, TORQUE = range(6)
 TELEMETRY_COLUMNS = 6
 RULE_WORDS = 5

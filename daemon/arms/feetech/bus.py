@@ -36,7 +36,6 @@ from recd.daemon.arms.tickcode import PLAIN, Code
 from recd.shm.clock import NS_PER_MS, now_ns, sleep_until_ns
 
 _ID, _LENGTH, _INSTRUCTION, _ERROR, _DATA = 2, 3, 4, 4, 5
-_SIGN = 0x8000
 _NOBODY = 252
 """An id that no servo of an arm has: only an echo can answer it."""
 
@@ -157,12 +156,8 @@ class ServoBus:
         skip: bit per joint that gets none.
         """
         if skip:
-            words = [-step | _SIGN if step < 0 else step for step in steps]
-            taken = [joint for joint in range(len(self.ids)) if not skip >> joint & 1]
-            data = [b for j in taken for b in (self.ids[j], words[j] & 0xFF, words[j] >> 8)]
-            self._packets.syncWriteTxOnly(
-                self.port, GOAL_POSITION.address, GOAL_POSITION.size, data, len(data)
-            )
+            taken = {s: steps[j] for j, s in enumerate(self.ids) if not skip >> j & 1}
+            self.sync_write(GOAL_POSITION, taken)
         else:
             self.port.send_words(self._code, self._goals, steps)
         return self.port.request_ns

@@ -97,6 +97,14 @@ def wait_input(calls, fd, for_ns):  # type: ignore[no-untyped-def]
 
 
 @_part
+def ring_bell(calls, fd):  # type: ignore[no-untyped-def]
+    """Wake the listener of a doorbell. Nothing is told of an error: an eventfd that is full has
+    woken it already, and a control loop does not end over one that is gone."""
+    calls[ROOM] = 1
+    call_long(calls[WRITE], fd, calls[SELF] + ROOM * _WORD_BYTES, _WORD_BYTES)
+
+
+@_part
 def _or_errno(calls, result):  # type: ignore[no-untyped-def]
     return result if result >= 0 else 0 - int_at(call_long(calls[ERRNO], 0, 0, 0))
 

@@ -66,10 +66,13 @@ CTL_NEXT = 40  # writer: next index
 CTL_EPOCH = 48  # writer: its epoch
 CTL_FORGIVE = 56  # reader: 1 when unread indices count as skipped, not as lost
 CTL_ARGUMENT = 64  # index to verify or seek, losses to add
-CTL_STAGE = 72  # cell: address of the private copy of the record
+CTL_STAGE = 72  # address of the private copy of a record: a cell's, or what ring_put publishes
 CTL_STAGE_WORDS = 80
 CTL_FACTS = 88  # FACTS_WORDS words, as in a slot
-CTL_WORDS = 18
+CTL_STAGED = 144  # ring: nbytes and epoch of a staged record, first word of its facts
+CTL_BELLS = 152  # ring: address of the descriptors of its doorbells, a word each
+CTL_BELL_COUNT = 160
+CTL_WORDS = 21
 
 # What kernels return instead of an index.
 NOTHING = -1  # nothing to take, nothing published yet

@@ -96,16 +96,20 @@ class RingWriter:
 
     An index that a dead predecessor had begun is published as abandoned: readers count it as one
     loss. Raises RecdError while the predecessor lives.
+
+    pointer: the handle, for kernels.
     """
 
     def __init__(self, segment: Segment, doorbells: Sequence[Doorbell] = ()) -> None:
         self.spec = read_spec(segment)
         self._claim = Claim(segment, WRITER, holder="writer")
         self._doorbells = tuple(doorbells)
+        self._bells = np.array([bell.fd for bell in doorbells], np.int64)
+        self._staged = np.empty(0, np.int64)
         self._views = payload_views(segment, writeable=True)
         self._control = control = Control(segment)
         self._memory = control.memory
-        self._pointer = control.pointer
+        self.pointer = self._pointer = control.pointer
         self._begin = control.kernel("ring_begin")
         self._commit = control.kernel("ring_commit")
         self._leave = control.kernel("writer_leave")
@@ -114,6 +118,8 @@ class RingWriter:
         control[layout.CTL_ARGUMENT] = os.getpid()
         control.kernel("ring_adopt")(control.pointer)
         self.epoch = control[layout.CTL_EPOCH]
+        control[layout.CTL_BELLS] = int(self._bells.ctypes.data)
+        control[layout.CTL_BELL_COUNT] = len(self._bells)
 
     @property
     def head(self) -> int:
@@ -206,6 +212,24 @@ class RingWriter:
             flags=flags,
             aux=aux,
         )
+
+    def stage(self, nbytes: int) -> memoryview:
+        """Memory for a record of `nbytes`, zeros, which a kernel with put.ring_put publishes when
+        it is handed `pointer`; one per writer. Raises ValueError when a slot is too small."""
+        if nbytes > self._slot_bytes:
+            raise ValueError(f"{nbytes} bytes an item, slots of {self._slot_bytes}")
+        words = round_up(nbytes, layout.WORD) // layout.WORD
+        self._staged = np.zeros(words, np.int64)
+        self._control[layout.CTL_STAGE] = int(self._staged.ctypes.data)
+        self._control[layout.CTL_STAGE_WORDS] = words
+        self._control[layout.CTL_STAGED] = nbytes | self.epoch << 32
+        return self._staged.view(np.uint8)[:nbytes].data
+
+    def published(self, index: int) -> int:
+        """What ring_put returned, an index. Raises RecdError when it is none."""
+        if index < 0:
+            raise self._refused(index)
+        return index
 
     def add_dropped(self, count: int) -> int:
         """Add losses that happened before the ring (gaps in device numbers). Returns the total."""

@@ -12,7 +12,6 @@ from recd.daemon.arms.attach import Attached, configure, read_image
 from recd.daemon.arms.buswatch import GLIDE_AFTER_NS, BusWatch
 from recd.daemon.arms.feetech.bus import ServoBus
 from recd.daemon.arms.feetech.port import BusLostError
-from recd.daemon.arms.feetech.reading import Reading
 from recd.daemon.arms.goalpath import PARK_PATIENCE_NS, off_rest
 from recd.daemon.arms.guardian import Guardian
 from recd.daemon.arms.handover import HandOver, Led
@@ -283,8 +282,9 @@ class Follower:
             event, level="error", bus=self._side.bus, reason=error.message, mend=error.mend
         )
 
-    def tick(self, tick: int, woke_ns: int, skipped: int) -> None:
-        """Serve one period: goal out first, so that it is as young as can be, then position in."""
+    def tick(self, tick: int, woke_ns: int, skipped: int) -> Motion:
+        """Serve one period: goal out first, so that it is as young as can be, then position in.
+        Returns `motion`."""
         flags = OVERRUN_BEFORE if skipped else 0
         if skipped * self._period_ns > DOUBT_AFTER_NS:
             self._after_stall(skipped * self._period_ns, woke_ns)
@@ -302,9 +302,8 @@ class Follower:
         block = TELEMETRY_BLOCK if full else self._check_block if due else POSITION_BLOCK
         reading = self._bus.sync_read(block)
         arrival_ns = self._bus.port.last_byte_ns
-        self._samples.take(reading)
         self._fill_goals(written_ns)
-        self._samples.publish(tick, flags | drive_flags, arrival_ns=arrival_ns)
+        self._samples.publish(reading, tick, flags | drive_flags, arrival_ns=arrival_ns)
         if full and reading.valid:
             while self._telemetry_left:
                 self._go_on_with_telemetry()
@@ -312,7 +311,12 @@ class Follower:
             self._telemetry_left = 2
         elif self._telemetry_left:
             self._go_on_with_telemetry()
-        self._watch_bus(reading, due=due, torque_read=block is CHECK_BLOCK)
+        fact = self._watch.look(reading, self.state, due=due, torque_read=block is CHECK_BLOCK)
+        if fact is not None:
+            self._apply(fact, now_ns())
+        if due:
+            self._watch_idle(now_ns())
+        return self.state.trait.motion
 
     def _after_stall(self, stalled_ns: int, at_ns: int) -> None:
         """This process did not run for a while; the arm held, and the leader went on."""
@@ -363,18 +367,15 @@ class Follower:
     def _follow(self, at_ns: int) -> tuple[int, int]:
         leader, path = self._leader, self._path
         assert leader is not None
-        if leader.silent(at_ns):
-            self._silent_since_ns = self._silent_since_ns or leader.sample_ns
-            self._source = GoalSource.HOLD
-            path.halt()
-            if at_ns - leader.sample_ns > LEADER_LOST_NS:
-                self._apply(Event.LEADER_LOST, at_ns)
-            return 0, _STALE_LEADER | _WRITE_SKIPPED
+        flags = 0
+        if at_ns - leader.oldest_ns > leader.stale_ns:
+            if leader.silent(at_ns):
+                return self._wait_for(leader, at_ns)
+            flags = _STALE_LEADER
         if self._silent_since_ns:
             if at_ns - self._silent_since_ns > GLIDE_AFTER_NS:
                 path.glide()
             self._silent_since_ns = 0
-        flags = _STALE_LEADER if leader.partly_silent(at_ns) else 0
         if not self._may_write(at_ns):
             path.halt()
             return 0, flags | _WRITE_SKIPPED
@@ -382,6 +383,15 @@ class Follower:
         if self._hand_over.gliding:
             self._note_glide(flags)
         return self._send(), flags
+
+    def _wait_for(self, leader: LeaderView, at_ns: int) -> tuple[int, int]:
+        """A period without a goal: the leader is silent."""
+        self._silent_since_ns = self._silent_since_ns or leader.sample_ns
+        self._source = GoalSource.HOLD
+        self._path.halt()
+        if at_ns - leader.sample_ns > LEADER_LOST_NS:
+            self._apply(Event.LEADER_LOST, at_ns)
+        return 0, _STALE_LEADER | _WRITE_SKIPPED
 
     def _note_glide(self, flags: int) -> None:
         self._hand_over.went(flags, self._path.behind)
@@ -472,20 +482,13 @@ class Follower:
             samples.no_goals()
         elif state.phase in FOLLOWING and leader is not None:
             samples.goals(path, leader.position)
-        elif state.phase in PLAYING and seat is not None and seat.asked:
+        elif state.phase in PLAYING and seat is not None and seat.asked is not None:
             samples.goals(path, seat.asked)
         else:
             samples.goals(path, path.goal)
         if seat is not None:
             samples.chunk, samples.chunk_index = seat.chunk, seat.index
             seat.publish(state)
-
-    def _watch_bus(self, reading: Reading, *, due: bool, torque_read: bool) -> None:
-        fact = self._watch.look(reading, self.state, due=due, torque_read=torque_read)
-        if fact is not None:
-            self._apply(fact, now_ns())
-        if due:
-            self._watch_idle(now_ns())
 
     def _go_on_with_telemetry(self) -> None:
         """One of two pieces, each in a tick of its own: all in the tick that read it, they were

@@ -71,6 +71,7 @@ class GoalPath:
             floats[passes.TURN][joint], floats[passes.HALF_TURN][joint] = seam, seam / 2
         self._wanted = passes.doubles([0.0] * joints)
         self._present = passes.doubles([0.0] * joints)
+        self._kind = type(self._present)
         self._share = nan
         self._glide_periods = glide_periods
         self._periods = 0
@@ -138,12 +139,16 @@ class GoalPath:
         self._go(self.goal, present)
 
     def _go(self, wanted: Sequence[float], present: Sequence[float], *, seams: int = 0) -> float:
-        self._wanted[:] = wanted
-        self._present[:] = present
+        # Memory that the passes can work on is taken as it is, the rest copied.
+        if type(wanted) is not self._kind:
+            self._wanted[:] = wanted
+            wanted = self._wanted
+        if type(present) is not self._kind:
+            self._present[:] = present
+            present = self._present
         behind: float = self._follow(
-            self._scale_table, self._path, self._whole, self._wanted, self._present,
-            self._joints, seams,
-        )  # fmt: skip
+            self._scale_table, self._path, self._whole, wanted, present, self._joints, seams
+        )
         return behind
 
     def _bound_speed(self, share: float) -> None:

@@ -4,10 +4,13 @@ Only the compiler imports this module (and so numba); processes call the machine
 recd.shm.aot.
 """
 
+from typing import Any
+
 from recd.daemon.arms import exchange, passes
 from recd.shm import calls
 from recd.shm.aot import Kernel
 from recd.shm.aot_parts import part, with_parts
+from recd.shm.put import ring_put
 
 _UNITS, _STEPS = part(passes.units_at), part(passes.steps_at)
 
@@ -20,6 +23,25 @@ _KERNEL_CALLS = {
 }
 _SEND = part(with_parts(exchange.send, **_KERNEL_CALLS))
 _RECEIVE = part(with_parts(exchange.receive, **_KERNEL_CALLS))
+
+_POSITIONS = part(with_parts(passes.positions, units_at=_UNITS))
+_FILL = part(passes.fill_sample)
+
+
+def put_sample(
+    ring: Any, calls: Any, tick: int, sample_ns: int, arrival_ns: int, flags: int,
+    data: Any, offset: int, valid: int, raw: Any, present: Any, scales: Any, joints: int,
+    unknown: float, integers: Any, floats: Any, sent_raw: Any, leader: Any, requested: Any,
+    limited: Any, sent: Any,
+) -> Any:  # fmt: skip
+    """passes.positions and passes.fill_sample, then the staged record into its ring (put.ring_put):
+    the last piece of a tick as one call [15 us less than as four]."""
+    _POSITIONS(data, offset, valid, raw, present, scales, joints, unknown)
+    _FILL(
+        integers, floats, joints, raw, sent_raw, present, leader, requested, limited, sent
+    )  # fmt: skip
+    return ring_put(ring, calls, sample_ns, arrival_ns, tick, flags)
+
 
 AOT: dict[str, Kernel] = {
     "follow": Kernel(
@@ -51,19 +73,17 @@ AOT: dict[str, Kernel] = {
         with_parts(exchange.send_words, fill_words=part(passes.fill_words), send=_SEND),
         (_INT64S, _INT64S, _BYTES, _I, _I, _INT64S, _I),
     ),
-    "positions": Kernel(
-        with_parts(passes.positions, units_at=_UNITS),
-        (_BYTES, _I, _I, _INT64S, _DOUBLES, _DOUBLES, _I, _F),
-        result="none",
+    "put_sample": Kernel(
+        put_sample,
+        (
+            *("address", _INT64S, _I, _I, _I, _I),
+            *(_BYTES, _I, _I, _INT64S, _DOUBLES, _DOUBLES, _I, _F),
+            *(_INT32S, _FLOATS, _INT64S, _DOUBLES, _DOUBLES, _DOUBLES, _DOUBLES),
+        ),
     ),
     "take_telemetry": Kernel(
         passes.take_telemetry, (_BYTES, _I, _INT64S, _INT64S, _I), result="none"
     ),
     "anything_exceeded": Kernel(passes.anything_exceeded, (_INT64S, _I, _INT64S, _I)),
-    "fill_sample": Kernel(
-        passes.fill_sample,
-        (_INT32S, _FLOATS, _I, _INT64S, _INT64S, *[_DOUBLES] * 5),
-        result="none",
-    ),
 }
 """Arguments as the functions themselves name them."""

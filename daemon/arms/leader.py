@@ -13,7 +13,7 @@ from recd.daemon.arms.attach import Attached
 from recd.daemon.arms.feetech.bus import ServoBus
 from recd.daemon.arms.feetech.reading import Reading
 from recd.daemon.arms.leaderdrive import LeaderDrive
-from recd.daemon.arms.leaderview import FACTS, positions_in
+from recd.daemon.arms.leaderview import FACTS, position_bytes, positions_in
 from recd.daemon.arms.registers import POSITION_BLOCK, TELEMETRY_BLOCK
 from recd.daemon.arms.samples import Samples, Telemetry
 from recd.daemon.arms.side import ArmSide, goal_path
@@ -61,6 +61,7 @@ class Leader:
         self._everybody = (1 << len(side.joints)) - 1
         self._cell = cell
         self._newest = positions_in(cell, len(side.joints))
+        self._newest_bytes = position_bytes(cell, len(side.joints))
         self._epoch = rings[0].epoch
         self._telemetry.set_torque(attached.torque)
         self._silence = Silence(len(side.joints), now_ns())
@@ -85,29 +86,31 @@ class Leader:
             legal=(),
         )
 
-    def tick(self, tick: int, woke_ns: int, skipped: int) -> None:
-        """Read, publish, pass on."""
+    def tick(self, tick: int, woke_ns: int, skipped: int) -> Motion:
+        """Read, publish, pass on. Returns `motion`."""
         full = tick % self._telemetry_every == TELEMETRY_SLOT % self._telemetry_every
         reading = self._bus.sync_read(TELEMETRY_BLOCK if full else POSITION_BLOCK)
-        samples = self._samples
-        samples.take(reading)
         arrival_ns = self._bus.port.last_byte_ns
-        index = samples.publish(tick, OVERRUN_BEFORE if skipped else 0, arrival_ns=arrival_ns)
+        index = self._samples.publish(
+            reading, tick, OVERRUN_BEFORE if skipped else 0, arrival_ns=arrival_ns
+        )
         for finding in self._silence.note(reading.valid, now_ns()):
             tell_silence(self._ctx, self._side, finding)
         if not reading.valid:
-            return
+            return self.motion
         self._pass_on(reading, index)
         if full:
             self._telemetry.take(reading, arrival_ns=arrival_ns)
             self._telemetry.publish()
             self._ctx.status.count("telemetry")
-        self._drive_on(reading, woke_ns)
+        if self._drive is not None:
+            self._drive_on(self._drive, reading, woke_ns)
+        return self.motion
 
     def _pass_on(self, reading: Reading, index: int) -> None:
         """The newest position of each joint to the follower."""
         if reading.valid == self._everybody:
-            self._newest[:] = self._samples.position
+            self._newest_bytes[:] = self._samples.position_bytes
         else:
             for joint, position in enumerate(self._samples.position):
                 if reading.valid >> joint & 1:
@@ -119,13 +122,13 @@ class Leader:
         )  # fmt: skip
         self._cell.publish()
 
-    def _drive_on(self, reading: Reading, woke_ns: int) -> None:
+    def _drive_on(self, drive: LeaderDrive, reading: Reading, woke_ns: int) -> None:
         """Last in a tick: taking torque and letting go read the bus, and `reading` is its own."""
-        if self._drive is None or reading.valid != self._everybody:
+        if reading.valid != self._everybody:
             return
-        self._drive.tick(self._samples.position, woke_ns)
-        self.motion = Motion.HOLD if self._drive.driven else Motion.DISARMED
-        self._telemetry.set_torque([self._drive.driven] * len(self._side.joints))
+        drive.tick(self._samples.position, woke_ns)
+        self.motion = Motion.HOLD if drive.driven else Motion.DISARMED
+        self._telemetry.set_torque([drive.driven] * len(self._side.joints))
 
     def stop(self) -> None:
         """Let go, if its own servos hold it."""

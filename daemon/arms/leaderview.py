@@ -3,7 +3,7 @@
 import struct
 from collections.abc import MutableSequence
 
-from recd.daemon.arms.passes import doubles, doubles_in
+from recd.daemon.arms.passes import doubles_in
 from recd.shm import CellReader, CellWriter
 
 _NOWHERE = float("nan")
@@ -15,25 +15,34 @@ FACTS = struct.Struct("<2q4I")
 
 def positions_in(cell: CellReader | CellWriter, joints: int) -> MutableSequence[float]:
     """The positions in the record of a leader's cell (units), in its memory."""
-    return doubles_in(cell.memory, FACTS.size, joints)
+    return doubles_in(position_bytes(cell, joints), 0, joints)
+
+
+def position_bytes(cell: CellReader | CellWriter, joints: int) -> memoryview:
+    """Their bytes, which are copied at once [item by item, each becomes an object]."""
+    return cell.memory[FACTS.size :][: struct.calcsize(f"{joints}d")]
 
 
 class LeaderView:
     """Reads the leader's cell. position: units per joint, the newest known of each (NaN before the
-    first); sample_ns: time of the newest sample; moved_ns: when it last moved visibly; driven: its
-    own servos hold it; refused: they were asked to and could not.
+    first); sample_ns, oldest_ns: when the leader, and the joint of longest ago, were heard last;
+    stale_ns: what is older is not followed; moved_ns: when it last moved visibly; driven: its own
+    servos hold it; refused: they were asked to and could not.
     """
 
     def __init__(self, cell: CellReader, joints: int, *, stale_ns: int) -> None:
         self._cell = cell
-        self._stale_ns = stale_ns
+        self.stale_ns = stale_ns
         self._told = positions_in(cell, joints)
+        self._told_bytes = position_bytes(cell, joints)
         self._everybody = (1 << joints) - 1
         self._joint_ns = [0] * joints
-        self._oldest_ns = 0
+        self.oldest_ns = 0
         self._version = 0
         self._rested = [_NOWHERE] * joints
-        self.position = doubles([_NOWHERE] * joints)
+        self._position_bytes = memoryview(bytearray(len(self._told_bytes)))
+        self.position = doubles_in(self._position_bytes, 0, joints)
+        self.position[:] = [_NOWHERE] * joints
         self.sample_ns = 0
         self.moved_ns = 0
         self.driven = self.refused = False
@@ -48,23 +57,19 @@ class LeaderView:
         self.sample_ns = at_ns
         self.driven, self.refused = driven != 0, refused != 0
         if valid == self._everybody:
-            self.position[:] = self._told
+            self._position_bytes[:] = self._told_bytes
             self._joint_ns = [at_ns] * len(self._joint_ns)
-            self._oldest_ns = at_ns
+            self.oldest_ns = at_ns
             return
         for joint, value in enumerate(self._told):
             if valid >> joint & 1:
                 self.position[joint] = value
                 self._joint_ns[joint] = at_ns
-        self._oldest_ns = min(self._joint_ns)
+        self.oldest_ns = min(self._joint_ns)
 
     def silent(self, at_ns: int) -> bool:
         """True when no joint's position is fresh enough to be followed."""
-        return at_ns - self.sample_ns > self._stale_ns
-
-    def partly_silent(self, at_ns: int) -> bool:
-        """True when some joint's position is too old; it is held at its last one."""
-        return at_ns - self._oldest_ns > self._stale_ns
+        return at_ns - self.sample_ns > self.stale_ns
 
     def watch_movement(self, at_ns: int, *, tolerance: float = 1.0) -> None:
         """Note in `moved_ns` when any joint has left its resting place by `tolerance` units."""

@@ -1,13 +1,12 @@
-"""Samples and telemetry of one bus on their way into the rings: packed whole into the ring's slot.
+"""Samples and telemetry of one bus on their way into the rings: packed whole.
 
 Values lie in plain attributes until then. Filling a numpy record field by field took a fifth of a
 control tick [leader, 250 Hz, three cameras recording].
 """
 
 import struct
-from collections.abc import Iterable, MutableSequence, Sequence
+from collections.abc import Iterable, MutableSequence
 from ctypes import c_float, c_int32
-from typing import Any
 
 from recd.config.streams import JointFlag, arm_sample_dtype, telemetry_dtype
 from recd.daemon.arms.feetech.reading import Reading
@@ -22,11 +21,12 @@ from recd.daemon.arms.passes import (
     VOLTAGE,
     columns,
     doubles,
+    doubles_in,
     integers,
 )
 from recd.daemon.arms.tickcode import Code
 from recd.daemon.worker import Status
-from recd.shm import RingWriter
+from recd.shm import RingWriter, libc
 from recd.shm.packed import record_struct
 
 _UNKNOWN = float("nan")
@@ -47,86 +47,69 @@ FLAG_COUNTERS: tuple[tuple[int, str], ...] = (
 class Samples:
     """The arm_sample record of the present tick and its ring.
 
-    position: present position in units per joint, NaN where invalid; raw: steps per joint, the
-    last known ones; the others: fields of the record of the same name, set before `publish`.
+    position, position_bytes: present position in units per joint, NaN where invalid; raw: steps per
+    joint, the last known ones; of the sample published last. The others: fields of the record of
+    the same name, set before `publish`.
     """
 
     def __init__(self, ring: RingWriter, scales: Scales, status: Status, code: Code) -> None:
-        """code: the passes, as Python or as machine code."""
+        """code: as machine code; publishing has no other form."""
         self._joints = joints = len(scales)
-        self._ring = ring
+        self._ring, self._handle = ring, ring.pointer
+        self._calls = libc.table()
         self._status = status
-        self._positions, self._fill = code["positions"], code["fill_sample"]
+        self._put = code["put_sample"]
         self._scales = scale_table(scales)
-        self._nbytes = arm_sample_dtype(joints).itemsize
-        self._slots = [_vectors(slot) for slot in ring.buffers(self._nbytes)]
+        self._stage = stage = ring.stage(arm_sample_dtype(joints).itemsize)
+        count = (len(stage) - _FACTS.size) // 4
+        self._whole = (c_int32 * count).from_buffer(stage, _FACTS.size)
+        self._floats = (c_float * count).from_buffer(stage, _FACTS.size)
         self._nowhere = doubles([_UNKNOWN] * joints)
         self._no_steps = integers([-1] * joints)
-        self._reading: Reading | None = None
         self.goal_written_ns = self.leader_ns = 0
         self.chunk = self.chunk_index = -1
         self.motion = self.source = self.cause = 0
         self.leader = self._nowhere
-        self.position = doubles([_UNKNOWN] * joints)
+        self.position_bytes = memoryview(bytearray(struct.calcsize(f"{joints}d")))
+        self.position = doubles_in(self.position_bytes, 0, joints)
+        self.position[:] = self._nowhere
         self.raw = integers([0] * joints)
-        self._requested = doubles([_UNKNOWN] * joints)
         self.no_goals()
 
-    def take(self, reading: Reading) -> None:
-        """Positions of a reading; its times and flags go out with the next `publish`."""
-        self._reading = reading
-        self._positions(
-            reading.data, reading.position_at, reading.valid, self.raw, self.position, self._scales,
-            self._joints, _UNKNOWN,
-        )  # fmt: skip
-
-    def goals(self, path: GoalPath, asked: Sequence[float]) -> None:
-        """The way of this tick's goal: what was asked (units), limited, sent; as `publish` finds
-        them."""
-        self._requested[:] = asked
+    def goals(self, path: GoalPath, asked: MutableSequence[float]) -> None:
+        """The way of this tick's goal: what was asked (units, `doubles`), limited, sent; as
+        `publish` finds them."""
+        self._requested = asked
         self._limited, self._sent, self._sent_raw = path.goal, path.sent, path.steps
 
     def no_goals(self) -> None:
         """There is no goal: NaN, and -1 for steps."""
-        self._requested[:] = self._nowhere
-        self._limited = self._sent = self._nowhere
+        self._requested = self._limited = self._sent = self._nowhere
         self._sent_raw = self._no_steps
 
-    def publish(self, tick: int, flags: int, *, arrival_ns: int) -> int:
-        """Add flags to the reading's, count them, write the record. Returns its ring index."""
-        reading, ring = self._reading, self._ring
-        assert reading is not None
+    def publish(self, reading: Reading, tick: int, flags: int, *, arrival_ns: int) -> int:
+        """Take positions, times and flags of a reading, add `flags`, count them, write the record.
+        Returns its ring index."""
         total = reading.flags | flags
         if total:
             for flag, counter in FLAG_COUNTERS:
                 if total & flag:
                     self._status.count(counter)
-        slot, whole, floats = self._slots[ring.begin()]
+        sample_ns, valid = reading.sample_ns, reading.valid
         _FACTS.pack_into(
-            slot, 0,
-            tick, reading.request_ns, reading.sample_ns, reading.half_width_ns,
+            self._stage, 0,
+            tick, reading.request_ns, sample_ns, reading.half_width_ns,
             self.goal_written_ns, self.leader_ns, self.chunk, self.chunk_index,
-            total, reading.valid, ring.epoch,
+            total, valid, self._ring.epoch,
             self.motion, self.source, self.cause,
         )  # fmt: skip
-        self._fill(
-            whole, floats, self._joints, self.raw, self._sent_raw,
-            self.position, self.leader, self._requested, self._limited, self._sent,
+        index: int = self._put(
+            self._handle, self._calls, tick, sample_ns, arrival_ns, total,
+            reading.data, reading.position_at, valid, self.raw, self.position, self._scales,
+            self._joints, _UNKNOWN, self._whole, self._floats, self._sent_raw, self.leader,
+            self._requested, self._limited, self._sent,
         )  # fmt: skip
-        return ring.commit(
-            self._nbytes,
-            t_capture_ns=reading.sample_ns,
-            t_arrival_ns=arrival_ns,
-            source_seq=tick,
-            flags=total,
-        )
-
-
-def _vectors(slot: memoryview) -> tuple[memoryview, Any, Any]:
-    """(slot, its vectors as int32, and as float32)."""
-    count = (len(slot) - _FACTS.size) // 4
-    at = _FACTS.size
-    return slot, (c_int32 * count).from_buffer(slot, at), (c_float * count).from_buffer(slot, at)
+        return index if index >= 0 else self._ring.published(index)
 
 
 class Telemetry:

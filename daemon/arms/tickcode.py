@@ -22,10 +22,8 @@ PLAIN: Code = {
         exchange.exchange,
         exchange.send_words,
         passes.follow,
-        passes.positions,
         passes.take_telemetry,
         passes.anything_exceeded,
-        passes.fill_sample,
     )
 }
 """As Python: for whoever serves an arm outside its loop."""

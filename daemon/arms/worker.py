@@ -45,7 +45,7 @@ class Arm(Protocol):
 
     def command(self, message: dict[str, Any]) -> None: ...
 
-    def tick(self, tick: int, woke_ns: int, skipped: int) -> None: ...
+    def tick(self, tick: int, woke_ns: int, skipped: int) -> Motion: ...
 
     def stop(self) -> None: ...
 
@@ -152,12 +152,14 @@ class Service:
         pacer.restart()
         beat_every = max(1, pacer.rate_hz // _BEAT_HZ)
         stopping, told = False, None
+        link, waiting = ctx.link, ctx.link.waiting
         while True:
             woke_ns = pacer.wait(port.waited_ns)
             port.waited_ns = 0
-            for message in ctx.messages():
-                self._hear(arm, message)
-            if ctx.stopping and not stopping:
+            if waiting(0):
+                for message in ctx.messages():
+                    self._hear(arm, message)
+            if (ctx.stop_asked or link.closed) and not stopping:
                 stopping = True
                 for message in ctx.messages():  # the daemon's word precedes its signal
                     self._hear(arm, message)
@@ -166,9 +168,9 @@ class Service:
             if stopping and (arm.finished or ctx.link.closed):
                 self._beat(arm)
                 return False
-            arm.tick(pacer.tick, woke_ns, pacer.skipped)
-            if arm.motion is not told or pacer.tick % beat_every == 0 or pacer.skipped:
-                told = arm.motion
+            motion = arm.tick(pacer.tick, woke_ns, pacer.skipped)
+            if motion is not told or pacer.tick % beat_every == 0 or pacer.skipped:
+                told = motion
                 self._beat(arm)
 
     def _beat(self, arm: Arm) -> None:

@@ -4,7 +4,7 @@ Reads two pieces of shared memory and writes two; never waits, and does a bounde
 tick however much comes. Motion is decided by the motion machine: a seat only tells it facts.
 """
 
-from collections.abc import Sequence
+from collections.abc import MutableSequence, Sequence
 from dataclasses import dataclass
 from math import isnan
 from typing import Any
@@ -15,6 +15,7 @@ from recd.config.policy_wire import MOST_STEPS, Mode, Status
 from recd.config.streams import GoalSource
 from recd.daemon.arms.goalpath import GoalPath
 from recd.daemon.arms.motion import PLAYING, SEATED, Event, MotionState, Phase, legal_commands
+from recd.daemon.arms.passes import doubles
 from recd.daemon.arms.side import ArmSide, period_ns
 from recd.daemon.policy.ahead import ahead
 from recd.daemon.policy.playback import Plan, Playback, Rules, Verdict
@@ -86,8 +87,9 @@ def latencies_ns(
 
 
 class PolicySeat:
-    """One per follower. asked: goal of this tick as the plan has it; ended: why there is none;
-    chunk, index: where it comes from, -1 none; source: who asked for it.
+    """One per follower. asked: goal of the newest tick with a plan (`doubles`), None before the
+    first; ended: why there is none; chunk, index: where it comes from, -1 none; source: who asked
+    for it.
     """
 
     def __init__(
@@ -115,7 +117,7 @@ class PolicySeat:
         self._shown = -1
         self._due_ns = 0
         self._grants = 0
-        self.asked: Sequence[float] = ()
+        self.asked: MutableSequence[float] | None = None
         record = self._cell.record[0]
         record["low"], record["high"] = self._playback.rules.low, self._playback.rules.high
         self._record, self._goal = record, self._cell.record["goal"][0]
@@ -241,10 +243,10 @@ class PolicySeat:
         """Note what the plan asks in this tick, as a joint would be read; to stay, where it asks
         nothing."""
         low, turns = self._playback.rules.low, self._path.turns
-        self.asked = [
+        self.asked = doubles(
             own if isnan(asked) else within(asked, low[joint], turns[joint])
             for joint, (asked, own) in enumerate(zip(goal, self._path.goal, strict=True))
-        ]
+        )
 
     def publish(self, state: MotionState) -> None:
         """Tell the gateway where the arm and its motion machine are."""

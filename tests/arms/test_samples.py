@@ -1,9 +1,12 @@
 """What a reader of the ring finds is what the tick knew, whatever a policy asked."""
 
+import os
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 
+from recd.config.errors import RecdError
 from recd.config.streams import JointFlag, arm_sample_dtype, telemetry_dtype
 from recd.daemon.arms.feetech.reading import Reading
 from recd.daemon.arms.models import Unit
@@ -11,7 +14,8 @@ from recd.daemon.arms.normalize import joint_scale
 from recd.daemon.arms.passes import doubles, integers
 from recd.daemon.arms.samples import Samples, Telemetry
 from recd.daemon.arms.tickcode import machine_code
-from recd.shm import ReaderPolicy, RingReader, RingSpec, RingWriter, create_ring
+from recd.shm import Doorbell, ReaderPolicy, RingReader, RingSpec, RingWriter, create_ring
+from recd.shm.clock import now_ns
 
 JOINTS = 6
 SCALES = tuple(joint_scale(0, 4000, unit=Unit.DEGREES, inverted=False) for _ in range(JOINTS))
@@ -47,8 +51,8 @@ def way(goal: float, sent: float, steps: int) -> SimpleNamespace:
     )
 
 
-def published(samples: Samples, ring: RingReader, flags: int = 0) -> np.void:
-    samples.publish(7, flags, arrival_ns=200)
+def published(samples: Samples, ring: RingReader, reading: Reading, flags: int = 0) -> np.void:
+    samples.publish(reading, 7, flags, arrival_ns=200)
     slot = ring.take()
     return slot.payload[: slot.nbytes].copy().view(arm_sample_dtype(JOINTS))[0]
 
@@ -57,14 +61,14 @@ def test_a_sample_holds_every_field_of_its_tick() -> None:
     writer, ring = ring_of(arm_sample_dtype(JOINTS))
     counts = Counts()
     samples = Samples(writer, SCALES, counts, machine_code())
-    samples.take(reading_of([2000 + joint for joint in range(JOINTS)], silent=0b10))
+    reading = reading_of([2000 + joint for joint in range(JOINTS)], silent=0b10)
     samples.motion, samples.source, samples.cause = 2, 1, 300
     samples.goal_written_ns, samples.leader_ns = 90, 80
     samples.leader = doubles(float(joint) for joint in range(JOINTS))
     samples.chunk, samples.chunk_index = 5, 6
     path = way(1.5, 1.25, -3)
-    samples.goals(path, [2.5] * 6)
-    record = published(samples, ring, int(JointFlag.CLIPPED))
+    samples.goals(path, doubles([2.5] * 6))
+    record = published(samples, ring, reading, int(JointFlag.CLIPPED))
     assert [int(record[name]) for name in (
         "tick", "request_ns", "sample_ns", "half_width_ns", "goal_written_ns", "leader_ns",
         "chunk", "chunk_index", "flags", "valid", "epoch", "motion", "source", "cause",
@@ -84,8 +88,8 @@ def test_a_sample_holds_every_field_of_its_tick() -> None:
 def test_a_tick_without_a_goal_says_so() -> None:
     writer, ring = ring_of(arm_sample_dtype(JOINTS))
     samples = Samples(writer, SCALES, Counts(), machine_code())
-    samples.take(reading_of([2000] * 6))
-    record = published(samples, ring)
+    reading = reading_of([2000] * 6)
+    record = published(samples, ring, reading)
     for name in ("leader", "requested", "limited", "sent"):
         assert np.isnan(record[name]).all()
     assert record["sent_raw"].tolist() == [-1] * 6
@@ -95,10 +99,10 @@ def test_a_tick_without_a_goal_says_so() -> None:
 def test_a_policy_that_asks_beyond_float32_is_recorded_as_infinite_and_ends_no_tick() -> None:
     writer, ring = ring_of(arm_sample_dtype(JOINTS))
     samples = Samples(writer, SCALES, Counts(), machine_code())
-    samples.take(reading_of([2000] * 6))
+    reading = reading_of([2000] * 6)
     path = way(1.5, 1.25, 3)
-    samples.goals(path, [1e300, -1e39, 3.4e38, float("nan"), float("-inf"), 0.0])
-    requested = published(samples, ring)["requested"]
+    samples.goals(path, doubles([1e300, -1e39, 3.4e38, float("nan"), float("-inf"), 0.0]))
+    requested = published(samples, ring, reading)["requested"]
     expected = [np.inf, -np.inf, np.float32(3.4e38), np.nan, -np.inf, 0.0]
     np.testing.assert_array_equal(requested, np.array(expected, np.float32))
 
@@ -127,3 +131,40 @@ def test_telemetry_holds_what_servos_said_and_silent_joints_keep_theirs() -> Non
     assert record["status"].tolist() == [0x22] * 6
     assert record["torque"].tolist() == [1, 0, 1, 1, 1, 1]
     assert (int(record["sample_ns"]), int(record["valid"])) == (150, 0)
+
+
+def test_a_sample_tells_its_ring_when_it_was_and_wakes_every_listener() -> None:
+    segment = create_ring(
+        RingSpec("s", "record", slots=4, slot_bytes=arm_sample_dtype(JOINTS).itemsize)
+    )
+    bells = [Doorbell.create(), Doorbell.create()]
+    reader = RingReader(segment, 0, policy=ReaderPolicy.BEST_EFFORT)
+    samples = Samples(RingWriter(segment, bells), SCALES, Counts(), machine_code())
+    before_ns = now_ns()
+    for tick in (7, 8):
+        flags = int(JointFlag.OVERRUN_BEFORE)
+        assert samples.publish(reading_of([2000] * 6), tick, flags, arrival_ns=200) == tick - 7
+    for index in range(2):
+        slot = reader.take()
+        assert slot is not None
+        assert (slot.index, slot.source_seq, slot.flags) == (index, 7 + index, flags)
+        assert (slot.t_capture_ns, slot.t_arrival_ns, slot.epoch) == (150, 200, 1)
+        assert slot.nbytes == arm_sample_dtype(JOINTS).itemsize
+        assert before_ns <= slot.t_publish_ns <= now_ns()
+    assert [os.eventfd_read(bell.fd) for bell in bells] == [2, 2]
+
+
+def test_a_sample_after_a_newer_writer_took_the_ring_is_refused() -> None:
+    segment = create_ring(
+        RingSpec("s", "record", slots=4, slot_bytes=arm_sample_dtype(JOINTS).itemsize)
+    )
+    ring = RingReader(segment, 0, policy=ReaderPolicy.BEST_EFFORT)
+    writer = RingWriter(segment)
+    samples = Samples(writer, SCALES, Counts(), machine_code())
+    samples.publish(reading_of([2000] * 6), 7, 0, arrival_ns=200)
+    writer.close()
+    RingWriter(segment)
+    with pytest.raises(RecdError, match="a newer writer has taken over"):
+        samples.publish(reading_of([2000] * 6), 8, 0, arrival_ns=200)
+    assert ring.take() is not None
+    assert ring.take() is None

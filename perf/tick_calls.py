@@ -54,8 +54,8 @@ CALLS: Final[tuple[Call, ...]] = (
     Call("pselect6", "replies that are late or damaged, by the SDK", seldom=True),
     Call("write", "the goals to the servos, which answer nothing", 1, roles=(FOLLOWER,)),
 )
-"""Beside these each reader of the loop's rings that exists is woken by one `write` a record
-(`doorbells`). What has no row is not made: no allocation's `brk` or `mmap`, no `futex`, no log."""
+"""Beside these each process that sleeps until the loop's rings have news is woken by one `write` a
+record (`doorbells`): the policies' gateway. What has no row is not made: no allocation's `brk` or `mmap`, no `futex`, no log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +69,15 @@ class Doorbells:
 
 
 def doorbells(robot: RobotConfig, bus: str) -> Doorbells:
-    """From the table of processes: who is not in it is not woken. bus: `main.leader`."""
+    """From the table of processes: who is not in it, or looks by itself, is not woken. bus:
+    `main.leader`."""
     pair = robot.arms[bus.partition(".")[0]]
     rows = process_table(robot)
 
     def readers(stream: str) -> tuple[str, ...]:
-        return tuple(row.name for row in rows if stream in row.wants.rings_read)
+        return tuple(
+            row.name for row in rows if row.wants.woken and stream in row.wants.rings_read
+        )
 
     return Doorbells(readers(f"arm.{bus}"), readers(f"telemetry.{bus}"),
                      every(pair.rate_hz, pair.telemetry_hz))  # fmt: skip

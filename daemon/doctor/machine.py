@@ -116,7 +116,7 @@ def _files_needed(robot: RobotConfig | None) -> int:
     if robot is None:
         return _FILES_BESIDES
     rows = process_table(robot)
-    bells = sum(len(row.wants.rings_read) for row in rows)
+    bells = sum(len(row.wants.rings_read) for row in rows if row.wants.woken)
     cells = len(rows) + len(robot.arms)
     return len(ring_table(robot)) + cells + bells + _FILES_A_PROCESS * len(rows) + _FILES_BESIDES
 

@@ -63,10 +63,12 @@ MANNERS: Final[dict[str, Manners]] = {
 
 @dataclass(frozen=True, slots=True)
 class Wants:
-    """The streams of a process. rings_read: stream -> policy; cells likewise by name."""
+    """The streams of a process. rings_read: stream -> policy; woken: it sleeps until one of them
+    has news, others look by themselves; cells likewise by name."""
 
     rings_write: tuple[str, ...] = ()
     rings_read: Mapping[str, str] = field(default_factory=dict)
+    woken: bool = False
     cells_write: tuple[str, ...] = ()
     cells_read: tuple[str, ...] = ()
 
@@ -150,7 +152,11 @@ def _encoders(robot: RobotConfig) -> list[Process]:
                 **camera.model_dump(mode="json"),
                 "encoder": robot.dataset.encoder.model_dump(mode="json"),
             },
-            wants=Wants(rings_write=(f"ticks.{name}",), rings_read={f"cam.{name}": "MUST_KEEP"}),
+            wants=Wants(
+                rings_write=(f"ticks.{name}",),
+                rings_read={f"cam.{name}": "MUST_KEEP"},
+                woken=True,
+            ),
             realtime={"nice": robot.realtime.encoder_nice},
         )
         for name, camera in robot.cameras.items()
@@ -215,6 +221,7 @@ def _gateway(robot: RobotConfig) -> list[Process]:
             wants=Wants(
                 rings_write=(*(f"plans.{pair}" for pair in robot.arms), "chunks"),
                 rings_read=read,
+                woken=True,
                 cells_write=leases,
                 cells_read=seats,
             ),

@@ -188,7 +188,8 @@ class Resources:
             for stream in row.wants.rings_read:
                 taken = sum(1 for other, _ in self._reader_lines if other == stream)
                 self._reader_lines[stream, row.name] = taken
-                self._doorbells[stream, row.name] = Doorbell.create()
+                if row.wants.woken:
+                    self._doorbells[stream, row.name] = Doorbell.create()
 
     @property
     def nbytes(self) -> int:
@@ -202,9 +203,10 @@ class Resources:
             for stream in row.wants.rings_write
         }
         for stream, policy in row.wants.rings_read.items():
-            bell = self._doorbells[stream, row.name].fd
+            bell = self._doorbells.get((stream, row.name))
             line = self._reader_lines[stream, row.name]
-            grants[stream] = RingGrant(self.rings[stream].fd, line, policy, (bell,))
+            bells = () if bell is None else (bell.fd,)
+            grants[stream] = RingGrant(self.rings[stream].fd, line, policy, bells)
         return grants
 
     def cell_grants(self, row: Process) -> dict[str, int]:

@@ -7,7 +7,7 @@ from recd.config.load import load_robot
 from recd.perf import tick_calls, ticks
 
 RATE_HZ = 250
-BELLS = tick_calls.Doorbells(sample=("writer",), telemetry=("writer",), telemetry_every=50)
+BELLS = tick_calls.Doorbells(sample=("gateway",), telemetry=("gateway",), telemetry_every=50)
 LEADER_TICK = ["poll", "ppoll", "write", "clock_nanosleep", "ppoll", "read", "write",
                "clock_nanosleep"]  # fmt: skip
 
@@ -115,10 +115,10 @@ def test_only_a_follower_may_ask_its_servos_twice():
 
 def test_who_is_not_there_is_not_woken():
     alone = tick_calls.doorbells(load_robot("demo"), "main.follower")
-    assert alone.sample == alone.telemetry == ("writer",)
+    assert alone.sample == alone.telemetry == ()
     remote = load_robot("demo", overrides=("policy={}",))
-    assert tick_calls.doorbells(remote, "main.follower").sample == ("writer", "gateway")
-    assert tick_calls.doorbells(remote, "main.leader").sample == ("writer",)
+    assert tick_calls.doorbells(remote, "main.follower").sample == ("gateway",)
+    assert tick_calls.doorbells(remote, "main.leader").sample == ()
     calls = tick_calls.expected("follower", alone)
     more = tick_calls.expected("follower", tick_calls.doorbells(remote, "main.follower"))
     assert more == calls | {"write": calls["write"] + 1}

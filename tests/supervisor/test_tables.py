@@ -109,7 +109,7 @@ def test_every_stream_has_exactly_one_writer_and_every_reader_finds_it(demo: Rob
     assert cells == ["leader.main"]
 
 
-def test_grants_give_each_reader_a_line_and_a_doorbell_of_its_own(demo: RobotConfig) -> None:
+def test_grants_give_each_reader_a_line_and_a_doorbell_if_it_sleeps(demo: RobotConfig) -> None:
     rows = {row.name: row for row in process_table(demo)}
     resources = Resources(demo, rows.values())
     try:
@@ -118,7 +118,10 @@ def test_grants_give_each_reader_a_line_and_a_doorbell_of_its_own(demo: RobotCon
         keeper = resources.ring_grants(rows["writer"])["cam.front"]
         assert (writer.reader, {encoder.reader, keeper.reader}) == (-1, {0, 1})
         assert (encoder.policy, keeper.policy) == ("MUST_KEEP", "BEST_EFFORT")
-        assert sorted(writer.doorbells) == sorted((*encoder.doorbells, *keeper.doorbells))
+        assert (len(encoder.doorbells), keeper.doorbells) == (1, ())
+        assert writer.doorbells == encoder.doorbells
+        samples = resources.ring_grants(rows["arm:main.follower"])["arm.main.follower"]
+        assert samples.doorbells == ()
         spec = read_spec(resources.rings["cam.front"])
         assert (spec.meta["payload"], spec.meta["fps_num"]) == ("mjpeg", 30)
         assert describe_ring(resources.rings["cam.front"])["readers"] == []

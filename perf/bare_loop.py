@@ -11,9 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from recd.config.streams import STATUS_DTYPE
 from recd.daemon import realtime
+from recd.daemon.arms.loop import Pacer
+from recd.daemon.arms.tickcode import machine_code
 from recd.perf.figures import buckets_of, histogram_quantiles, quantiles
-from recd.shm.clock import NS_PER_US, now_ns, sleep_until_spinning_ns, tick_at_or_before, tick_ns
+from recd.shm.clock import NS_PER_US, tick_ns
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +34,8 @@ class BareLoop:
 
 
 def run(loop: BareLoop) -> dict[str, Any]:
-    """Wake `ticks` times; lateness of each (ns, CLOCK_MONOTONIC) as figures and histogram.
-
-    A tick that was slept through is left out and counted, as the control loops do it.
-    """
+    """Wake `ticks` times by the control loops' own pacer; lateness of each (ns, CLOCK_MONOTONIC) as
+    figures and histogram."""
     late_ns = np.zeros(loop.ticks, np.int64)
     report = realtime.apply(
         realtime.RealtimeRequest(
@@ -45,22 +46,19 @@ def run(loop: BareLoop) -> dict[str, Any]:
         )
     )
     realtime.freeze_garbage()
-    skipped = 0
-    tick = tick_at_or_before(loop.phase_ns, now_ns(), loop.rate_hz) + 2
+    pacer = Pacer(
+        loop.rate_hz, phase_ns=loop.phase_ns, spin_ns=loop.spin_ns,
+        status=np.zeros(1, STATUS_DTYPE)[0], code=machine_code(),
+    )  # fmt: skip
     for number in range(loop.ticks):
-        woke = sleep_until_spinning_ns(tick_ns(loop.phase_ns, tick, loop.rate_hz), loop.spin_ns)
-        present = max(tick, tick_at_or_before(loop.phase_ns, woke, loop.rate_hz))
-        skipped += present - tick
-        late_ns[number] = woke - tick_ns(loop.phase_ns, present, loop.rate_hz)
-        reached = max(present, tick_at_or_before(loop.phase_ns, now_ns(), loop.rate_hz))
-        skipped += reached - present
-        tick = reached + 1
+        woke_ns = pacer.wait()
+        late_ns[number] = woke_ns - tick_ns(loop.phase_ns, pacer.tick, loop.rate_hz)
     histogram = buckets_of(late_ns)
     return {
         "lateness_us": histogram_quantiles(histogram, scale=NS_PER_US),
         "exact_lateness_us": quantiles(late_ns, scale=NS_PER_US),
         "lateness_histogram": histogram.tolist(),
-        "skipped": skipped,
+        "skipped": pacer.overruns,
         "realtime": dict(report.settings),
     }
 

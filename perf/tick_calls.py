@@ -54,8 +54,9 @@ CALLS: Final[tuple[Call, ...]] = (
     Call("pselect6", "replies that are late or damaged, by the SDK", seldom=True),
     Call("write", "the goals to the servos, which answer nothing", 1, roles=(FOLLOWER,)),
 )
-"""Beside these each process that sleeps until the loop's rings have news is woken by one `write` a
-record (`doorbells`): the policies' gateway. What has no row is not made: no allocation's `brk` or `mmap`, no `futex`, no log."""
+"""Beside these each process that sleeps until the loop's rings have news (the policies' gateway) is
+woken by one `write` a record (`doorbells`). What has no row is not made: no allocation's `brk` or
+`mmap`, no `futex`, no log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +76,7 @@ def doorbells(robot: RobotConfig, bus: str) -> Doorbells:
     rows = process_table(robot)
 
     def readers(stream: str) -> tuple[str, ...]:
-        return tuple(
-            row.name for row in rows if row.wants.woken and stream in row.wants.rings_read
-        )
+        return tuple(row.name for row in rows if row.wants.woken and stream in row.wants.rings_read)
 
     return Doorbells(readers(f"arm.{bus}"), readers(f"telemetry.{bus}"),
                      every(pair.rate_hz, pair.telemetry_hz))  # fmt: skip

@@ -53,18 +53,6 @@ def sleep_until_ns(deadline_ns: int) -> None:
         raise OSError(code, os.strerror(code))
 
 
-def sleep_until_spinning_ns(deadline_ns: int, spin_ns: int = 100_000) -> int:
-    """Sleep to `deadline_ns - spin_ns`, spin the rest, return the time of waking (ns).
-
-    Spinning hides the wake-up latency of the timer at the cost of `spin_ns` of CPU a call.
-    """
-    if deadline_ns - now_ns() > spin_ns:
-        sleep_until_ns(deadline_ns - spin_ns)
-    while (woke_ns := now_ns()) < deadline_ns:
-        pass
-    return woke_ns
-
-
 @dataclass(frozen=True, slots=True)
 class ClockPair:
     """One bracketed reading of both clocks.

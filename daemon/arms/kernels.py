@@ -1,4 +1,4 @@
-"""Machine code of passes.py and exchange.py: the same functions, compiled over pointers.
+"""Machine code of passes.py, exchange.py and pacing.py: the same functions, compiled over pointers.
 
 Only the compiler imports this module (and so numba); processes call the machine code through
 recd.shm.aot.
@@ -6,7 +6,7 @@ recd.shm.aot.
 
 from typing import Any
 
-from recd.daemon.arms import exchange, passes
+from recd.daemon.arms import exchange, pacing, passes
 from recd.shm import calls
 from recd.shm.aot import Kernel
 from recd.shm.aot_parts import part, with_parts
@@ -43,7 +43,19 @@ def put_sample(
     return ring_put(ring, calls, sample_ns, arrival_ns, tick, flags)
 
 
+_TICK_TIME = part(pacing.tick_time)
+
 AOT: dict[str, Kernel] = {
+    "pace": Kernel(
+        with_parts(
+            pacing.pace,
+            **_KERNEL_CALLS,
+            tick_time=_TICK_TIME,
+            tick_before=part(with_parts(pacing.tick_before, tick_time=_TICK_TIME)),
+            bucket=part(pacing.bucket),
+        ),
+        (_INT64S, _INT64S, _INT32S, _INT32S, _I),
+    ),
     "follow": Kernel(
         with_parts(
             passes.follow,

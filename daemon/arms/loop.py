@@ -4,10 +4,25 @@ Tick k of rate r lies at k / r seconds of CLOCK_MONOTONIC plus a phase of the pr
 that all buses share one numbering and a follower reads its leader's sample while it is fresh.
 """
 
+from ctypes import c_uint32
 from typing import Any
 
-from recd.config.streams import histogram_bucket
-from recd.shm.clock import now_ns, sleep_until_spinning_ns, tick_at_or_before, tick_ns
+from recd.config.streams import HISTOGRAM_BUCKETS
+from recd.daemon.arms.pacing import (
+    GRID_WORDS,
+    OVERRUNS,
+    PHASE,
+    RATE,
+    SKIPPED,
+    SPIN,
+    TICK,
+    WAITED,
+    WOKE,
+)
+from recd.daemon.arms.passes import integers
+from recd.daemon.arms.tickcode import Code
+from recd.shm import libc
+from recd.shm.clock import now_ns, tick_at_or_before
 
 ROLE_PHASE: dict[str, float] = {"leader": 0.0, "follower": 0.4}
 """Share of a period by which a role's ticks are shifted. A leader's read takes about 0.3 of a
@@ -18,48 +33,38 @@ class Pacer:
     """Wakes at each tick and never twice for one.
 
     tick: number of the present tick; skipped: ticks left out just before it; overruns: all of
-    them; spin_ns: busy waiting before a deadline.
+    them.
     """
 
-    def __init__(self, rate_hz: int, *, phase_ns: int, spin_ns: int, status: Any) -> None:
-        """status: STATUS_DTYPE record whose `lateness` and `work` histograms are filled."""
+    def __init__(
+        self, rate_hz: int, *, phase_ns: int, spin_ns: int, status: Any, code: Code
+    ) -> None:
+        """spin_ns: busy waiting before a deadline; status: STATUS_DTYPE record whose `lateness` and
+        `work` histograms are filled; code: as Python or as machine code."""
         self.rate_hz = rate_hz
         self.phase_ns = phase_ns
-        self.spin_ns = spin_ns
-        self.skipped = 0
-        self.overruns = 0
-        self._lateness: memoryview = status["lateness"].data
-        self._work: memoryview = status["work"].data
+        self.tick = self.skipped = self.overruns = 0
+        self._grid = grid = integers([0] * GRID_WORDS)
+        grid[RATE], grid[PHASE], grid[SPIN] = rate_hz, phase_ns, spin_ns
+        kind = c_uint32 * HISTOGRAM_BUCKETS
+        self._lateness = kind.from_buffer(status["lateness"].data)
+        self._work = kind.from_buffer(status["work"].data)
+        self._calls = libc.table()
+        self._pace = code["pace"]
         self.restart()
 
     def restart(self) -> None:
         """Begin at the next tick from now, without counting what lies before."""
-        self.tick = self._tick_before(now_ns())
-        self._woke_ns = 0
-
-    def _tick_before(self, at_ns: int) -> int:
-        return tick_at_or_before(self.phase_ns, at_ns, self.rate_hz)
+        self.tick = self._grid[TICK] = tick_at_or_before(self.phase_ns, now_ns(), self.rate_hz)
+        self._grid[WOKE] = 0
 
     def wait(self, waited_ns: int = 0) -> int:
         """Sleep to the next tick that is still ahead; returns the time of waking (ns).
 
         waited_ns: asleep for the bus in the tick that ends now, which is not its work.
         """
-        now = now_ns()
-        if self._woke_ns:
-            self._work[histogram_bucket(now - self._woke_ns - waited_ns)] += 1
-        tick = expected = self.tick + 1
-        due = tick_ns(self.phase_ns, tick, self.rate_hz)
-        if now >= due:
-            tick = self._tick_before(now) + 1
-            due = tick_ns(self.phase_ns, tick, self.rate_hz)
-        woke = sleep_until_spinning_ns(due, self.spin_ns)
-        if woke >= tick_ns(self.phase_ns, tick + 1, self.rate_hz):
-            tick = self._tick_before(woke)
-            due = tick_ns(self.phase_ns, tick, self.rate_hz)
-        self.skipped = tick - expected
-        self.overruns += self.skipped
-        self.tick = tick
-        self._woke_ns = woke
-        self._lateness[histogram_bucket(woke - due)] += 1
-        return woke
+        grid = self._grid
+        grid[WAITED] = waited_ns
+        woke_ns: int = self._pace(self._calls, grid, self._lateness, self._work, HISTOGRAM_BUCKETS)
+        self.tick, self.skipped, self.overruns = grid[TICK], grid[SKIPPED], grid[OVERRUNS]
+        return woke_ns

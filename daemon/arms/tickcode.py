@@ -1,9 +1,10 @@
-"""The code of a control tick (passes.py, exchange.py) by name: as Python, or as machine code."""
+"""The code of a control tick by name, as Python or as machine code: pacing.py, exchange.py and
+passes.py."""
 
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from recd.daemon.arms import exchange, passes
+from recd.daemon.arms import exchange, pacing, passes
 from recd.shm import aot
 
 KERNELS = "recd.daemon.arms.kernels"
@@ -19,6 +20,7 @@ class Code(Protocol):
 PLAIN: Code = {
     function.__name__: function
     for function in (
+        pacing.pace,
         exchange.exchange,
         exchange.send_words,
         passes.follow,

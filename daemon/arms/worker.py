@@ -95,6 +95,7 @@ class Service:
             phase_ns=round(ROLE_PHASE[side.role] * period_ns(ctx.config)),
             spin_ns=spin_us * 1000,
             status=ctx.status.record,
+            code=machine_code(),
         )
         self._arm: Arm | None = None
         self._bus: ServoBus | None = None

@@ -13,9 +13,10 @@ from typing import Any
 from recd.daemon.arms.passes import fill_words, take_replies
 from recd.shm.clock import NS_PER_S, now_ns, sleep_until_ns
 
-# Words (int64) of a port. Given: FD, ECHO (1: the adapter sends back what it is given), SLEEP_NS
-# (from the request on, not positive: not at all), PATIENCE_NS (from the request on, for all
-# replies). Found: the others, ERROR is an errno or 0; HELD: bytes in the inbox.
+# Words (int64) of a port, for its whole life. Given: FD, ECHO (1: the adapter sends back what it is
+# given), SLEEP_NS (from the request on, not positive: not at all), PATIENCE_NS (from the request
+# on, for all replies). Found: the others; DROPPED, RECEIVED and WAITED_NS count up, ERROR is an
+# errno or 0, HELD: bytes in the inbox.
 (
     FD, ECHO, SLEEP_NS, PATIENCE_NS, ECHO_DUE, REQUEST_NS, DEADLINE_NS, LAST_BYTE_NS, DROPPED,
     RECEIVED, WAITED_NS, HELD, LOOKED_LATE, OVERSLEPT, ERROR,
@@ -128,8 +129,7 @@ def exchange(
     How many of the `count` replies (`size` bytes each) came so; due, data, errors: as
     passes.take_replies has them. What else came is in the inbox from the bytes of those on.
     """
-    words[ERROR], words[LOOKED_LATE], words[OVERSLEPT] = 0, 0, 0
-    words[DROPPED], words[RECEIVED], words[HELD] = 0, 0, 0
+    words[ERROR], words[LOOKED_LATE], words[OVERSLEPT], words[HELD] = 0, 0, 0, 0
     while words[ERROR] == 0 and wait_input(calls, words[FD], 0) != 0:
         words[DROPPED] += receive(calls, words, inbox, 0)
     if words[ERROR] != 0:
@@ -159,7 +159,7 @@ def exchange(
 
 
 def send_words(
-    calls: Any, words: Any, packet: Any, first: int, size: int, steps: Any, joints: int
+    calls: Any, words: Any, packet: Any, first: int, size: int, joints: int, steps: Any
 ) -> int:
     """A sync write of one word of each servo (passes.fill_words), which nobody answers."""
     words[ERROR] = 0

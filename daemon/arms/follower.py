@@ -301,13 +301,12 @@ class Follower:
         due = tick % self._check_every == _TORQUE_SLOT % self._check_every
         block = TELEMETRY_BLOCK if full else self._check_block if due else POSITION_BLOCK
         reading = self._bus.sync_read(block)
-        arrival_ns = self._bus.port.last_byte_ns
         self._fill_goals(written_ns)
-        self._samples.publish(reading, tick, flags | drive_flags, arrival_ns=arrival_ns)
+        self._samples.publish(reading, tick, flags | drive_flags)
         if full and reading.valid:
             while self._telemetry_left:
                 self._go_on_with_telemetry()
-            self._telemetry.take(reading, arrival_ns=arrival_ns)
+            self._telemetry.take(reading)
             self._telemetry_left = 2
         elif self._telemetry_left:
             self._go_on_with_telemetry()

@@ -54,7 +54,7 @@ AOT: dict[str, Kernel] = {
             tick_before=part(with_parts(pacing.tick_before, tick_time=_TICK_TIME)),
             bucket=part(pacing.bucket),
         ),
-        (_INT64S, _INT64S, _INT32S, _INT32S, _I),
+        (_INT64S, _INT64S, _INT32S, _INT32S, _I, _I),
     ),
     "follow": Kernel(
         with_parts(
@@ -83,7 +83,7 @@ AOT: dict[str, Kernel] = {
     ),
     "send_words": Kernel(
         with_parts(exchange.send_words, fill_words=part(passes.fill_words), send=_SEND),
-        (_INT64S, _INT64S, _BYTES, _I, _I, _INT64S, _I),
+        (_INT64S, _INT64S, _BYTES, _I, _I, _I, _INT64S),
     ),
     "put_sample": Kernel(
         put_sample,

@@ -90,17 +90,14 @@ class Leader:
         """Read, publish, pass on. Returns `motion`."""
         full = tick % self._telemetry_every == TELEMETRY_SLOT % self._telemetry_every
         reading = self._bus.sync_read(TELEMETRY_BLOCK if full else POSITION_BLOCK)
-        arrival_ns = self._bus.port.last_byte_ns
-        index = self._samples.publish(
-            reading, tick, OVERRUN_BEFORE if skipped else 0, arrival_ns=arrival_ns
-        )
+        index = self._samples.publish(reading, tick, OVERRUN_BEFORE if skipped else 0)
         for finding in self._silence.note(reading.valid, now_ns()):
             tell_silence(self._ctx, self._side, finding)
         if not reading.valid:
             return self.motion
         self._pass_on(reading, index)
         if full:
-            self._telemetry.take(reading, arrival_ns=arrival_ns)
+            self._telemetry.take(reading)
             self._telemetry.publish()
             self._ctx.status.count("telemetry")
         if self._drive is not None:

@@ -16,7 +16,6 @@ from recd.daemon.arms.pacing import (
     SKIPPED,
     SPIN,
     TICK,
-    WAITED,
     WOKE,
 )
 from recd.daemon.arms.passes import integers
@@ -61,10 +60,11 @@ class Pacer:
     def wait(self, waited_ns: int = 0) -> int:
         """Sleep to the next tick that is still ahead; returns the time of waking (ns).
 
-        waited_ns: asleep for the bus in the tick that ends now, which is not its work.
+        waited_ns: asleep for the bus so far; what came to it in a tick is not its work.
         """
         grid = self._grid
-        grid[WAITED] = waited_ns
-        woke_ns: int = self._pace(self._calls, grid, self._lateness, self._work, HISTOGRAM_BUCKETS)
+        woke_ns: int = self._pace(
+            self._calls, grid, self._lateness, self._work, HISTOGRAM_BUCKETS, waited_ns
+        )
         self.tick, self.skipped, self.overruns = grid[TICK], grid[SKIPPED], grid[OVERRUNS]
         return woke_ns

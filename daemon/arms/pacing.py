@@ -10,8 +10,8 @@ from typing import Any
 from recd.daemon.arms.exchange import now, sleep_until
 from recd.shm.clock import NS_PER_S
 
-# Words (int64) of a grid. Given: RATE (Hz), PHASE, SPIN (ns), WAITED (ns asleep in the tick that
-# ends). Kept: the others; WOKE: 0 before the first tick; SKIPPED: ticks left out before TICK.
+# Words (int64) of a grid. Given: RATE (Hz), PHASE, SPIN (ns). Kept: the others; WAITED: ns asleep
+# for the bus so far; WOKE: 0 before the first tick; SKIPPED: ticks left out before TICK.
 RATE, PHASE, SPIN, WAITED, TICK, WOKE, SKIPPED, OVERRUNS = range(8)
 GRID_WORDS = 8
 
@@ -58,16 +58,20 @@ def bucket(value_ns: int, buckets: int) -> int:
     return min(at, buckets - 1)
 
 
-def pace(calls: Any, grid: Any, lateness: Any, work: Any, buckets: int) -> int:
+def pace(
+    calls: Any, grid: Any, lateness: Any, work: Any, buckets: int, waited_ns: int
+) -> int:  # fmt: skip
     """Account for the tick that ends, sleep to the next one that is still ahead. Returns when it
     woke (ns). A tick that was slept through is left out, never made up.
 
-    lateness, work: histograms (uint32) of so many buckets.
+    lateness, work: histograms (uint32) of so many buckets; waited_ns: asleep for the bus so far,
+    which is no work.
     """
     rate, phase = grid[RATE], grid[PHASE]
     at_ns = now(calls)
     if grid[WOKE] != 0:
-        work[bucket(at_ns - grid[WOKE] - grid[WAITED], buckets)] += 1
+        work[bucket(at_ns - grid[WOKE] - (waited_ns - grid[WAITED]), buckets)] += 1
+    grid[WAITED] = waited_ns
     tick = expected = grid[TICK] + 1
     due_ns = tick_time(phase, tick, rate)
     if at_ns >= due_ns:

@@ -87,7 +87,7 @@ class Samples:
         self._requested = self._limited = self._sent = self._nowhere
         self._sent_raw = self._no_steps
 
-    def publish(self, reading: Reading, tick: int, flags: int, *, arrival_ns: int) -> int:
+    def publish(self, reading: Reading, tick: int, flags: int) -> int:
         """Take positions, times and flags of a reading, add `flags`, count them, write the record.
         Returns its ring index."""
         total = reading.flags | flags
@@ -104,7 +104,7 @@ class Samples:
             self.motion, self.source, self.cause,
         )  # fmt: skip
         index: int = self._put(
-            self._handle, self._calls, tick, sample_ns, arrival_ns, total,
+            self._handle, self._calls, tick, sample_ns, reading.arrival_ns, total,
             reading.data, reading.position_at, valid, self.raw, self.position, self._scales,
             self._joints, _UNKNOWN, self._whole, self._floats, self._sent_raw, self.leader,
             self._requested, self._limited, self._sent,
@@ -140,10 +140,10 @@ class Telemetry:
         """Whether each joint holds torque now."""
         self.torque[:] = list(torque)
 
-    def take(self, reading: Reading, *, arrival_ns: int) -> None:
+    def take(self, reading: Reading) -> None:
         """Values of a reading of TELEMETRY_BLOCK; joints that are silent keep theirs."""
         self.sample_ns, self.valid = reading.sample_ns, reading.valid
-        self._arrival_ns = arrival_ns
+        self._arrival_ns = reading.arrival_ns
         self._take(reading.data, reading.valid, reading.errors, self.table, self._joints)
 
     def publish(self) -> int:

@@ -11,6 +11,7 @@ from recd.config.errors import DeviceError, RecdError, StateError
 from recd.config.streams import Motion
 from recd.daemon import realtime
 from recd.daemon.arms.attach import Attached, attach
+from recd.daemon.arms.exchange import WAITED_NS
 from recd.daemon.arms.feetech.bus import ServoBus
 from recd.daemon.arms.feetech.port import BusLostError, BusPort
 from recd.daemon.arms.follower import Follower
@@ -148,15 +149,14 @@ class Service:
         ctx, pacer, arm = self._ctx, self._pacer, self._arm
         if arm is None or self._bus is None:
             return False
-        port = self._bus.port
+        words = self._bus.port.words
         realtime.freeze_garbage()
         pacer.restart()
         beat_every = max(1, pacer.rate_hz // _BEAT_HZ)
         stopping, told = False, None
         link, waiting = ctx.link, ctx.link.waiting
         while True:
-            woke_ns = pacer.wait(port.waited_ns)
-            port.waited_ns = 0
+            woke_ns = pacer.wait(words[WAITED_NS])
             if waiting(0):
                 for message in ctx.messages():
                     self._hear(arm, message)

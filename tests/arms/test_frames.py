@@ -39,8 +39,7 @@ class Wire:
         ours.setblocking(False)
         self._theirs.setblocking(False)
         port = BusPort("wire", baud=1_000_000)
-        port._fd = ours.fileno()
-        port._fds = [port._fd]
+        port.use(ours.fileno())
         self._ours = ours
         self._answer: Callable[[int], None] = lambda _at_ns: None
         self._kernel = VirtualKernel(
@@ -48,7 +47,7 @@ class Wire:
             write=os.write,
             wait_input=lambda fd, for_ns: bool(self._select([fd], (), (), for_ns / 1e9)[0]),
         )  # fmt: skip
-        port._calls = self._kernel.table
+        port.calls = self._kernel.table
         self.bus = ServoBus(port, IDS, code)
         self.sent: list[bytes] = []
         self._now = 10**9

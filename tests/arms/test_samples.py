@@ -38,6 +38,7 @@ def ring_of(dtype: np.dtype) -> tuple[RingWriter, RingReader]:
 def reading_of(words: list[int], *, silent: int = 0) -> Reading:
     reading = Reading(JOINTS)
     reading.request_ns, reading.sample_ns, reading.half_width_ns = 100, 150, 50
+    reading.arrival_ns = 200
     reading.flags = int(JointFlag.NO_REPLY) if silent else 0
     for joint, word in enumerate(words):
         if not silent >> joint & 1:
@@ -52,7 +53,7 @@ def way(goal: float, sent: float, steps: int) -> SimpleNamespace:
 
 
 def published(samples: Samples, ring: RingReader, reading: Reading, flags: int = 0) -> np.void:
-    samples.publish(reading, 7, flags, arrival_ns=200)
+    samples.publish(reading, 7, flags)
     slot = ring.take()
     return slot.payload[: slot.nbytes].copy().view(arm_sample_dtype(JOINTS))[0]
 
@@ -115,12 +116,12 @@ def test_telemetry_holds_what_servos_said_and_silent_joints_keep_theirs() -> Non
     reading = reading_of([0] * 6)
     for joint in range(6):
         reading.keep(joint, 0x20, data)
-    telemetry.take(reading, arrival_ns=1)
+    telemetry.take(reading)
     reading.valid = 0
     for joint in range(6):
         reading.keep(joint, 0, bytes(15))
     reading.valid = 0
-    telemetry.take(reading, arrival_ns=1)
+    telemetry.take(reading)
     telemetry.publish()
     slot = ring.take()
     record = slot.payload[: slot.nbytes].copy().view(telemetry_dtype(JOINTS))[0]
@@ -143,7 +144,7 @@ def test_a_sample_tells_its_ring_when_it_was_and_wakes_every_listener() -> None:
     before_ns = now_ns()
     for tick in (7, 8):
         flags = int(JointFlag.OVERRUN_BEFORE)
-        assert samples.publish(reading_of([2000] * 6), tick, flags, arrival_ns=200) == tick - 7
+        assert samples.publish(reading_of([2000] * 6), tick, flags) == tick - 7
     for index in range(2):
         slot = reader.take()
         assert slot is not None
@@ -161,10 +162,10 @@ def test_a_sample_after_a_newer_writer_took_the_ring_is_refused() -> None:
     ring = RingReader(segment, 0, policy=ReaderPolicy.BEST_EFFORT)
     writer = RingWriter(segment)
     samples = Samples(writer, SCALES, Counts(), machine_code())
-    samples.publish(reading_of([2000] * 6), 7, 0, arrival_ns=200)
+    samples.publish(reading_of([2000] * 6), 7, 0)
     writer.close()
     RingWriter(segment)
     with pytest.raises(RecdError, match="a newer writer has taken over"):
-        samples.publish(reading_of([2000] * 6), 8, 0, arrival_ns=200)
+        samples.publish(reading_of([2000] * 6), 8, 0)
     assert ring.take() is not None
     assert ring.take() is None

@@ -55,7 +55,7 @@ class VirtualLine:
             clock=self._clock, sleep_until=self.sleep_until, read=self._read, write=self._write,
             wait_input=lambda _fd, for_ns: bool(self._select((), (), (), for_ns / S)[0]),
         )  # fmt: skip
-        port._calls = self._kernel.table
+        port.calls = self._kernel.table
         self.servos = ServoBus(port, IDS, code)
 
     def sleep_until(self, at_ns: int) -> None:

@@ -17,11 +17,18 @@ from scservo_sdk import (
 
 from recd.config.errors import DeviceError
 from recd.config.streams import JointFlag
-from recd.daemon.arms.feetech.frames import (
-    ReadRequest,
-    WordsRequest,
-    read_request,
+from recd.daemon.arms.exchange import (
+    DEADLINE_NS,
+    DROPPED,
+    ERROR,
+    HELD,
+    LAST_BYTE_NS,
+    OVERSLEPT,
+    PATIENCE_NS,
+    REQUEST_NS,
+    SLEEP_NS,
 )
+from recd.daemon.arms.feetech.frames import ReadRequest, read_request, words_request
 from recd.daemon.arms.feetech.pace import ReplyPace
 from recd.daemon.arms.feetech.port import BusPort
 from recd.daemon.arms.feetech.reading import Reading
@@ -66,6 +73,26 @@ class ServoError(DeviceError):
     code = "servo"
 
 
+class _Asked:
+    """What a read of one block asks: the request's facts, its pace, and all that an exchange is
+    called with. Plain attributes: a tick looks at each of them."""
+
+    __slots__ = (
+        "answered", "exchange", "pace", "packet_bytes", "position_at", "reply_bytes", "reply_size"
+    )  # fmt: skip
+
+    def __init__(
+        self, request: ReadRequest, pace: ReplyPace, port: BusPort, reading: Reading
+    ) -> None:
+        self.pace, self.answered, self.position_at = pace, request.answered, request.position_at
+        self.reply_bytes, self.reply_size = request.reply_bytes, request.reply_size
+        self.packet_bytes = len(request.packet)
+        self.exchange = (
+            port.calls, port.words, request.packet, self.packet_bytes, port.read_into, request.due,
+            len(request.answered) - 1, request.reply_size, reading.data, reading.errors,
+        )  # fmt: skip
+
+
 class ServoBus:
     """The servos of one arm behind one port, in joint order.
 
@@ -76,7 +103,6 @@ class ServoBus:
     def __init__(self, port: BusPort, ids: Sequence[int], code: Code = PLAIN) -> None:
         """code: the passes, as Python or as machine code."""
         self.port = port
-        self._code = code
         self.ids = tuple(ids)
         self.line = Line(self.ids)
         self.reading = Reading(len(self.ids))
@@ -87,8 +113,10 @@ class ServoBus:
         self._everybody = (1 << len(self.ids)) - 1
         self._order = list(self.ids)
         self._paces: dict[int, ReplyPace] = {}
-        self._requests: dict[Block, ReadRequest] = {}
-        self._goals = WordsRequest(self._packets, GOAL_POSITION, self.ids)
+        self._asked: dict[Block, _Asked] = {}
+        self._exchange, self._send_words = code["exchange"], code["send_words"]
+        goals = words_request(self._packets, GOAL_POSITION, self.ids)
+        self._goals = (port.calls, port.words, *goals)
 
     def open(self) -> None:
         """Open the port and find out whether the adapter echoes. Raises DeviceError."""
@@ -107,8 +135,8 @@ class ServoBus:
 
     def read_ns(self, block: Block) -> int:
         """Time on the wire of a request for `block` and its replies."""
-        request = self._requests.get(block) or self._prepare(block)
-        return (len(request.packet) + request.reply_bytes) * self.port.byte_ns
+        asked = self._asked.get(block) or self._prepare(block)
+        return (asked.packet_bytes + asked.reply_bytes) * self.port.byte_ns
 
     def sync_read(self, block: Block) -> Reading:
         """Read `block` of all servos within the port's reply timeout.
@@ -119,34 +147,42 @@ class ServoBus:
         reading = self.reading
         reading.flags = reading.valid = 0
         if not self.line.in_step and not self._back_in_step(reading):
-            reading.request_ns = reading.sample_ns = now_ns()
+            reading.request_ns = reading.sample_ns = reading.arrival_ns = now_ns()
             reading.half_width_ns = 0
             reading.flags |= JointFlag.RESYNC | JointFlag.NO_REPLY
             return reading
-        port, dropped = self.port, self.port.dropped_bytes
-        request = self._requests.get(block) or self._prepare(block)
-        reading.position_at = request.position_at
-        pace = self._paces[block.length]
-        taken, overslept = port.exchange(self._code, request, reading, sleep_ns=pace.sleep_ns)
-        reading.valid = request.answered[taken]
-        if port.dropped_bytes != dropped:
+        asked = self._asked.get(block) or self._prepare(block)
+        port, words, pace = self.port, self.port.words, asked.pace
+        dropped = words[DROPPED]
+        if port.inbox:
+            port.drop_inbox()
+        words[SLEEP_NS] = pace.sleep_ns
+        words[PATIENCE_NS] = asked.reply_bytes * port.byte_ns + port.reply_timeout_ns
+        taken = self._exchange(*asked.exchange)
+        if words[ERROR] or words[HELD] > taken * asked.reply_size:
+            port.settle(taken * asked.reply_size)
+        reading.position_at = asked.position_at
+        reading.valid = valid = asked.answered[taken]
+        if words[DROPPED] != dropped:
             reading.flags |= JointFlag.LATE_REPLY
-        if reading.valid != self._everybody:
+        if valid != self._everybody:
             self._collect(block.length, reading)
-        reading.request_ns = port.request_ns
-        last_ns = port.last_byte_ns if reading.valid else port.request_ns
-        if last_ns - port.request_ns > FAR_TOO_LATE * (port.deadline_ns - port.request_ns):
+            valid = reading.valid
+        request_ns = words[REQUEST_NS]
+        reading.request_ns, reading.arrival_ns = request_ns, words[LAST_BYTE_NS]
+        span_ns = words[LAST_BYTE_NS] - request_ns if valid else 0
+        if span_ns > FAR_TOO_LATE * (words[DEADLINE_NS] - request_ns):
             self._disown(reading)
-            last_ns = port.request_ns
-        reading.half_width_ns = (last_ns - port.request_ns) // 2
-        reading.sample_ns = port.request_ns + reading.half_width_ns
-        if reading.valid != self._everybody:
+            span_ns = valid = 0
+        reading.half_width_ns = half_ns = span_ns // 2
+        reading.sample_ns = request_ns + half_ns
+        if valid != self._everybody:
             reading.flags |= JointFlag.NO_REPLY
             self._note_silence(reading)
         else:
-            if 0 < self._period_ns < last_ns - port.request_ns:
+            if 0 < self._period_ns < span_ns:
                 reading.flags |= JointFlag.LATE_REPLY
-            pace.learn(last_ns - port.request_ns, overslept=overslept)
+            pace.learn(span_ns, overslept=words[OVERSLEPT] != 0)
         return reading
 
     def write_goals(self, steps: Sequence[int], *, skip: int = 0) -> int:
@@ -159,8 +195,10 @@ class ServoBus:
             taken = {s: steps[j] for j, s in enumerate(self.ids) if not skip >> j & 1}
             self.sync_write(GOAL_POSITION, taken)
         else:
-            self.port.send_words(self._code, self._goals, steps)
-        return self.port.request_ns
+            self._send_words(*self._goals, steps)
+            if self.port.words[ERROR]:
+                self.port.settle(0)
+        return self.port.words[REQUEST_NS]
 
     def answers(self, servo: int) -> bool:
         """Whether this id answers one ping now. Leaves the line as it is then."""
@@ -271,13 +309,13 @@ class ServoBus:
 
     def _ask_in_order(self, servos: Sequence[int]) -> None:
         self._order = list(servos)
-        self._requests.clear()
+        self._asked.clear()
 
-    def _prepare(self, block: Block) -> ReadRequest:
+    def _prepare(self, block: Block) -> "_Asked":
         request = read_request(self._packets, block, self._order, self.ids)
-        self._requests[block] = request
-        self._paces.setdefault(block.length, ReplyPace())
-        return request
+        pace = self._paces.setdefault(block.length, ReplyPace())
+        self._asked[block] = asked = _Asked(request, pace, self.port, self.reading)
+        return asked
 
     def _collect(self, length: int, reading: Reading) -> None:
         """Take replies until the last one listed is there or the deadline passes."""

@@ -69,16 +69,14 @@ def read_request(sdk: Any, block: Block, order: Sequence[int], ids: Sequence[int
     )
 
 
-class WordsRequest:
-    """A sync write of one two-byte register of all servos, filled anew each time.
-
-    packet: as the SDK makes it; first: byte of the first servo's entry; joints: how many.
-    """
-
-    def __init__(self, sdk: Any, register: Register, ids: Sequence[int]) -> None:
-        recorder = _Recorder()
-        data = [byte for servo in ids for byte in (servo, 0, 0)]
-        sdk.syncWriteTxOnly(recorder, register.address, register.size, data, len(data))
-        self.packet = octets(recorder.packet)
-        self.first = len(self.packet) - 1 - len(data)
-        self.joints = len(ids)
+def words_request(
+    sdk: Any, register: Register, ids: Sequence[int]
+) -> tuple[bytearray, int, int, int]:
+    """A sync write of one two-byte register of all servos, to be filled anew each time: (packet as
+    the SDK makes it, byte of the first servo's entry, bytes, servos), as exchange.send_words has
+    them."""
+    recorder = _Recorder()
+    data = [byte for servo in ids for byte in (servo, 0, 0)]
+    sdk.syncWriteTxOnly(recorder, register.address, register.size, data, len(data))
+    packet = octets(recorder.packet)
+    return packet, len(packet) - 1 - len(data), len(packet), len(ids)

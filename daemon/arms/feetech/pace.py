@@ -23,7 +23,8 @@ every servo."""
 
 @dataclass(slots=True)
 class ReplyPace:
-    """Usual time from a request to its last reply byte, learnt from the reads themselves.
+    """Usual time from a request to its last reply byte, learnt from the reads themselves. sleep_ns:
+    how long after the request to sleep; not positive: not at all.
 
     A read that overslept does not know its span: it sees its own waking, not the line. Taking that
     for a span lets a computer that wakes late wait later with every read, until the replies miss
@@ -32,11 +33,7 @@ class ReplyPace:
 
     usual_ns: int = 0
     searching: bool = True
-
-    @property
-    def sleep_ns(self) -> int:
-        """How long after the request to sleep; not positive: not at all."""
-        return self.usual_ns - WAKE_NS
+    sleep_ns: int = -WAKE_NS
 
     def learn(self, span_ns: int, *, overslept: bool) -> None:
         """A whole reading came `span_ns` after its request; overslept: it had to wait for us."""
@@ -46,3 +43,4 @@ class ReplyPace:
         else:
             nearer_ns = (span_ns - self.usual_ns) // SEARCH_SHARE if self.searching else 0
             self.usual_ns = min(span_ns, self.usual_ns + max(FORGET_NS, nearer_ns))
+        self.sleep_ns = self.usual_ns - WAKE_NS

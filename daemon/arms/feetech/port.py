@@ -29,19 +29,13 @@ from recd.daemon.arms.exchange import (
     INBOX_BYTES,
     LAST_BYTE_NS,
     LOOKED_LATE,
-    OVERSLEPT,
-    PATIENCE_NS,
     RECEIVED,
     REQUEST_NS,
-    SLEEP_NS,
     WAITED_NS,
     WORDS,
 )
-from recd.daemon.arms.feetech.frames import ReadRequest, WordsRequest
-from recd.daemon.arms.feetech.reading import Reading
 from recd.daemon.arms.passes import integers, octets
 from recd.daemon.arms.ports import describe_missing, describe_users
-from recd.daemon.arms.tickcode import Code
 from recd.daemon.permission import group_of, way_in
 from recd.shm import libc
 from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns
@@ -61,15 +55,39 @@ class BusLostError(DeviceError):
     code = "bus"
 
 
+class _Word:
+    """A word of a port as its attribute."""
+
+    def __init__(self, place: int) -> None:
+        self._place = place
+
+    def __get__(self, port: "BusPort", owner: type) -> int:
+        return port.words[self._place]
+
+    def __set__(self, port: "BusPort", value: int) -> None:
+        port.words[self._place] = value
+
+
 class BusPort(PortHandler):
     """PortHandler of one bus.
 
     reply_timeout_ns: patience on top of the time that the bytes need on the wire; request_ns: when
     the last request was handed to the kernel; last_byte_ns: when the newest byte was read;
     dropped_bytes: input thrown away before a request; inbox: input that nobody has taken yet;
-    received_bytes: all input; waited_ns: time asleep for replies, set back by whoever reads it;
-    echo: True for an adapter that sends back what it is given.
+    received_bytes: all input; waited_ns: time asleep for replies; echo: 1 for an adapter that sends
+    back what it is given; words: these and others, where an exchange keeps them (exchange.py);
+    read_into, calls: what else an exchange is handed.
     """
+
+    request_ns = _Word(REQUEST_NS)
+    last_byte_ns = _Word(LAST_BYTE_NS)
+    deadline_ns = _Word(DEADLINE_NS)
+    dropped_bytes = _Word(DROPPED)
+    received_bytes = _Word(RECEIVED)
+    waited_ns = _Word(WAITED_NS)
+    echo = _Word(ECHO)
+    echo_due = _Word(ECHO_DUE)
+    looked_late = _Word(LOOKED_LATE)
 
     def __init__(self, path: str, *, baud: int, bus: str = "", exclusive: bool = True) -> None:
         super().__init__(path)
@@ -78,21 +96,11 @@ class BusPort(PortHandler):
         self.exclusive = exclusive
         self.byte_ns = BITS_PER_BYTE * NS_PER_S // baud
         self.reply_timeout_ns = ATTACH_TIMEOUT_NS
-        self.request_ns = 0
-        self.last_byte_ns = 0
-        self.deadline_ns = 0
-        self.dropped_bytes = 0
-        self.received_bytes = 0
-        self.waited_ns = 0
-        self.echo = False
-        self._looked_late = False
-        self._echo_due = 0
+        self.words = integers([0] * WORDS)
         self.inbox = bytearray()
-        self._fd = -1
-        self._fds: list[int] = []
-        self._words = integers([0] * WORDS)
-        self._read_into = octets(bytes(INBOX_BYTES))
-        self._calls = libc.table()
+        self.read_into = octets(bytes(INBOX_BYTES))
+        self.calls = libc.table()
+        self.use(-1)
 
     def openPort(self) -> bool:  # noqa: N802 (the SDK's name)
         """Open, unless told otherwise for this process alone. DeviceError says what stands in the
@@ -106,14 +114,17 @@ class BusPort(PortHandler):
         except (serial.SerialException, OSError, ValueError) as error:
             raise open_error(error, path, self.bus, self.baudrate) from None
         self.ser = port
-        self._fd = port.fileno()
-        self._fds = [self._fd]
+        self.use(port.fileno())
         self.is_open = True
         self.is_using = False
         self.tx_time_per_byte = 1000.0 / self.baudrate * BITS_PER_BYTE
         _ask_low_latency(port)
         self.clearPort()
         return True
+
+    def use(self, fd: int) -> None:
+        """Read and write this descriptor from now on."""
+        self.words[FD], self._fds = fd, [fd]
 
     def setupPort(self, cflag_baud: int) -> bool:  # noqa: N802
         """The SDK's way to open; the rate was given at construction."""
@@ -130,17 +141,15 @@ class BusPort(PortHandler):
     def closePort(self) -> None:  # noqa: N802
         if self.is_open:
             self.is_open = False
-            self._fd = -1
+            self.use(-1)
             self.ser.close()
 
     def clearPort(self) -> None:  # noqa: N802
         """Throw away all input. The SDK calls it before each request."""
-        dropped = len(self.inbox)
-        self.inbox.clear()
+        self.drop_inbox()
         while select.select(self._fds, (), (), 0)[0]:
-            dropped += self._fill()
-            self.inbox.clear()
-        self.dropped_bytes += dropped
+            self._fill()
+            self.drop_inbox()
 
     def getBytesAvailable(self) -> int:  # noqa: N802
         while select.select(self._fds, (), (), 0)[0]:
@@ -167,9 +176,9 @@ class BusPort(PortHandler):
             now = now_ns()
             left_ns = self.deadline_ns - now
             if left_ns <= 0:
-                if self._looked_late or not self.getBytesAvailable():
+                if self.looked_late or not self.getBytesAvailable():
                     break
-                self._looked_late = True
+                self.looked_late = 1
                 continue
             came = select.select(self._fds, (), (), left_ns / NS_PER_S)[0]
             self.waited_ns += now_ns() - now
@@ -177,62 +186,27 @@ class BusPort(PortHandler):
                 self._fill()
         return len(inbox) >= length
 
-    def exchange(
-        self, code: Code, request: ReadRequest, reading: Reading, *, sleep_ns: int
-    ) -> tuple[int, bool]:
-        """Throw away all input, send a sync read, take replies while each is the next one due.
-
-        sleep_ns: from the request on, before the replies are looked for. (replies taken, whether
-        all were there on waking); whatever else came is in the inbox. BusLostError as any read.
-        """
-        words, inbox = self._words, self._read_into
-        words[FD], words[ECHO], words[ECHO_DUE] = self._fd, self.echo, self._echo_due
-        words[SLEEP_NS] = sleep_ns
-        words[PATIENCE_NS] = request.reply_bytes * self.byte_ns + self.reply_timeout_ns
-        words[DEADLINE_NS], words[WAITED_NS] = self.deadline_ns, 0
-        words[LAST_BYTE_NS] = self.last_byte_ns
-        left_over = len(self.inbox)
+    def drop_inbox(self) -> None:
+        """Throw away what nobody has taken."""
+        self.dropped_bytes += len(self.inbox)
         self.inbox.clear()
-        taken: int = code["exchange"](
-            self._calls, words, request.packet, len(request.packet), inbox, request.due,
-            len(request.answered) - 1, request.reply_size, reading.data, reading.errors,
-        )  # fmt: skip
-        self.request_ns, self.deadline_ns = words[REQUEST_NS], words[DEADLINE_NS]
-        self.last_byte_ns, self._echo_due = words[LAST_BYTE_NS], words[ECHO_DUE]
-        self.dropped_bytes += left_over + words[DROPPED]
-        self.received_bytes += words[DROPPED] + words[RECEIVED]
-        self.waited_ns += words[WAITED_NS]
-        self._looked_late = words[LOOKED_LATE] != 0
+
+    def settle(self, taken: int) -> None:
+        """After an exchange: bytes that came behind the `taken` ones go to `inbox`. Raises what
+        stopped it, BusLostError for a port that is gone."""
+        words = self.words
         if words[ERROR]:
             raise self._lost(OSError(words[ERROR], os.strerror(words[ERROR])))
-        at = taken * request.reply_size
-        if words[HELD] > at:
-            self.inbox += bytes(inbox[at : words[HELD]])
-        return taken, words[OVERSLEPT] != 0
-
-    def send_words(self, code: Code, request: WordsRequest, steps: Sequence[int]) -> None:
-        """Send a sync write of a word (steps, `integers`) to all servos, which nobody answers.
-
-        Old input stays for the next request, which tells of it.
-        """
-        words = self._words
-        words[FD], words[ECHO], words[ECHO_DUE] = self._fd, self.echo, self._echo_due
-        code["send_words"](
-            self._calls, words, request.packet, request.first, len(request.packet), steps,
-            request.joints,
-        )  # fmt: skip
-        self.request_ns, self._echo_due = words[REQUEST_NS], words[ECHO_DUE]
-        if words[ERROR]:
-            raise self._lost(OSError(words[ERROR], os.strerror(words[ERROR])))
+        self.inbox += bytes(self.read_into[taken : words[HELD]])
 
     def writePort(self, packet: Sequence[int]) -> int:  # noqa: N802
         """Hand a request to the kernel; returns the bytes taken."""
         data = bytes(packet)
         if self.echo:
-            self._echo_due += len(data)
+            self.echo_due += len(data)
         self.request_ns = now_ns()
         try:
-            return os.write(self._fd, data)
+            return os.write(self.words[FD], data)
         except BlockingIOError:
             return 0
         except OSError as error:
@@ -240,11 +214,11 @@ class BusPort(PortHandler):
 
     def setPacketTimeout(self, packet_length: int) -> None:  # noqa: N802
         """Deadline for replies of `packet_length` bytes in all, from now."""
-        self._looked_late = False
+        self.looked_late = 0
         self.deadline_ns = now_ns() + packet_length * self.byte_ns + self.reply_timeout_ns
 
     def setPacketTimeoutMillis(self, msec: float) -> None:  # noqa: N802
-        self._looked_late = False
+        self.looked_late = 0
         self.deadline_ns = now_ns() + round(msec * NS_PER_MS)
 
     def isPacketTimeout(self) -> bool:  # noqa: N802
@@ -252,12 +226,12 @@ class BusPort(PortHandler):
 
     def extend_deadline(self, for_ns: int) -> None:
         """Wait for input until `for_ns` from now."""
-        self._looked_late = False
+        self.looked_late = 0
         self.deadline_ns = now_ns() + for_ns
 
     def _fill(self) -> int:
         try:
-            data = os.read(self._fd, _READ_BYTES)
+            data = os.read(self.words[FD], _READ_BYTES)
         except BlockingIOError:
             return 0
         except OSError as error:
@@ -265,9 +239,9 @@ class BusPort(PortHandler):
         if not data:
             raise self._lost(OSError(errno.EIO, "hang-up"))
         self.last_byte_ns = now_ns()
-        if self._echo_due:
-            own = min(self._echo_due, len(data))
-            self._echo_due -= own
+        if self.echo_due:
+            own = min(self.echo_due, len(data))
+            self.echo_due -= own
             data = data[own:]
         self.inbox += data
         self.received_bytes += len(data)

@@ -10,17 +10,18 @@ class Reading:
     """What one sync read brought. Reused: the next read overwrites it.
 
     request_ns, sample_ns, half_width_ns: sent at, midpoint to the last byte, half of that span;
+    arrival_ns: when the newest byte was read;
     flags: JointFlag bits; valid: bit per joint; errors, data: error byte and data bytes per joint
     (passes.ROOM each), of a valid joint; position_at: byte at which its position is.
     """
 
     __slots__ = (
-        "data", "errors", "flags", "half_width_ns", "position_at", "request_ns", "sample_ns",
-        "valid",
+        "arrival_ns", "data", "errors", "flags", "half_width_ns", "position_at", "request_ns",
+        "sample_ns", "valid",
     )  # fmt: skip
 
     def __init__(self, joints: int) -> None:
-        self.request_ns = self.sample_ns = self.half_width_ns = 0
+        self.request_ns = self.sample_ns = self.half_width_ns = self.arrival_ns = 0
         self.flags = self.valid = self.position_at = 0
         self.errors = integers([0] * joints)
         self.data = octets(bytes(joints * ROOM))

@@ -126,6 +126,8 @@ class Follower:
         self._hand_over = HandOver(config["hand_over"], meeting)
         self._led = Led()
         self._handless: MotionState | None = None  # nobody's hand on the leader matters in it
+        self._filled: MotionState | None = None  # the sample holds what stays while it does
+        self._goals = 0  # written since they were counted
         self._waiting: tuple[str, ...] = ()
         self._reported_ns = 0
         self._source = GoalSource.NONE
@@ -314,6 +316,8 @@ class Follower:
         if fact is not None:
             self._apply(fact, now_ns())
         if due:
+            self._ctx.status.count("goals_written", self._goals)
+            self._goals = 0
             self._watch_idle(now_ns())
         return self.state.trait.motion
 
@@ -330,7 +334,7 @@ class Follower:
         if self._hand_over.grasped(self.state, leader.position, at_ns):
             self._apply(Event.LEADER_MOVED, at_ns)
         self._hand_over.wish(self.state, self._path.sent, leader.position, at_ns,
-                             refused=leader.refused)  # fmt: skip
+                             refused=leader.refused != 0)  # fmt: skip
         self._handless = None if self._hand_over.minds(self.state) else self.state
 
     def _note_led(self, woke_ns: int, written_ns: int) -> None:
@@ -465,18 +469,28 @@ class Follower:
         return fresh and self._bus.line.in_step and not self._watch.doubt
 
     def _send(self) -> int:
-        self._ctx.status.count("goals_written")
+        self._goals += 1
         return self._bus.write_goals(self._path.steps, skip=self._watch.absent)
 
     def _fill_goals(self, written_ns: int) -> None:
-        """The goal path of this tick; NaN and -1 where there is none."""
-        samples, path, state = self._samples, self._path, self.state
-        leader, seat = self._leader, self._seat
-        samples.motion, samples.cause = state.trait.motion, state.cause
+        """The goal path of this tick."""
+        samples, leader, seat = self._samples, self._leader, self._seat
         samples.source = self._source
         samples.goal_written_ns = written_ns
         if leader is not None:
-            samples.leader_ns, samples.leader = leader.sample_ns, leader.position
+            samples.leader_ns = leader.sample_ns
+        if self.state is not self._filled or seat is not None:
+            self._fill_state(self.state)
+        if seat is not None:
+            samples.chunk, samples.chunk_index = seat.chunk, seat.index
+            seat.publish(self.state)
+
+    def _fill_state(self, state: MotionState) -> None:
+        """What stays as long as the state does; NaN and -1 where there is no goal."""
+        samples, path, leader, seat = self._samples, self._path, self._leader, self._seat
+        samples.motion, samples.cause = state.trait.motion, state.cause
+        if leader is not None:
+            samples.leader = leader.position
         if not state.trait.torque:
             samples.no_goals()
         elif state.phase in FOLLOWING and leader is not None:
@@ -485,9 +499,7 @@ class Follower:
             samples.goals(path, seat.asked)
         else:
             samples.goals(path, path.goal)
-        if seat is not None:
-            samples.chunk, samples.chunk_index = seat.chunk, seat.index
-            seat.publish(state)
+        self._filled = state
 
     def _go_on_with_telemetry(self) -> None:
         """One of two pieces, each in a tick of its own: all in the tick that read it, they were

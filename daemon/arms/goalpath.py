@@ -74,7 +74,7 @@ class GoalPath:
         self._kind = type(self._present)
         self._share = nan
         self._glide_periods = glide_periods
-        self._periods = 0
+        self._left = 2 * glide_periods  # periods of gliding
         self._forget_turns()
 
     def rest_at(self, steps: Sequence[int]) -> None:
@@ -101,17 +101,17 @@ class GoalPath:
         """The same source goes on after a pause: glide in. Turns are not forgotten, or a joint
         that waits beyond its seam would turn back by a whole one.
         """
-        self._periods = 0
+        self._left = 2 * self._glide_periods
         self.halt()
 
     def follow(self, requested: Sequence[float], present: Sequence[float]) -> int:
         """One period towards `requested`. Returns JointFlag bits (RAMPING, CLIPPED)."""
-        gliding = self._periods < 2 * self._glide_periods
-        if gliding or self._share != 1.0:
-            self._bound_speed(glide_share(self._periods, self._glide_periods))
-        self._periods += 1
-        self.behind = behind = self._go(requested, present, seams=1)
-        if gliding:
+        if self._left or self._share != 1.0:
+            done = 2 * self._glide_periods - self._left
+            self._bound_speed(glide_share(done, self._glide_periods))
+        self.behind = behind = self._go(requested, present, 1)
+        if self._left:
+            self._left -= 1
             return _RAMPING
         return _CLIPPED if behind > CLIP_TOLERANCE else 0
 
@@ -138,7 +138,7 @@ class GoalPath:
         self._bound_speed(0.0)
         self._go(self.goal, present)
 
-    def _go(self, wanted: Sequence[float], present: Sequence[float], *, seams: int = 0) -> float:
+    def _go(self, wanted: Sequence[float], present: Sequence[float], seams: int = 0) -> float:
         # Memory that the passes can work on is taken as it is, the rest copied.
         if type(wanted) is not self._kind:
             self._wanted[:] = wanted

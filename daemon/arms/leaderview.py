@@ -26,8 +26,8 @@ def position_bytes(cell: CellReader | CellWriter, joints: int) -> memoryview:
 class LeaderView:
     """Reads the leader's cell. position: units per joint, the newest known of each (NaN before the
     first); sample_ns, oldest_ns: when the leader, and the joint of longest ago, were heard last;
-    stale_ns: what is older is not followed; moved_ns: when it last moved visibly; driven: its own
-    servos hold it; refused: they were asked to and could not.
+    stale_ns: what is older is not followed; moved_ns: when it last moved visibly; driven: not 0
+    while its own servos hold it; refused: not 0 when they were asked to and could not.
     """
 
     def __init__(self, cell: CellReader, joints: int, *, stale_ns: int) -> None:
@@ -36,7 +36,8 @@ class LeaderView:
         self._told = positions_in(cell, joints)
         self._told_bytes = position_bytes(cell, joints)
         self._everybody = (1 << joints) - 1
-        self._joint_ns = [0] * joints
+        self._joints = range(joints)
+        self._joint_ns: list[int] | None = None  # per joint; None: all at `oldest_ns`
         self.oldest_ns = 0
         self._version = 0
         self._rested = [_NOWHERE] * joints
@@ -45,7 +46,7 @@ class LeaderView:
         self.position[:] = [_NOWHERE] * joints
         self.sample_ns = 0
         self.moved_ns = 0
-        self.driven = self.refused = False
+        self.driven = self.refused = 0
 
     def refresh(self) -> None:
         """Take what is new in the cell."""
@@ -53,19 +54,18 @@ class LeaderView:
         if version == self._version:
             return
         self._version = version
-        at_ns, _, valid, _, driven, refused = FACTS.unpack_from(self._cell.memory)
+        at_ns, _, valid, _, self.driven, self.refused = FACTS.unpack_from(self._cell.memory)
         self.sample_ns = at_ns
-        self.driven, self.refused = driven != 0, refused != 0
         if valid == self._everybody:
             self._position_bytes[:] = self._told_bytes
-            self._joint_ns = [at_ns] * len(self._joint_ns)
-            self.oldest_ns = at_ns
+            self._joint_ns, self.oldest_ns = None, at_ns
             return
+        joint_ns = self._joint_ns or [self.oldest_ns for _ in self._joints]
         for joint, value in enumerate(self._told):
             if valid >> joint & 1:
                 self.position[joint] = value
-                self._joint_ns[joint] = at_ns
-        self.oldest_ns = min(self._joint_ns)
+                joint_ns[joint] = at_ns
+        self._joint_ns, self.oldest_ns = joint_ns, min(joint_ns)
 
     def silent(self, at_ns: int) -> bool:
         """True when no joint's position is fresh enough to be followed."""

@@ -28,11 +28,13 @@ class SilenceFinding:
 
 
 class Silence:
-    """Silence of one bus. bus_silent: nobody has answered for BUS_SILENT_NS."""
+    """Silence of one bus. bus_heard_ns: when anybody answered last; bus_silent: nobody has answered
+    for BUS_SILENT_NS."""
 
     def __init__(self, joints: int, at_ns: int) -> None:
         self._everybody = (1 << joints) - 1
-        self._heard_ns = [at_ns] * joints
+        self._joints = range(joints)
+        self._heard_ns: list[int] | None = None  # per joint; None: all when the bus was heard
         self._told = [False] * joints
         self._noted_ns = at_ns
         self.bus_heard_ns = at_ns
@@ -41,13 +43,15 @@ class Silence:
     def note(self, valid: int, at_ns: int) -> tuple[SilenceFinding, ...]:
         """Take the validity bits of one reading. Nothing stays allocated while all is well."""
         unwatched_ns, self._noted_ns = at_ns - self._noted_ns, at_ns
-        if unwatched_ns > UNWATCHED_NS:
-            self._heard_ns = [heard_ns + unwatched_ns for heard_ns in self._heard_ns]
-            self.bus_heard_ns += unwatched_ns
-        if valid == self._everybody and not self.bus_silent and not any(self._told):
-            self._heard_ns = [at_ns] * len(self._heard_ns)
+        if valid == self._everybody and not self.bus_silent and True not in self._told:
+            self._heard_ns = None
             self.bus_heard_ns = at_ns
             return ()
+        heard_ns = self._heard_ns or [self.bus_heard_ns for _ in self._joints]
+        self._heard_ns = heard_ns
+        if unwatched_ns > UNWATCHED_NS:
+            heard_ns[:] = [since_ns + unwatched_ns for since_ns in heard_ns]
+            self.bus_heard_ns += unwatched_ns
         found = []
         silent = not valid and at_ns - self.bus_heard_ns > BUS_SILENT_NS
         if valid:
@@ -55,10 +59,10 @@ class Silence:
         if silent != self.bus_silent and (silent or valid):
             self.bus_silent = silent
             found.append(SilenceFinding(None, began=silent))
-        for joint in range(len(self._heard_ns)):
+        for joint in self._joints:
             if valid >> joint & 1:
-                self._heard_ns[joint] = at_ns
-            missing = at_ns - self._heard_ns[joint] > JOINT_SILENT_NS and not self.bus_silent
+                heard_ns[joint] = at_ns
+            missing = at_ns - heard_ns[joint] > JOINT_SILENT_NS and not self.bus_silent
             if missing != self._told[joint]:
                 self._told[joint] = missing
                 found.append(SilenceFinding(joint, began=missing))

@@ -166,7 +166,7 @@ def test_no_calibration_request_or_pause_makes_a_goal_jump(
 class Rules(GoalPath):
     """The same way by the rules as they are told, one joint after another."""
 
-    def _go(self, wanted, present, *, seams=0):
+    def _go(self, wanted, present, seams=0):
         behind = 0.0
         for joint, asked in enumerate(wanted):
             previous = self.goal[joint]

@@ -100,7 +100,7 @@ class Follower:
         self._ctx, self._bus, self._side = ctx, bus, side
         pair = side.bus.partition(".")[0]
         scales = attached.calibration.scales(side.units)
-        self._samples = Samples(rings[0], scales, ctx.status, machine_code())
+        self._samples = Samples(rings[0], scales, ctx.status, bus.reading, machine_code())
         self._telemetry = Telemetry(rings[1], joints, machine_code())
         self._telemetry_left = 0
         self._telemetry_every = every(config["rate_hz"], config["telemetry_hz"])
@@ -116,6 +116,8 @@ class Follower:
         self._idle_ns = round(config["limits"]["idle_park_s"] * NS_PER_S)
         stale_ns = round(config["limits"]["leader_stale_periods"] * period_ns(config))
         self._leader = None if cell is None else LeaderView(cell, joints, stale_ns=stale_ns)
+        if self._leader is not None:
+            self._samples.led_by(self._leader.position)
         self._period_ns = period_ns(config)
         self._watch = BusWatch(ctx, bus, side, self._path, self._telemetry)
         self._silent_since_ns = 0
@@ -304,7 +306,7 @@ class Follower:
         block = TELEMETRY_BLOCK if full else self._check_block if due else POSITION_BLOCK
         reading = self._bus.sync_read(block)
         self._fill_goals(written_ns)
-        self._samples.publish(reading, tick, flags | drive_flags)
+        self._samples.publish(tick, flags | drive_flags)
         if full and reading.valid:
             while self._telemetry_left:
                 self._go_on_with_telemetry()
@@ -489,8 +491,6 @@ class Follower:
         """What stays as long as the state does; NaN and -1 where there is no goal."""
         samples, path, leader, seat = self._samples, self._path, self._leader, self._seat
         samples.motion, samples.cause = state.trait.motion, state.cause
-        if leader is not None:
-            samples.leader = leader.position
         if not state.trait.torque:
             samples.no_goals()
         elif state.phase in FOLLOWING and leader is not None:

@@ -25,6 +25,9 @@ PARK_PATIENCE_NS = 8 * NS_PER_S
 
 _ARRIVED_UNITS = 0.5
 
+_WANTED, _PRESENT, _SEAMS = 3, 4, 6
+"""Places of what changes among the arguments of passes.follow."""
+
 _RAMPING, _CLIPPED = int(JointFlag.RAMPING), int(JointFlag.CLIPPED)
 
 
@@ -52,9 +55,7 @@ class GoalPath:
         self.behind = 0.0
         self.turns = tuple(scale.turn for scale in scales)
         self._joints = joints = len(scales)
-        self._follow = code["follow"]
         self._scales = scales
-        self._scale_table = scale_table(scales)
         self._path = passes.doubles([0.0] * (passes.PATH_COLUMNS * joints))
         self._whole = passes.integers([0] * (passes.PATH_INTEGERS * joints))
         floats, whole = (passes.columns(table, joints) for table in (self._path, self._whole))
@@ -72,6 +73,10 @@ class GoalPath:
         self._wanted = passes.doubles([0.0] * joints)
         self._present = passes.doubles([0.0] * joints)
         self._kind = type(self._present)
+        self._pointed = self._wanted, self._present
+        self._follow = code.prepare(
+            "follow", scale_table(scales), self._path, self._whole, *self._pointed, joints, 0
+        )
         self._share = nan
         self._glide_periods = glide_periods
         self._left = 2 * glide_periods  # periods of gliding
@@ -146,9 +151,12 @@ class GoalPath:
         if type(present) is not self._kind:
             self._present[:] = present
             present = self._present
-        behind: float = self._follow(
-            self._scale_table, self._path, self._whole, wanted, present, self._joints, seams
-        )
+        if wanted is not self._pointed[0] or present is not self._pointed[1]:
+            self._pointed = wanted, present
+            self._follow.point(_WANTED, wanted)
+            self._follow.point(_PRESENT, present)
+        self._follow.args[_SEAMS] = seams
+        behind: float = self._follow.run()
         return behind
 
     def _bound_speed(self, share: float) -> None:

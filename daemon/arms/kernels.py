@@ -9,7 +9,7 @@ from typing import Any
 from recd.daemon.arms import exchange, pacing, passes
 from recd.shm import calls
 from recd.shm.aot import Kernel
-from recd.shm.aot_parts import part, with_parts
+from recd.shm.aot_parts import from_block, part, with_parts
 from recd.shm.put import ring_put
 
 _UNITS, _STEPS = part(passes.units_at), part(passes.steps_at)
@@ -26,6 +26,11 @@ _RECEIVE = part(with_parts(exchange.receive, **_KERNEL_CALLS))
 
 _POSITIONS = part(with_parts(passes.positions, units_at=_UNITS))
 _FILL = part(passes.fill_sample)
+
+
+def _prepared(function: Any, arguments: tuple[str, ...], result: str = "int64") -> Kernel:
+    """A kernel for tickcode.Call."""
+    return Kernel(from_block(function, arguments), (_INT64S,), result)
 
 
 def put_sample(
@@ -46,7 +51,7 @@ def put_sample(
 _TICK_TIME = part(pacing.tick_time)
 
 AOT: dict[str, Kernel] = {
-    "pace": Kernel(
+    "pace": _prepared(
         with_parts(
             pacing.pace,
             **_KERNEL_CALLS,
@@ -56,7 +61,7 @@ AOT: dict[str, Kernel] = {
         ),
         (_INT64S, _INT64S, _INT32S, _INT32S, _I, _I),
     ),
-    "follow": Kernel(
+    "follow": _prepared(
         with_parts(
             passes.follow,
             units_at=_UNITS,
@@ -68,7 +73,7 @@ AOT: dict[str, Kernel] = {
         (_DOUBLES, _DOUBLES, _INT64S, _DOUBLES, _DOUBLES, _I, _I),
         result="float64",
     ),
-    "exchange": Kernel(
+    "exchange": _prepared(
         with_parts(
             exchange.exchange,
             **_KERNEL_CALLS,
@@ -81,11 +86,11 @@ AOT: dict[str, Kernel] = {
         ),
         (_INT64S, _INT64S, _BYTES, _I, _BYTES, _INT64S, _I, _I, _BYTES, _INT64S),
     ),
-    "send_words": Kernel(
+    "send_words": _prepared(
         with_parts(exchange.send_words, fill_words=part(passes.fill_words), send=_SEND),
         (_INT64S, _INT64S, _BYTES, _I, _I, _I, _INT64S),
     ),
-    "put_sample": Kernel(
+    "put_sample": _prepared(
         put_sample,
         (
             *("address", _INT64S, _I, _I, _I, _I),
@@ -98,4 +103,4 @@ AOT: dict[str, Kernel] = {
     ),
     "anything_exceeded": Kernel(passes.anything_exceeded, (_INT64S, _I, _INT64S, _I)),
 }
-"""Arguments as the functions themselves name them."""
+"""Arguments as the functions themselves name them; of prepared ones in a block."""

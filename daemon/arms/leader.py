@@ -50,7 +50,7 @@ class Leader:
         self._bus = bus
         self._side = side
         scales = attached.calibration.scales(side.units)
-        self._samples = Samples(rings[0], scales, ctx.status, machine_code())
+        self._samples = Samples(rings[0], scales, ctx.status, bus.reading, machine_code())
         self._drive: LeaderDrive | None = None
         if meeting is not None:
             pair = side.bus.partition(".")[0]
@@ -90,7 +90,7 @@ class Leader:
         """Read, publish, pass on. Returns `motion`."""
         full = tick % self._telemetry_every == TELEMETRY_SLOT % self._telemetry_every
         reading = self._bus.sync_read(TELEMETRY_BLOCK if full else POSITION_BLOCK)
-        index = self._samples.publish(reading, tick, OVERRUN_BEFORE if skipped else 0)
+        index = self._samples.publish(tick, OVERRUN_BEFORE if skipped else 0)
         for finding in self._silence.note(reading.valid, now_ns()):
             tell_silence(self._ctx, self._side, finding)
         if not reading.valid:

@@ -28,6 +28,10 @@ ROLE_PHASE: dict[str, float] = {"leader": 0.0, "follower": 0.4}
 period at 250 Hz; a follower that came at the same time would use a sample one period old."""
 
 
+_WAITED = 5
+"""Place of what changes among the arguments of pacing.pace."""
+
+
 class Pacer:
     """Wakes at each tick and never twice for one.
 
@@ -48,8 +52,9 @@ class Pacer:
         kind = c_uint32 * HISTOGRAM_BUCKETS
         self._lateness = kind.from_buffer(status["lateness"].data)
         self._work = kind.from_buffer(status["work"].data)
-        self._calls = libc.table()
-        self._pace = code["pace"]
+        self._pace = code.prepare(
+            "pace", libc.table(), grid, self._lateness, self._work, HISTOGRAM_BUCKETS, 0
+        )
         self.restart()
 
     def restart(self) -> None:
@@ -63,8 +68,7 @@ class Pacer:
         waited_ns: asleep for the bus so far; what came to it in a tick is not its work.
         """
         grid = self._grid
-        woke_ns: int = self._pace(
-            self._calls, grid, self._lateness, self._work, HISTOGRAM_BUCKETS, waited_ns
-        )
+        self._pace.args[_WAITED] = waited_ns
+        woke_ns: int = self._pace.run()
         self.tick, self.skipped, self.overruns = grid[TICK], grid[SKIPPED], grid[OVERRUNS]
         return woke_ns

@@ -33,6 +33,10 @@ _UNKNOWN = float("nan")
 _FACTS = struct.Struct("<7qiIII2BH")
 """An arm sample up to its vectors, in the order of `arm_sample_dtype`."""
 
+_TICK, _SAMPLE_NS, _ARRIVAL_NS, _FLAGS, _POSITION_AT, _VALID = 2, 3, 4, 5, 7, 8
+_SENT_RAW, _LEADER, _REQUESTED, _LIMITED, _SENT = 16, 17, 18, 19, 20
+"""Places of what changes among the arguments of kernels.put_sample."""
+
 FLAG_COUNTERS: tuple[tuple[int, str], ...] = (
     (int(JointFlag.NO_REPLY), "no_reply"),
     (int(JointFlag.RESYNC), "resync"),
@@ -52,44 +56,59 @@ class Samples:
     the same name, set before `publish`.
     """
 
-    def __init__(self, ring: RingWriter, scales: Scales, status: Status, code: Code) -> None:
-        """code: as machine code; publishing has no other form."""
-        self._joints = joints = len(scales)
-        self._ring, self._handle = ring, ring.pointer
-        self._calls = libc.table()
-        self._status = status
-        self._put = code["put_sample"]
-        self._scales = scale_table(scales)
+    def __init__(
+        self, ring: RingWriter, scales: Scales, status: Status, reading: Reading, code: Code
+    ) -> None:  # fmt: skip
+        """reading: the one that is published each time; code: machine code, publishing has no other
+        form."""
+        joints = len(scales)
+        self._ring, self._status, self._reading = ring, status, reading
         self._stage = stage = ring.stage(arm_sample_dtype(joints).itemsize)
         count = (len(stage) - _FACTS.size) // 4
-        self._whole = (c_int32 * count).from_buffer(stage, _FACTS.size)
-        self._floats = (c_float * count).from_buffer(stage, _FACTS.size)
         self._nowhere = doubles([_UNKNOWN] * joints)
         self._no_steps = integers([-1] * joints)
         self.goal_written_ns = self.leader_ns = 0
         self.chunk = self.chunk_index = -1
         self.motion = self.source = self.cause = 0
-        self.leader = self._nowhere
         self.position_bytes = memoryview(bytearray(struct.calcsize(f"{joints}d")))
         self.position = doubles_in(self.position_bytes, 0, joints)
         self.position[:] = self._nowhere
         self.raw = integers([0] * joints)
-        self.no_goals()
+        self._put = code.prepare(
+            "put_sample", ring.pointer, libc.table(), 0, 0, 0, 0,
+            reading.data, 0, 0, self.raw, self.position, scale_table(scales), joints, _UNKNOWN,
+            (c_int32 * count).from_buffer(stage, _FACTS.size),
+            (c_float * count).from_buffer(stage, _FACTS.size),
+            self._no_steps, self._nowhere, self._nowhere, self._nowhere, self._nowhere,
+        )  # fmt: skip
+
+    def led_by(self, position: MutableSequence[float]) -> None:
+        """Where the leader is, as `publish` finds it (units, `doubles`)."""
+        self._put.point(_LEADER, position)
 
     def goals(self, path: GoalPath, asked: MutableSequence[float]) -> None:
         """The way of this tick's goal: what was asked (units, `doubles`), limited, sent; as
         `publish` finds them."""
-        self._requested = asked
-        self._limited, self._sent, self._sent_raw = path.goal, path.sent, path.steps
+        self._point(path.steps, asked, path.goal, path.sent)
 
     def no_goals(self) -> None:
         """There is no goal: NaN, and -1 for steps."""
-        self._requested = self._limited = self._sent = self._nowhere
-        self._sent_raw = self._no_steps
+        self._point(self._no_steps, self._nowhere, self._nowhere, self._nowhere)
 
-    def publish(self, reading: Reading, tick: int, flags: int) -> int:
-        """Take positions, times and flags of a reading, add `flags`, count them, write the record.
-        Returns its ring index."""
+    def _point(
+        self, sent_raw: MutableSequence[int], requested: MutableSequence[float],
+        limited: MutableSequence[float], sent: MutableSequence[float],
+    ) -> None:  # fmt: skip
+        put = self._put
+        put.point(_SENT_RAW, sent_raw)
+        put.point(_REQUESTED, requested)
+        put.point(_LIMITED, limited)
+        put.point(_SENT, sent)
+
+    def publish(self, tick: int, flags: int) -> int:
+        """Take positions, times and flags of the reading, add `flags`, count them, write the
+        record. Returns its ring index."""
+        reading = self._reading
         total = reading.flags | flags
         if total:
             for flag, counter in FLAG_COUNTERS:
@@ -103,12 +122,10 @@ class Samples:
             total, valid, self._ring.epoch,
             self.motion, self.source, self.cause,
         )  # fmt: skip
-        index: int = self._put(
-            self._handle, self._calls, tick, sample_ns, reading.arrival_ns, total,
-            reading.data, reading.position_at, valid, self.raw, self.position, self._scales,
-            self._joints, _UNKNOWN, self._whole, self._floats, self._sent_raw, self.leader,
-            self._requested, self._limited, self._sent,
-        )  # fmt: skip
+        args = self._put.args
+        args[_TICK], args[_SAMPLE_NS], args[_ARRIVAL_NS] = tick, sample_ns, reading.arrival_ns
+        args[_FLAGS], args[_POSITION_AT], args[_VALID] = total, reading.position_at, valid
+        index: int = self._put.run()
         return index if index >= 0 else self._ring.published(index)
 
 

@@ -18,7 +18,7 @@ from recd.daemon.arms.feetech.bus import ServoBus
 from recd.daemon.arms.feetech.port import BusPort
 from recd.daemon.arms.passes import integers
 from recd.daemon.arms.registers import GOAL_POSITION, POSITION_BLOCK, TELEMETRY_BLOCK
-from recd.daemon.arms.tickcode import PLAIN, Code, machine_code
+from recd.daemon.arms.tickcode import PLAIN, Code, Plain, machine_code
 from recd.shm.aot_parts import with_parts
 
 from .virtual_kernel import VirtualKernel
@@ -27,7 +27,12 @@ IDS = (1, 2, 3, 4, 5, 6)
 PATIENCE_NS = 2_000_000
 
 
-TAKES_NOTHING = {**PLAIN, "exchange": with_parts(PLAIN["exchange"], take_replies=lambda *_: 0)}
+TAKES_NOTHING = Plain(
+    {
+        "exchange": with_parts(PLAIN["exchange"], take_replies=lambda *_: 0),
+        "send_words": PLAIN["send_words"],
+    }
+)
 """Leaves every reply to the SDK."""
 
 

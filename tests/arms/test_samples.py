@@ -52,8 +52,8 @@ def way(goal: float, sent: float, steps: int) -> SimpleNamespace:
     )
 
 
-def published(samples: Samples, ring: RingReader, reading: Reading, flags: int = 0) -> np.void:
-    samples.publish(reading, 7, flags)
+def published(samples: Samples, ring: RingReader, flags: int = 0) -> np.void:
+    samples.publish(7, flags)
     slot = ring.take()
     return slot.payload[: slot.nbytes].copy().view(arm_sample_dtype(JOINTS))[0]
 
@@ -61,15 +61,20 @@ def published(samples: Samples, ring: RingReader, reading: Reading, flags: int =
 def test_a_sample_holds_every_field_of_its_tick() -> None:
     writer, ring = ring_of(arm_sample_dtype(JOINTS))
     counts = Counts()
-    samples = Samples(writer, SCALES, counts, machine_code())
-    reading = reading_of([2000 + joint for joint in range(JOINTS)], silent=0b10)
+    samples = Samples(
+        writer,
+        SCALES,
+        counts,
+        reading_of([2000 + joint for joint in range(JOINTS)], silent=0b10),
+        machine_code(),
+    )
     samples.motion, samples.source, samples.cause = 2, 1, 300
     samples.goal_written_ns, samples.leader_ns = 90, 80
-    samples.leader = doubles(float(joint) for joint in range(JOINTS))
+    samples.led_by(doubles(float(joint) for joint in range(JOINTS)))
     samples.chunk, samples.chunk_index = 5, 6
     path = way(1.5, 1.25, -3)
     samples.goals(path, doubles([2.5] * 6))
-    record = published(samples, ring, reading, int(JointFlag.CLIPPED))
+    record = published(samples, ring, int(JointFlag.CLIPPED))
     assert [int(record[name]) for name in (
         "tick", "request_ns", "sample_ns", "half_width_ns", "goal_written_ns", "leader_ns",
         "chunk", "chunk_index", "flags", "valid", "epoch", "motion", "source", "cause",
@@ -88,9 +93,8 @@ def test_a_sample_holds_every_field_of_its_tick() -> None:
 
 def test_a_tick_without_a_goal_says_so() -> None:
     writer, ring = ring_of(arm_sample_dtype(JOINTS))
-    samples = Samples(writer, SCALES, Counts(), machine_code())
-    reading = reading_of([2000] * 6)
-    record = published(samples, ring, reading)
+    samples = Samples(writer, SCALES, Counts(), reading_of([2000] * 6), machine_code())
+    record = published(samples, ring)
     for name in ("leader", "requested", "limited", "sent"):
         assert np.isnan(record[name]).all()
     assert record["sent_raw"].tolist() == [-1] * 6
@@ -99,11 +103,10 @@ def test_a_tick_without_a_goal_says_so() -> None:
 
 def test_a_policy_that_asks_beyond_float32_is_recorded_as_infinite_and_ends_no_tick() -> None:
     writer, ring = ring_of(arm_sample_dtype(JOINTS))
-    samples = Samples(writer, SCALES, Counts(), machine_code())
-    reading = reading_of([2000] * 6)
+    samples = Samples(writer, SCALES, Counts(), reading_of([2000] * 6), machine_code())
     path = way(1.5, 1.25, 3)
     samples.goals(path, doubles([1e300, -1e39, 3.4e38, float("nan"), float("-inf"), 0.0]))
-    requested = published(samples, ring, reading)["requested"]
+    requested = published(samples, ring)["requested"]
     expected = [np.inf, -np.inf, np.float32(3.4e38), np.nan, -np.inf, 0.0]
     np.testing.assert_array_equal(requested, np.array(expected, np.float32))
 
@@ -140,11 +143,13 @@ def test_a_sample_tells_its_ring_when_it_was_and_wakes_every_listener() -> None:
     )
     bells = [Doorbell.create(), Doorbell.create()]
     reader = RingReader(segment, 0, policy=ReaderPolicy.BEST_EFFORT)
-    samples = Samples(RingWriter(segment, bells), SCALES, Counts(), machine_code())
+    samples = Samples(
+        RingWriter(segment, bells), SCALES, Counts(), reading_of([2000] * 6), machine_code()
+    )
     before_ns = now_ns()
     for tick in (7, 8):
         flags = int(JointFlag.OVERRUN_BEFORE)
-        assert samples.publish(reading_of([2000] * 6), tick, flags) == tick - 7
+        assert samples.publish(tick, flags) == tick - 7
     for index in range(2):
         slot = reader.take()
         assert slot is not None
@@ -161,11 +166,11 @@ def test_a_sample_after_a_newer_writer_took_the_ring_is_refused() -> None:
     )
     ring = RingReader(segment, 0, policy=ReaderPolicy.BEST_EFFORT)
     writer = RingWriter(segment)
-    samples = Samples(writer, SCALES, Counts(), machine_code())
-    samples.publish(reading_of([2000] * 6), 7, 0)
+    samples = Samples(writer, SCALES, Counts(), reading_of([2000] * 6), machine_code())
+    samples.publish(7, 0)
     writer.close()
     RingWriter(segment)
     with pytest.raises(RecdError, match="a newer writer has taken over"):
-        samples.publish(reading_of([2000] * 6), 8, 0)
+        samples.publish(8, 0)
     assert ring.take() is not None
     assert ring.take() is None

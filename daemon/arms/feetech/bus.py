@@ -33,13 +33,14 @@ from recd.daemon.arms.feetech.pace import ReplyPace
 from recd.daemon.arms.feetech.port import BusPort
 from recd.daemon.arms.feetech.reading import Reading
 from recd.daemon.arms.feetech.resync import Line
+from recd.daemon.arms.passes import integers
 from recd.daemon.arms.registers import (
     GOAL_POSITION,
     Block,
     Register,
     error_words,
 )
-from recd.daemon.arms.tickcode import PLAIN, Code
+from recd.daemon.arms.tickcode import PLAIN, Call, Code
 from recd.shm.clock import NS_PER_MS, now_ns, sleep_until_ns
 
 _ID, _LENGTH, _INSTRUCTION, _ERROR, _DATA = 2, 3, 4, 4, 5
@@ -62,6 +63,9 @@ RESYNC_SHARE = 0.75
 FAR_TOO_LATE = 2
 """A reading that took so many times its patience says too little: this process was stopped."""
 
+_STEPS = 6
+"""Place of what changes among the arguments of exchange.send_words."""
+
 _TRIES = 3
 _RECOVERY_NS = 700 * NS_PER_MS
 _ECHO_NS = 5 * NS_PER_MS
@@ -74,23 +78,18 @@ class ServoError(DeviceError):
 
 
 class _Asked:
-    """What a read of one block asks: the request's facts, its pace, and all that an exchange is
-    called with. Plain attributes: a tick looks at each of them."""
+    """What a read of one block asks: the request's facts, its pace, and its exchange. Plain
+    attributes: a tick looks at each of them."""
 
     __slots__ = (
         "answered", "exchange", "pace", "packet_bytes", "position_at", "reply_bytes", "reply_size"
     )  # fmt: skip
 
-    def __init__(
-        self, request: ReadRequest, pace: ReplyPace, port: BusPort, reading: Reading
-    ) -> None:
+    def __init__(self, request: ReadRequest, pace: ReplyPace, exchange: Call) -> None:
         self.pace, self.answered, self.position_at = pace, request.answered, request.position_at
         self.reply_bytes, self.reply_size = request.reply_bytes, request.reply_size
         self.packet_bytes = len(request.packet)
-        self.exchange = (
-            port.calls, port.words, request.packet, self.packet_bytes, port.read_into, request.due,
-            len(request.answered) - 1, request.reply_size, reading.data, reading.errors,
-        )  # fmt: skip
+        self.exchange = exchange
 
 
 class ServoBus:
@@ -114,9 +113,10 @@ class ServoBus:
         self._order = list(self.ids)
         self._paces: dict[int, ReplyPace] = {}
         self._asked: dict[Block, _Asked] = {}
-        self._exchange, self._send_words = code["exchange"], code["send_words"]
+        self._code = code
+        self._steps: Sequence[int] = integers([0] * len(self.ids))
         goals = words_request(self._packets, GOAL_POSITION, self.ids)
-        self._goals = (port.calls, port.words, *goals)
+        self._goals = code.prepare("send_words", port.calls, port.words, *goals, self._steps)
 
     def open(self) -> None:
         """Open the port and find out whether the adapter echoes. Raises DeviceError."""
@@ -158,7 +158,7 @@ class ServoBus:
             port.drop_inbox()
         words[SLEEP_NS] = pace.sleep_ns
         words[PATIENCE_NS] = asked.reply_bytes * port.byte_ns + port.reply_timeout_ns
-        taken = self._exchange(*asked.exchange)
+        taken = asked.exchange.run()
         if words[ERROR] or words[HELD] > taken * asked.reply_size:
             port.settle(taken * asked.reply_size)
         reading.position_at = asked.position_at
@@ -195,7 +195,10 @@ class ServoBus:
             taken = {s: steps[j] for j, s in enumerate(self.ids) if not skip >> j & 1}
             self.sync_write(GOAL_POSITION, taken)
         else:
-            self._send_words(*self._goals, steps)
+            if steps is not self._steps:
+                self._steps = steps
+                self._goals.point(_STEPS, steps)
+            self._goals.run()
             if self.port.words[ERROR]:
                 self.port.settle(0)
         return self.port.words[REQUEST_NS]
@@ -314,7 +317,13 @@ class ServoBus:
     def _prepare(self, block: Block) -> "_Asked":
         request = read_request(self._packets, block, self._order, self.ids)
         pace = self._paces.setdefault(block.length, ReplyPace())
-        self._asked[block] = asked = _Asked(request, pace, self.port, self.reading)
+        port, reading = self.port, self.reading
+        exchange = self._code.prepare(
+            "exchange", port.calls, port.words, request.packet, len(request.packet),
+            port.read_into, request.due, len(request.answered) - 1, request.reply_size,
+            reading.data, reading.errors,
+        )  # fmt: skip
+        self._asked[block] = asked = _Asked(request, pace, exchange)
         return asked
 
     def _collect(self, length: int, reading: Reading) -> None:

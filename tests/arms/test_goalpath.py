@@ -10,6 +10,7 @@ from recd.daemon.arms.goalpath import GoalPath, off_rest
 from recd.daemon.arms.limits import JointLimits, speed_bound
 from recd.daemon.arms.models import Unit
 from recd.daemon.arms.normalize import joint_scale
+from recd.daemon.arms.passes import doubles
 from recd.daemon.arms.tickcode import PLAIN, machine_code
 
 STEP = 1.0
@@ -235,6 +236,8 @@ def test_every_goal_is_bit_for_bit_what_the_rules_say(code, program, relative, s
     for what, asked, present in program:
         told = []
         for way in ways:
+            if way is ways[0] and present[0] > asked[0]:  # as a tick has them, new memory each time
+                asked, present = doubles(asked), doubles(present)
             match what:
                 case "follow":
                     told.append(way.follow(asked, present))

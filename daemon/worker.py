@@ -272,17 +272,17 @@ class WorkerContext:
         self.link = link
         self.log = log.get_logger()
         self.realtime_report = realtime.RealtimeReport()
-        self.stop_asked = False
+        self._stop_asked = False
         self.told_to_stop = False
         self.status = Status(spec.kind, self.cell_writer(f"status.{spec.name}"))
 
     @property
     def stopping(self) -> bool:
         """True once SIGTERM, a `stop` message or the end of the link asked us to leave."""
-        return self.stop_asked or self.link.closed
+        return self._stop_asked or self.link.closed
 
     def stop(self) -> None:
-        self.stop_asked = True
+        self._stop_asked = True
 
     def await_go(self) -> bool:
         """Wait for the configuration, if it was not known yet; False when told to end instead."""

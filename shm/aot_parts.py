@@ -13,7 +13,8 @@ from numba.extending import intrinsic
 
 def with_parts(function: Any, **parts: Any) -> Any:
     """`function` with `parts` in the place of the functions that it calls by these names."""
-    return FunctionType(function.__code__, {**function.__globals__, **parts}, function.__name__)
+    space = {**function.__globals__, **parts}
+    return FunctionType(function.__code__, space, function.__name__, function.__defaults__)
 
 
 def part(function: Any) -> Any:

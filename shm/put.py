@@ -30,7 +30,7 @@ _AUX = 0
 @njit(error_model="numpy", no_cpython_wrapper=True, _nrt=False, forceinline=True)
 def ring_put(ctl, calls, capture_ns, arrival_ns, source_seq, flags):  # type: ignore[no-untyped-def]
     """Publish what is staged (RingWriter.stage). Returns its absolute index, or why not
-    (layout.SUPERSEDED). ctl, calls: the writer's `pointer` and `calls`."""
+    (layout.SUPERSEDED). ctl: the writer's `pointer`; calls: libc.table()."""
     slot = _begin(ctl)
     if slot < 0:
         return slot

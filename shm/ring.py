@@ -109,7 +109,7 @@ class RingWriter:
         self._views = payload_views(segment, writeable=True)
         self._control = control = Control(segment)
         self._memory = control.memory
-        self.pointer = self._pointer = control.pointer
+        self.pointer = control.pointer
         self._begin = control.kernel("ring_begin")
         self._commit = control.kernel("ring_commit")
         self._leave = control.kernel("writer_leave")
@@ -151,9 +151,9 @@ class RingWriter:
         Repeating it before `commit` opens the same index again. Raises RecdError when a newer
         writer has taken over.
         """
-        slot = self._begin(self._pointer)
+        slot = self._begin(self.pointer)
         if slot < 0:
-            raise self._refused(slot)
+            raise self.refused(slot)
         return slot
 
     def reserve(self) -> Bytes:
@@ -182,9 +182,9 @@ class RingWriter:
             self._memory, layout.CTL_FACTS,
             nbytes, self.epoch, t_capture_ns, t_arrival_ns, now_ns(), source_seq, flags, aux,
         )  # fmt: skip
-        index = self._commit(self._pointer)
+        index = self._commit(self.pointer)
         if index < 0:
-            raise self._refused(index)
+            raise self.refused(index)
         for doorbell in self._doorbells:
             doorbell.ring()
         return index
@@ -225,24 +225,19 @@ class RingWriter:
         self._control[layout.CTL_STAGED] = nbytes | self.epoch << 32
         return self._staged.view(np.uint8)[:nbytes].data
 
-    def published(self, index: int) -> int:
-        """What ring_put returned, an index. Raises RecdError when it is none."""
-        if index < 0:
-            raise self._refused(index)
-        return index
-
     def add_dropped(self, count: int) -> int:
         """Add losses that happened before the ring (gaps in device numbers). Returns the total."""
         self._control[layout.CTL_ARGUMENT] = count
-        return self._add_dropped(self._pointer)
+        return self._add_dropped(self.pointer)
 
     def close(self) -> None:
         """Give up the writer's role. Harmless when repeated."""
         if self._claim.release.alive:
-            self._leave(self._pointer)
+            self._leave(self.pointer)
             self._claim.release()
 
-    def _refused(self, code: int) -> Exception:
+    def refused(self, code: int) -> Exception:
+        """Why a kernel returned `code` instead of an index."""
         if code == layout.NOT_RESERVED:
             return ValueError(f"ring {self.spec.name}: commit without reserve")
         return RecdError(

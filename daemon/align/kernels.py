@@ -5,6 +5,7 @@ recd.shm.aot.
 """
 
 from recd.daemon.align import passes
+from recd.shm import clock
 from recd.shm.aot import Kernel
 from recd.shm.aot_parts import part, with_parts
 
@@ -17,7 +18,7 @@ AOT: dict[str, Kernel] = {
     "align_frames": Kernel(
         with_parts(
             passes.align_frames,
-            tick_time=part(passes.tick_time),
+            tick_ns=part(clock.tick_ns),
             choose_frame=part(passes.choose_frame),
             frame_flags=part(passes.frame_flags),
         ),

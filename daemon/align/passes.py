@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from recd.config.streams import TickFlag
+from recd.shm.clock import tick_ns
 
 REPEAT, EXPECTED, MISSING = int(TickFlag.REPEAT), int(TickFlag.EXPECTED), int(TickFlag.MISSING)
 LATE, SKIP_BEFORE = int(TickFlag.LATE), int(TickFlag.SKIP_BEFORE)
@@ -20,14 +21,6 @@ RULE_WORDS = 11
 
 HOLD, NEAREST, INTERPOLATE = 0, 1, 2
 STALE, INTERPOLATED, NONE = 1, 2, 4
-
-_NS_PER_S = 1_000_000_000
-
-
-def tick_time(t0: int, k: int, num: int, den: int) -> int:
-    """recd.shm.clock.tick_ns without its overflow: k * 1e9 * den leaves int64 within days."""
-    whole = k // num
-    return t0 + whole * _NS_PER_S * den + (k - whole * num) * _NS_PER_S * den // num
 
 
 def choose_frame(capture: Any, end: int, last: int, tick: int, rule: Any) -> tuple[int, bool]:
@@ -93,7 +86,7 @@ def align_frames(
     """
     last, visible = -1, 0
     for k in range(ticks):
-        tick = tick_time(rule[T0], k, rule[NUM], rule[DEN])
+        tick = tick_ns(rule[T0], k, rule[NUM], rule[DEN])
         while visible < frames and known[visible] <= tick + rule[WAIT]:
             visible += 1
         at, settled = choose_frame(capture, visible, last, tick, rule)

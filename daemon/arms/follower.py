@@ -373,7 +373,7 @@ class Follower:
         leader, path = self._leader, self._path
         assert leader is not None
         flags = 0
-        if at_ns - leader.oldest_ns > leader.stale_ns:
+        if leader.partly_silent(at_ns):
             if leader.silent(at_ns):
                 return self._wait_for(leader, at_ns)
             flags = _STALE_LEADER

@@ -7,7 +7,7 @@ recd.shm.aot.
 from typing import Any
 
 from recd.daemon.arms import exchange, pacing, passes
-from recd.shm import calls
+from recd.shm import calls, clock
 from recd.shm.aot import Kernel
 from recd.shm.aot_parts import from_block, part, with_parts
 from recd.shm.put import ring_put
@@ -48,15 +48,15 @@ def put_sample(
     return ring_put(ring, calls, sample_ns, arrival_ns, tick, flags)
 
 
-_TICK_TIME = part(pacing.tick_time)
+_TICK = part(clock.tick_ns)
 
 AOT: dict[str, Kernel] = {
     "pace": _prepared(
         with_parts(
             pacing.pace,
             **_KERNEL_CALLS,
-            tick_time=_TICK_TIME,
-            tick_before=part(with_parts(pacing.tick_before, tick_time=_TICK_TIME)),
+            tick_ns=_TICK,
+            tick_at_or_before=part(with_parts(clock.tick_at_or_before, tick_ns=_TICK)),
             bucket=part(pacing.bucket),
         ),
         (_INT64S, _INT64S, _INT32S, _INT32S, _I, _I),

@@ -25,20 +25,19 @@ def position_bytes(cell: CellReader | CellWriter, joints: int) -> memoryview:
 
 class LeaderView:
     """Reads the leader's cell. position: units per joint, the newest known of each (NaN before the
-    first); sample_ns, oldest_ns: when the leader, and the joint of longest ago, were heard last;
-    stale_ns: what is older is not followed; moved_ns: when it last moved visibly; driven: not 0
-    while its own servos hold it; refused: not 0 when they were asked to and could not.
+    first); sample_ns: time of the newest sample; moved_ns: when it last moved visibly; driven: not
+    0 while its own servos hold it; refused: not 0 when they were asked to and could not.
     """
 
     def __init__(self, cell: CellReader, joints: int, *, stale_ns: int) -> None:
         self._cell = cell
-        self.stale_ns = stale_ns
+        self._stale_ns = stale_ns
         self._told = positions_in(cell, joints)
         self._told_bytes = position_bytes(cell, joints)
         self._everybody = (1 << joints) - 1
         self._joints = range(joints)
-        self._joint_ns: list[int] | None = None  # per joint; None: all at `oldest_ns`
-        self.oldest_ns = 0
+        self._joint_ns: list[int] | None = None  # per joint; None: all at `_oldest_ns`
+        self._oldest_ns = 0
         self._version = 0
         self._rested = [_NOWHERE] * joints
         self._position_bytes = memoryview(bytearray(len(self._told_bytes)))
@@ -58,18 +57,22 @@ class LeaderView:
         self.sample_ns = at_ns
         if valid == self._everybody:
             self._position_bytes[:] = self._told_bytes
-            self._joint_ns, self.oldest_ns = None, at_ns
+            self._joint_ns, self._oldest_ns = None, at_ns
             return
-        joint_ns = self._joint_ns or [self.oldest_ns for _ in self._joints]
+        joint_ns = self._joint_ns or [self._oldest_ns for _ in self._joints]
         for joint, value in enumerate(self._told):
             if valid >> joint & 1:
                 self.position[joint] = value
                 joint_ns[joint] = at_ns
-        self._joint_ns, self.oldest_ns = joint_ns, min(joint_ns)
+        self._joint_ns, self._oldest_ns = joint_ns, min(joint_ns)
 
     def silent(self, at_ns: int) -> bool:
         """True when no joint's position is fresh enough to be followed."""
-        return at_ns - self.sample_ns > self.stale_ns
+        return at_ns - self.sample_ns > self._stale_ns
+
+    def partly_silent(self, at_ns: int) -> bool:
+        """True when some joint's position is too old; it is held at its last one."""
+        return at_ns - self._oldest_ns > self._stale_ns
 
     def watch_movement(self, at_ns: int, *, tolerance: float = 1.0) -> None:
         """Note in `moved_ns` when any joint has left its resting place by `tolerance` units."""

@@ -1,14 +1,13 @@
 """One step of the grid on which a bus is served: account for the tick that ends, sleep, wake.
 
 Called as Python, or as machine code in the control loop (kernels.py): what stands between waking
-and the tick's own work runs before the caches are warm again [12 us of a follower's tick at 250 Hz,
-three cameras recording].
+and the tick's own work runs before the caches are warm again.
 """
 
 from typing import Any
 
 from recd.daemon.arms.exchange import now, sleep_until
-from recd.shm.clock import NS_PER_S
+from recd.shm.clock import tick_at_or_before, tick_ns
 
 # Words (int64) of a grid. Given: RATE (Hz), PHASE, SPIN (ns). Kept: the others; WAITED: ns asleep
 # for the bus so far; WOKE: 0 before the first tick; SKIPPED: ticks left out before TICK.
@@ -21,22 +20,6 @@ _EIGHTH_1, _EIGHTH_2, _EIGHTH_3 = 0x45CAE0F1F545EB74, 0x4C1BF828C6DC54B8, 0x52FF
 _EIGHTH_4 = 0x5A827999FCEF3243
 _EIGHTH_5, _EIGHTH_6, _EIGHTH_7 = 0x62B39508AA836D6F, 0x6BA27E656B4EB57B, 0x75606373EE921C98
 """Smallest integers that are not below 2 ** (62 + k / 8)."""
-
-
-def tick_time(phase_ns: int, tick: int, rate_hz: int) -> int:
-    """clock.tick_ns, without a product that 64 bits cannot hold after months of uptime."""
-    return phase_ns + tick // rate_hz * NS_PER_S + tick % rate_hz * NS_PER_S // rate_hz
-
-
-def tick_before(phase_ns: int, at_ns: int, rate_hz: int) -> int:
-    """clock.tick_at_or_before, likewise."""
-    since_ns = at_ns - phase_ns
-    tick = since_ns // NS_PER_S * rate_hz + since_ns % NS_PER_S * rate_hz // NS_PER_S
-    while tick_time(phase_ns, tick + 1, rate_hz) <= at_ns:
-        tick += 1
-    while tick_time(phase_ns, tick, rate_hz) > at_ns:
-        tick -= 1
-    return tick
 
 
 def bucket(value_ns: int, buckets: int) -> int:
@@ -73,18 +56,18 @@ def pace(
         work[bucket(at_ns - grid[WOKE] - (waited_ns - grid[WAITED]), buckets)] += 1
     grid[WAITED] = waited_ns
     tick = expected = grid[TICK] + 1
-    due_ns = tick_time(phase, tick, rate)
+    due_ns = tick_ns(phase, tick, rate)
     if at_ns >= due_ns:
-        tick = tick_before(phase, at_ns, rate) + 1
-        due_ns = tick_time(phase, tick, rate)
+        tick = tick_at_or_before(phase, at_ns, rate) + 1
+        due_ns = tick_ns(phase, tick, rate)
     if due_ns - at_ns > grid[SPIN]:
         sleep_until(calls, due_ns - grid[SPIN])
     woke_ns = now(calls)
     while woke_ns < due_ns:
         woke_ns = now(calls)
-    if woke_ns >= tick_time(phase, tick + 1, rate):
-        tick = tick_before(phase, woke_ns, rate)
-        due_ns = tick_time(phase, tick, rate)
+    if woke_ns >= tick_ns(phase, tick + 1, rate):
+        tick = tick_at_or_before(phase, woke_ns, rate)
+        due_ns = tick_ns(phase, tick, rate)
     grid[SKIPPED] = tick - expected
     grid[OVERRUNS] += tick - expected
     grid[TICK] = tick

@@ -126,7 +126,9 @@ class Samples:
         args[_TICK], args[_SAMPLE_NS], args[_ARRIVAL_NS] = tick, sample_ns, reading.arrival_ns
         args[_FLAGS], args[_POSITION_AT], args[_VALID] = total, reading.position_at, valid
         index: int = self._put.run()
-        return index if index >= 0 else self._ring.published(index)
+        if index < 0:
+            raise self._ring.refused(index)
+        return index
 
 
 class Telemetry:

@@ -19,7 +19,7 @@ KERNELS = "recd.daemon.arms.kernels"
 _BITS, _FLOAT = struct.Struct("<q"), struct.Struct("<d")
 
 
-class Call:
+class Call(Protocol):
     """A function with its arguments. run: calls it; args: its arguments, numbers among them to be
     set in place."""
 
@@ -28,7 +28,6 @@ class Call:
 
     def point(self, place: int, memory: Any) -> None:
         """Another array (`doubles`, `integers`) as the argument at `place`."""
-        raise NotImplementedError
 
 
 class Code(Protocol):
@@ -39,10 +38,10 @@ class Code(Protocol):
     def prepare(self, name: str, /, *args: Any) -> Call: ...
 
 
-class _PlainCall(Call):
+class _PlainCall:
     def __init__(self, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
-        self.args = list(args)
-        self.run = lambda: function(*self.args)
+        self.args: Any = list(args)
+        self.run: Callable[[], Any] = lambda: function(*self.args)
 
     def point(self, place: int, memory: Any) -> None:
         self.args[place] = memory
@@ -62,13 +61,15 @@ class Plain:
         return _PlainCall(self.functions[name], args)
 
 
-class _MachineCall(Call):
+class _MachineCall:
     """`args` are words: numbers, bits of floats, addresses of memory that is kept alive here."""
 
     def __init__(self, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
         self._kept = list(args)
-        self.args = passes.integers(map(_word, args))
-        self.run = partial(function, ctypes.c_void_p(ctypes.addressof(self.args)))
+        self.args: Any = passes.integers(map(_word, args))
+        self.run: Callable[[], Any] = partial(
+            function, ctypes.c_void_p(ctypes.addressof(self.args))
+        )
 
     def point(self, place: int, memory: Any) -> None:
         self._kept[place] = memory

@@ -154,13 +154,13 @@ class Service:
         pacer.restart()
         beat_every = max(1, pacer.rate_hz // _BEAT_HZ)
         stopping, told = False, None
-        link, waiting = ctx.link, ctx.link.waiting
+        waiting = ctx.link.waiting
         while True:
             woke_ns = pacer.wait(words[WAITED_NS])
             if waiting(0):
                 for message in ctx.messages():
                     self._hear(arm, message)
-            if (ctx.stop_asked or link.closed) and not stopping:
+            if ctx.stopping and not stopping:
                 stopping = True
                 for message in ctx.messages():  # the daemon's word precedes its signal
                     self._hear(arm, message)

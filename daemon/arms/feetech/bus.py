@@ -77,21 +77,6 @@ class ServoError(DeviceError):
     code = "servo"
 
 
-class _Asked:
-    """What a read of one block asks: the request's facts, its pace, and its exchange. Plain
-    attributes: a tick looks at each of them."""
-
-    __slots__ = (
-        "answered", "exchange", "pace", "packet_bytes", "position_at", "reply_bytes", "reply_size"
-    )  # fmt: skip
-
-    def __init__(self, request: ReadRequest, pace: ReplyPace, exchange: Call) -> None:
-        self.pace, self.answered, self.position_at = pace, request.answered, request.position_at
-        self.reply_bytes, self.reply_size = request.reply_bytes, request.reply_size
-        self.packet_bytes = len(request.packet)
-        self.exchange = exchange
-
-
 class ServoBus:
     """The servos of one arm behind one port, in joint order.
 
@@ -112,7 +97,7 @@ class ServoBus:
         self._everybody = (1 << len(self.ids)) - 1
         self._order = list(self.ids)
         self._paces: dict[int, ReplyPace] = {}
-        self._asked: dict[Block, _Asked] = {}
+        self._asked: dict[Block, tuple[ReadRequest, ReplyPace, Call]] = {}
         self._code = code
         self._steps: Sequence[int] = integers([0] * len(self.ids))
         goals = words_request(self._packets, GOAL_POSITION, self.ids)
@@ -135,8 +120,8 @@ class ServoBus:
 
     def read_ns(self, block: Block) -> int:
         """Time on the wire of a request for `block` and its replies."""
-        asked = self._asked.get(block) or self._prepare(block)
-        return (asked.packet_bytes + asked.reply_bytes) * self.port.byte_ns
+        request, _, _ = self._asked.get(block) or self._prepare(block)
+        return (len(request.packet) + request.reply_bytes) * self.port.byte_ns
 
     def sync_read(self, block: Block) -> Reading:
         """Read `block` of all servos within the port's reply timeout.
@@ -151,18 +136,18 @@ class ServoBus:
             reading.half_width_ns = 0
             reading.flags |= JointFlag.RESYNC | JointFlag.NO_REPLY
             return reading
-        asked = self._asked.get(block) or self._prepare(block)
-        port, words, pace = self.port, self.port.words, asked.pace
+        request, pace, exchange = self._asked.get(block) or self._prepare(block)
+        port, words = self.port, self.port.words
         dropped = words[DROPPED]
         if port.inbox:
             port.drop_inbox()
         words[SLEEP_NS] = pace.sleep_ns
-        words[PATIENCE_NS] = asked.reply_bytes * port.byte_ns + port.reply_timeout_ns
-        taken = asked.exchange.run()
-        if words[ERROR] or words[HELD] > taken * asked.reply_size:
-            port.settle(taken * asked.reply_size)
-        reading.position_at = asked.position_at
-        reading.valid = valid = asked.answered[taken]
+        words[PATIENCE_NS] = request.reply_bytes * port.byte_ns + port.reply_timeout_ns
+        taken = exchange.run()
+        if words[ERROR] or words[HELD] > taken * request.reply_size:
+            port.settle(taken * request.reply_size)
+        reading.position_at = request.position_at
+        reading.valid = valid = request.answered[taken]
         if words[DROPPED] != dropped:
             reading.flags |= JointFlag.LATE_REPLY
         if valid != self._everybody:
@@ -314,7 +299,7 @@ class ServoBus:
         self._order = list(servos)
         self._asked.clear()
 
-    def _prepare(self, block: Block) -> "_Asked":
+    def _prepare(self, block: Block) -> tuple[ReadRequest, ReplyPace, Call]:
         request = read_request(self._packets, block, self._order, self.ids)
         pace = self._paces.setdefault(block.length, ReplyPace())
         port, reading = self.port, self.reading
@@ -323,7 +308,7 @@ class ServoBus:
             port.read_into, request.due, len(request.answered) - 1, request.reply_size,
             reading.data, reading.errors,
         )  # fmt: skip
-        self._asked[block] = asked = _Asked(request, pace, exchange)
+        self._asked[block] = asked = request, pace, exchange
         return asked
 
     def _collect(self, length: int, reading: Reading) -> None:

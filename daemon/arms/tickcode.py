@@ -67,9 +67,7 @@ class _MachineCall:
     def __init__(self, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
         self._kept = list(args)
         self.args: Any = passes.integers(map(_word, args))
-        self.run: Callable[[], Any] = partial(
-            function, ctypes.c_void_p(ctypes.addressof(self.args))
-        )
+        self.run: Callable[[], Any] = partial(function, ctypes.c_void_p(_word(self.args)))
 
     def point(self, place: int, memory: Any) -> None:
         self._kept[place] = memory

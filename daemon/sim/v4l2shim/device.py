@@ -97,6 +97,11 @@ class VirtualDevice:
         self.exposing_ns = 0
         self._last_picture = b""
 
+    @property
+    def has_buffer(self) -> bool:
+        """The program has given a buffer that the next exposure can be written into."""
+        return bool(self._queued)
+
     def expose(self, at_ns: int) -> None:
         """One exposure at `at_ns`: numbered, and filled into the next free buffer if there is one.
 
@@ -120,6 +125,11 @@ class VirtualDevice:
         slot.stamp_ns = at_ns + STAMP_OFFSET_NS[self.script.stamps]
         self._filled.append(slot)
         os.eventfd_write(self._owner.ready, 1)
+
+    def miss(self, exposures: int) -> None:
+        """So many exposures are numbered, and nobody sees their pictures."""
+        if self.streaming and not self.script.patient:
+            self.sequence += exposures
 
     def _takes(self, fault: V4l2Fault) -> bool:
         left = self.faults.get(fault, 0)

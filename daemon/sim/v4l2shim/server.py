@@ -13,13 +13,17 @@ from pathlib import Path
 
 from recd.daemon.sim.v4l2shim.device import Handle, Script, VirtualDevice
 from recd.daemon.sim.v4l2shim.spec import Pictures, V4l2Fault, VirtualCamera
-from recd.shm.clock import NS_PER_S, now_ns, tick_ns
+from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns, tick_at_or_before, tick_ns
 
 _ASK = struct.Struct("<IIQII")
 _ANSWER = struct.Struct("<iII")
 _OP_OPEN, _OP_IOCTL = 1, 2
 _MOST_BYTES = 8192
-_STARVED_NS = 20_000_000
+_STARVED_NS = 20 * NS_PER_MS
+"""An exposure that is served later than this was held up by the computer, not by this camera."""
+
+_CAUGHT_UP_NS = NS_PER_S
+"""So much is caught up with; what was due before is dropped."""
 
 
 class VirtualCameraServer:
@@ -97,8 +101,7 @@ class VirtualCameraServer:
     def expose(self, at_ns: int, *, missed: int = 0) -> None:
         """Take a picture stamped `at_ns`, after `missed` exposures that never were delivered."""
         with self._lock:
-            if self._device.streaming:
-                self._device.sequence += missed
+            self._device.miss(missed)
             self._device.expose(at_ns)
 
     def unplug(self) -> None:
@@ -138,7 +141,13 @@ class VirtualCameraServer:
     def _until_next_s(self) -> float | None:
         if not self._device.streaming or not self._clocked:
             return None
-        return max(0.0, (self._due_ns() - now_ns()) / NS_PER_S)
+        until_ns = self._due_ns() - now_ns()
+        return max(NS_PER_MS if self._waits_for_buffer(-until_ns) else 0, until_ns) / NS_PER_S
+
+    def _waits_for_buffer(self, late_ns: int) -> bool:
+        """Whether an exposure waits, because it was held up together with the program that would
+        have brought a buffer in time. One that is on time finds a buffer or is dropped."""
+        return late_ns > _STARVED_NS and not self._device.has_buffer
 
     def _expose_due(self) -> None:
         if not self._device.streaming or not self._clocked:
@@ -146,17 +155,21 @@ class VirtualCameraServer:
             return
         if not self._clock_start_ns:
             self._clock_start_ns, self._exposures = now_ns(), 0
+        self._drop_before(now_ns() - _CAUGHT_UP_NS)
         due_ns = self._due_ns()
         late_ns = now_ns() - due_ns
-        if late_ns < 0:
+        if late_ns < 0 or self._waits_for_buffer(late_ns):
             return
-        if late_ns > _STARVED_NS:
-            # A busy computer makes this camera late. It must not make it lose frames, as a burst
-            # of overdue exposures would.
-            self._clock_start_ns += late_ns
-            due_ns += late_ns
         self._exposures += 1
         self._device.expose(due_ns)
+
+    def _drop_before(self, t_ns: int) -> None:
+        """Exposures that were due before `t_ns` are numbered, and nobody sees them."""
+        fps = self._device.formats.fps
+        passed = tick_at_or_before(self._clock_start_ns, t_ns, fps.numerator, fps.denominator)
+        if passed > self._exposures:
+            self._device.miss(passed - self._exposures)
+            self._exposures = passed
 
     def _serve(self, source: object) -> None:
         if source == self._wake:

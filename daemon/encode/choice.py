@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from recd.config.errors import RecdError
+from recd.config.streams import frame_payload
 from recd.daemon.encode import pass_through
 from recd.daemon.encode.codecs import CodecSettings, pinned_settings
 from recd.daemon.encode.probe import CodecChoice, probe
@@ -81,12 +82,17 @@ class CodecPolicy:
             return pinned, None
         if wanted.vcodec != "auto":
             return wanted, None
-        choice = probe(self._all_sizes(), fps=self.robot["dataset"]["fps"], wanted=wanted)
+        choice = probe(
+            list(self.encoded().values()), fps=self.robot["dataset"]["fps"], wanted=wanted
+        )
         return choice.settings, choice
 
-    def _all_sizes(self) -> list[tuple[int, int]]:
-        sizes = []
-        for camera in self.robot["cameras"].values():
-            size = (camera["width"], camera["height"])
-            sizes.append(size if camera.get("rotation", 0) in (0, 180) else size[::-1])
+    def encoded(self) -> dict[str, tuple[int, int]]:
+        """camera -> (width, height) in the dataset, of all whose pictures are encoded here."""
+        sizes = {}
+        for name, camera in self.robot["cameras"].items():
+            if frame_payload(camera["source"], camera["fourcc"]) != pass_through.PAYLOAD:
+                size = (camera["width"], camera["height"])
+                turned = camera.get("rotation", 0) not in (0, 180)
+                sizes[name] = size[::-1] if turned else size
         return sizes

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from recd.config.errors import RecdError
+from recd.daemon import realtime
 from recd.daemon.encode.codecs import DECODERS, CodecSettings, info_block, ladder
 from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns
 
@@ -114,14 +115,14 @@ def probe(
     """
     trials: list[Trial] = []
     for settings in ladder(wanted):
-        trial = _in_own_process(settings, sizes, fps, deadline_s)
+        trial = in_own_process(settings, sizes, fps, deadline_s=deadline_s)
         last_resort = settings == ladder(wanted)[-1]
-        cores = len(os.sched_getaffinity(0))
-        if not trial.refused and trial.load > _SHARE * cores and not last_resort:
+        if not trial.refused and not leaves_room(trial) and not last_resort:
+            cores = len(os.sched_getaffinity(0))
             trial = replace(trial, refused=f"takes {trial.load:.2f} of {cores} cores")
         trials.append(trial)
         if not trial.refused:
-            return CodecChoice(settings, tuple(trials), trial.load <= _SHARE * cores)
+            return CodecChoice(settings, tuple(trials), leaves_room(trial))
     raise RecdError(
         NO_CODEC + "; ".join(f"{_name(trial)}: {trial.refused}" for trial in trials),
         mend="set dataset.encoder.vcodec to h264, or record fewer or smaller cameras",
@@ -133,15 +134,28 @@ def _name(trial: Trial) -> str:
     return trial.vcodec if trial.preset is None else f"{trial.vcodec} {trial.preset}"
 
 
-def _in_own_process(
-    settings: CodecSettings, sizes: Sequence[tuple[int, int]], fps: float, deadline_s: float
+def leaves_room(trial: Trial) -> bool:
+    """Whether the computer has room to spare beside what was measured."""
+    return trial.load <= _SHARE * len(os.sched_getaffinity(0))
+
+
+def in_own_process(
+    settings: CodecSettings,
+    sizes: Sequence[tuple[int, int]],
+    fps: float,
+    *,
+    deadline_s: float,
+    nice: int | None = None,
 ) -> Trial:
-    task = json.dumps({"settings": settings.plain(), "sizes": list(sizes), "fps": fps})
+    """What `measure` finds in a process that ends with this thread. nice: its nice value."""
+    plan = {"settings": settings.plain(), "sizes": list(sizes), "fps": fps, "nice": nice}
+    task = json.dumps(plan)
     empty = Trial(settings.row.vcodec, settings.effective_preset)
     try:
         done = subprocess.run(
             [sys.executable, "-m", "recd.daemon.encode.probe"],
             input=task, capture_output=True, text=True, timeout=deadline_s, check=False,
+            start_new_session=nice is not None,  # where a nice value means something
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         return replace(empty, refused=f"gave no answer within {deadline_s:.0f} s")
@@ -286,11 +300,14 @@ def _decode_error(settings: CodecSettings, packets: Sequence[Any], scene: Sequen
 
 def main() -> int:
     """Child process: task as JSON on stdin, Trial as JSON on the last line of stdout."""
+    realtime.die_with_parent()
+    task = json.load(sys.stdin)
+    if task["nice"] is not None:
+        realtime.set_nice(task["nice"])
     import av
 
     av.logging.set_level(av.logging.PANIC)
     os.environ.setdefault("SVT_LOG", "0")
-    task = json.load(sys.stdin)
     settings = CodecSettings.from_plain(task["settings"])
     sizes = [(int(width), int(height)) for width, height in task["sizes"]]
     trial = measure(settings, sizes, fps=task["fps"])

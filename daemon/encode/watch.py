@@ -28,7 +28,9 @@ class RingWatch:
             self._lagging = True
             self._ctx.event(
                 "encoder.lag", level="warning", camera=self._camera, frames=lag,
-                reason="encoding is slower than the camera; frames are lost when the ring is full",
+                reason="encoding is slower than the camera: its frames wait, and are lost only "
+                "when there is no more room for them",
+                mend="recctl doctor measures what this computer carries.",
             )  # fmt: skip
         elif share < LAG_OVER and self._lagging:
             self._lagging = False

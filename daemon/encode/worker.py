@@ -20,6 +20,7 @@ import numpy as np
 
 from recd.config.errors import RecdError
 from recd.config.streams import TICK_DTYPE
+from recd.daemon.encode.assess import Assessment
 from recd.daemon.encode.choice import CodecPolicy
 from recd.daemon.encode.closing import Closed, Closing, failure
 from recd.daemon.encode.codecs import CodecSettings, set_aside
@@ -30,6 +31,7 @@ from recd.daemon.encode.mp4 import Mp4Sink
 from recd.daemon.encode.parts import Part, earlier_parts, next_part
 from recd.daemon.encode.pass_sink import PassSink
 from recd.daemon.encode.pictures import Pictures, PictureSource
+from recd.daemon.encode.probe import CodecChoice
 from recd.daemon.encode.sinks import PictureSink, SinkError
 from recd.daemon.encode.take import Counts, Take, TakeSpec, make_aligner
 from recd.daemon.encode.watch import RingWatch
@@ -101,6 +103,7 @@ class EncoderWorker:
         self._closing: dict[str, threading.Thread] = {}
         self._closed: queue.SimpleQueue[Closed] = queue.SimpleQueue()
         self._closed_bell = Doorbell.create()
+        self._assessment: Assessment | None = None
         self._next_beat_ns = 0
         self._watch = RingWatch(ctx, self._reader, camera=self._camera)
 
@@ -114,9 +117,8 @@ class EncoderWorker:
             self._settings, choice = self._policy.choose(wanted)
             if wanted.vcodec != "auto" and (aside := set_aside(wanted, self._settings)):
                 self._ctx.event("encoder.pinned", camera=self._camera, asked_and_used=aside)
-            first = self._camera == next(iter(self._policy.robot["cameras"]))  # all choose alike
-            if first and choice is not None and (told := choice.too_much()):
-                self._ctx.event("machine too small", level="warning", **told)
+            if self._camera == next(iter(self._policy.encoded()), ""):  # all choose alike
+                self._assess(choice)
             facts["codec"] = self._settings.plain()
             facts["probe"] = choice.plain() if choice else {}
         self._open_spare()
@@ -154,6 +156,26 @@ class EncoderWorker:
             due.append(now_ns() + 5 * NS_PER_MS)
         return max(0, -(-(min(due) - now_ns()) // NS_PER_MS))
 
+    def _assess(self, choice: CodecChoice | None) -> None:
+        """Tell when all cameras together are much for this computer; a codec that was not probed is
+        looked at while others go on."""
+        if choice is not None:
+            self._tell_too_much(choice)
+            return
+        sizes = list(self._policy.encoded().values())
+        fps = float(self._ctx.robot["dataset"]["fps"])
+        self._assessment = Assessment(self._settings, sizes, fps=fps)
+        self._assessment.begin(self._closed_bell.ring)
+
+    def _tell_assessed(self) -> None:
+        if self._assessment is not None and self._assessment.choice is not None:
+            self._tell_too_much(self._assessment.choice)
+            self._assessment = None
+
+    def _tell_too_much(self, choice: CodecChoice) -> None:
+        if told := choice.too_much():
+            self._ctx.event("machine too small", level="warning", **told)
+
     # ------------------------------------------------------------------ one round
 
     def _pump(self) -> None:
@@ -174,6 +196,7 @@ class EncoderWorker:
             for opened in list(self._open.values()):
                 self._advance(opened, horizon_ns)
             self._tell_closed()
+            self._tell_assessed()
             self._report()
             if self._lacks_spare and now_ns() >= self._spare_due_ns:
                 self._open_spare()

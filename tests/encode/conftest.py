@@ -111,14 +111,16 @@ class Rig:
 
     def __init__(
         self, root: Path, *, slots: int = 128, step: bool = False, fourcc: str = "auto",
-        **dataset: Any,
+        others: dict[str, Any] | None = None, **dataset: Any,
     ) -> None:  # fmt: skip
+        """others: cameras of the same robot, which other processes would encode."""
         self.root = root
         self.robot = RobotConfig.model_validate(
             {
                 "name": "rig",
                 "cameras": {
-                    "front": {"source": "sim", "width": WIDTH, "height": HEIGHT, "fourcc": fourcc}
+                    "front": {"source": "sim", "width": WIDTH, "height": HEIGHT, "fourcc": fourcc},
+                    **(others or {}),
                 },
                 "arms": {"main": {"follower": {"port": "sim"}}},
                 "dataset": {"root": str(root), "fps": FPS, "encoder": {"vcodec": "h264"}} | dataset,

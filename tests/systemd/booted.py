@@ -33,6 +33,8 @@ def missing() -> str:
         return f"not installed: {', '.join(absent)}"
     if not Path(SYSTEMD).exists():
         return f"no {SYSTEMD}"
+    if Path(__file__).is_relative_to("/tmp"):
+        return "the booted system has a /tmp of its own, and this checkout lies below /tmp"
     known = Path("/proc/filesystems").read_text()
     return "" if "overlay" in known and "cgroup2" in known else "no overlayfs or no cgroup2"
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import recd
+from recd.daemon import processor
 from recd.daemon.doctor.disk import filesystem_of
 from recd.shm.clock import clock_pair, wall_iso
 
@@ -16,17 +17,15 @@ LIBRARIES = ("numpy", "av", "pyarrow", "numba", "llvmlite", "pyzmq", "msgpack", 
 
 _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 _RT_RUNTIME = Path("/proc/sys/kernel/sched_rt_runtime_us")
-_MODEL_KEYS = ("model name", "Hardware", "Model", "CPU part")
 
 
 def fingerprint(directory: Path) -> dict[str, Any]:
     """Processor, memory, kernel, governor, versions, and the file system below `directory`."""
-    processor = _processor()
     return {
-        "cpu": processor["model"],
+        "cpu": processor.model(),
         "cores": os.cpu_count(),
         "cores_allowed": len(os.sched_getaffinity(0)),
-        "virtual": processor["virtual"],
+        "virtual": "hypervisor" in processor.facts().get("flags", "").split(),
         "arch": platform.machine(),
         "memory_mb": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2**20,
         "kernel": platform.release(),
@@ -45,16 +44,6 @@ def origin() -> dict[str, Any]:
         "commit": _commit(),
         "made_at": wall_iso(clock_pair().real_ns),
     }
-
-
-def _processor() -> dict[str, Any]:
-    facts: dict[str, str] = {}
-    for line in (_text(Path("/proc/cpuinfo")) or "").splitlines():
-        key, separator, value = line.partition(":")
-        if separator:
-            facts.setdefault(key.strip(), value.strip())
-    model = next((facts[key] for key in _MODEL_KEYS if facts.get(key)), platform.processor())
-    return {"model": model or "unknown", "virtual": "hypervisor" in facts.get("flags", "").split()}
 
 
 def _commit() -> str:

@@ -7,13 +7,13 @@ remembered beside the compiled kernels, so that later starts know at once.
 import hashlib
 import json
 import os
-import platform
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
+from recd.daemon import processor
 from recd.daemon.encode.codecs import CodecSettings
 from recd.daemon.encode.probe import CodecChoice, Trial, in_own_process, leaves_room
 from recd.shm.aot import cache_dir
@@ -56,17 +56,9 @@ class Assessment:
         import av
 
         asked = [self._settings.plain(), sorted(self._sizes), self._fps]
-        here = [_processor(), len(os.sched_getaffinity(0)), av.__version__]
+        here = [processor.model(), len(os.sched_getaffinity(0)), av.__version__]
         digest = hashlib.sha256(json.dumps([asked, here], sort_keys=True).encode()).hexdigest()
         return cache_dir() / FOLDER / f"{digest[:32]}.json"
-
-
-def _processor() -> str:
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.machine()
 
 
 def _recalled(path: Path) -> Trial | None:

@@ -5,7 +5,7 @@ use from several threads at once; make one client per thread.
 """
 
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -100,9 +100,12 @@ class RecdClient:
         self._pair = None if address.path else find_key(key, needed=not address.local)
         self._timeout_s = timeout_s
         self._on_differs = on_differs
-        self._context = zmq.Context()
+        # Of the whole process, and never ended: ending one waits for its last socket, and for ever
+        # where Ctrl-C came between the two steps in which pyzmq closes that one.
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
         self._socket: zmq.Socket[bytes] | None = None
         self._monitor: zmq.Socket[bytes] | None = None
+        self._news: dict[tuple[str, ...], zmq.Socket[bytes]] = {}
         try:
             check_reachable(self.endpoint)
             self._connected()
@@ -122,7 +125,8 @@ class RecdClient:
     def close(self) -> None:
         """Drop the connection. Idempotent."""
         self._drop_socket()
-        self._context.destroy(linger=0)
+        while self._news:
+            self._news.popitem()[1].close()
 
     def call(self, cmd: str, *, timeout_s: float | None = None, **args: Any) -> dict[str, Any]:
         """Send one command and return its result.
@@ -222,14 +226,7 @@ class RecdClient:
     def listening(self, *topics: str) -> Iterator[Callable[[], list[dict[str, Any]]]]:
         """Within it: a function that returns what came since its last call, without waiting."""
         with self._subscribed(topics) as socket:
-
-            def heard() -> list[dict[str, Any]]:
-                found = []
-                while socket.poll(0):
-                    found.append(_event(socket))
-                return found
-
-            yield heard
+            yield lambda: _drain(socket)
 
     def _subscribed(self, topics: tuple[str, ...]) -> "zmq.Socket[bytes]":
         socket = self._context.socket(zmq.SUB)
@@ -241,9 +238,16 @@ class RecdClient:
         return socket
 
     def pause(self, seconds: float, *topics: str) -> None:
-        """Wait until something happens (one of `topics`; any by default), at most `seconds`."""
-        with closing(self.events(*topics, timeout_s=seconds)) as news:
-            next(news, None)
+        """Wait until something happens (one of `topics`; any by default), at most `seconds`.
+
+        What happened since the last pause on these topics counts, so that nothing is missed
+        between asking for the status and waiting for it to change.
+        """
+        if topics not in self._news:
+            self._news[topics] = self._subscribed(topics)
+        socket = self._news[topics]
+        if socket.poll(int(seconds * 1000)):
+            _drain(socket)
 
     def hello(self) -> dict[str, Any]:
         """Versions, instance and session id of the daemon."""
@@ -345,6 +349,14 @@ class RecdClient:
                     code="deadline",
                 )
             self.pause(0.2, "event")
+
+
+def _drain(socket: "zmq.Socket[bytes]") -> list[dict[str, Any]]:
+    """Events that have come, without waiting."""
+    found = []
+    while socket.poll(0):
+        found.append(_event(socket))
+    return found
 
 
 def _event(socket: "zmq.Socket[bytes]") -> dict[str, Any]:

@@ -13,6 +13,7 @@ import av
 import click
 import pytest
 
+from recd.shm.clock import NS_PER_S, now_ns
 from tests.rig import until
 
 RECCTL = [sys.executable, "-m", "recd.clients.recctl.cli"]
@@ -329,6 +330,45 @@ def test_a_watched_status_is_one_document_a_line_until_ctrl_c(robot):
     assert all(json.loads(line)["state"] for line in rest.splitlines())
     assert {status["instance"] for status in told} == {"demo"}
     assert (watch.returncode, complaint.strip()) == (130, "")
+
+
+def test_ctrl_c_while_a_connection_is_being_closed_does_not_hang(robot):
+    # pyzmq forgets a socket first and closes it then; a client that waits for all of its sockets
+    # to be closed would wait for ever after a KeyboardInterrupt between these two steps.
+    script = """
+import zmq
+from recd.clients.client import RecdClient
+
+def interrupted(context, socket):
+    zmq.Context._rm_socket = forget
+    forget(context, socket)
+    print("between", flush=True)
+    raise KeyboardInterrupt
+
+forget = zmq.Context._rm_socket
+with RecdClient() as client, client.listening("state"):
+    client.status()
+    zmq.Context._rm_socket = interrupted
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True, text=True, env=robot.environment, timeout=30,
+    )  # fmt: skip
+    assert done.stdout.split() == ["between"]
+    assert done.stderr.endswith("KeyboardInterrupt\n")
+
+
+def test_what_happens_between_a_status_and_a_pause_ends_the_pause(robot):
+    client = robot.client
+    client.wait_until("READY")
+    client.pause(0, "episode")
+    uid = client.start(task="Between")["uid"]
+    client.stop()
+    # Nothing more is told of episodes after this; a pause that listens only from now on ends late.
+    assert client.call("episodes")["episodes"][-1]["uid"] == uid
+    began_ns = now_ns()
+    client.pause(60, "episode")
+    assert now_ns() - began_ns < 30 * NS_PER_S
 
 
 def test_the_example_for_scripts_in_the_documentation_runs(robot):

@@ -257,7 +257,8 @@ def ring_take(ctl):  # type: ignore[no-untyped-def]
         elif seq > whole:  # R6
             # pairs with store_release in ring_commit; newer than what made the word move on
             head = load_acquire(base + HEAD)
-            resume = max(head - ((load_relaxed(ctl + CTL_SLOTS) + 1) >> 1), cursor + 1)
+            slots = load_relaxed(ctl + CTL_SLOTS)
+            resume = max(head - slots + (slots >> 3), cursor + 1)
             passed += resume - cursor
             cursor = resume
         else:

@@ -81,6 +81,18 @@ def test_kept_and_lost_are_what_was_produced(slots: int, burst: int):
     assert kept[-1] == writer.head - 1
 
 
+def test_an_overrun_reader_loses_what_is_gone_and_an_eighth_of_the_ring():
+    segment = _ring(slots=64)
+    writer = RingWriter(segment)
+    reader = RingReader(segment, 0, policy=ReaderPolicy.MUST_KEEP)
+    _fill(writer, 65)
+    slot = reader.take()
+    assert slot is not None
+    assert (slot.index, reader.lost) == (9, 9)
+    _fill(writer, 7)  # the writer does not come round to it while it is read
+    assert slot.intact()
+
+
 def test_latest_passes_over_without_loss():
     segment = _ring()
     writer = RingWriter(segment)

@@ -335,6 +335,7 @@ class WorkerContext:
 
     def ready(self, **facts: Any) -> None:
         """Tell the supervisor that this worker does its job from now on."""
+        realtime.spare_from_collections()  # what was imported and built since it began
         self.link.send("ready", realtime=self.realtime_report.settings, **facts)
 
     def event(self, event: str, *, level: str = "info", **fields: Any) -> None:
@@ -381,6 +382,7 @@ def live(spec: WorkerSpec) -> int:
         # Already now: its imports stand behind those of the simulator, for which others wait.
         realtime.apply(realtime.RealtimeRequest(nice=int(spec.realtime.get("nice", 0))))
         run = importlib.import_module(spec.module or KINDS[spec.kind]).run
+        realtime.spare_from_collections()
         gc.enable()
         if not ctx.await_go():
             return 0

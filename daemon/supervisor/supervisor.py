@@ -17,7 +17,7 @@ from recd.config.errors import RecdError
 from recd.config.load import dump
 from recd.config.models import RobotConfig
 from recd.config.paths import runtime_dir
-from recd.daemon import log
+from recd.daemon import log, realtime
 from recd.daemon.session import machine
 from recd.daemon.session.machine import Event, State
 from recd.daemon.supervisor import disk, simulation
@@ -466,6 +466,7 @@ class Supervisor:
             self.notifier.starting(starting_line(awaited), now)
             return
         self._said_ready = True
+        realtime.spare_from_collections()
         self.notifier.ready(status_line(self._commands.brief(now)))
 
     def _writers_settled(self) -> bool:

@@ -6,6 +6,7 @@ they have two limits, what may lie in the file and a disk that takes them too sl
 """
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -162,6 +163,12 @@ class SpillReader:
             payload = np.frombuffer(file.read(told["nbytes"]), np.uint8)
             return SpilledSlot(**told, payload=payload)
 
+    def next_after(self, index: int) -> int | None:
+        """The first index after `index` that was spilled. They are spilled in order: when there is
+        one and `index` itself is not there, it will not come."""
+        self._look()
+        return min((at for at in self._at if at > index), default=None)
+
     def reaching_back(self, index: int) -> int:
         """First index of the frames that were spilled without a gap up to `index`; `index` when
         the one before it was not."""
@@ -184,3 +191,29 @@ class SpillReader:
                     return
                 self._at[index] = self._seen_bytes
                 self._seen_bytes += _HEAD.size + nbytes
+
+
+def take_back(reader: RingReader, spills: Sequence[SpillReader]) -> SpilledSlot | None:
+    """The next frame of an encoder that is behind, from the files where the writer put it; None
+    when it shall look into the ring.
+
+    Where the writer, too, came too late for it, the next one in a file follows, and the line of
+    `reader` has lost those between.
+    """
+    index, slots = reader.cursor, reader.spec.slots
+    behind = reader.peek_head() - index
+    if not spills or behind <= slots * TAKE_BACK_AT:
+        return None
+    slot = _taken(index, spills)
+    if slot is None and behind > slots:
+        after = min((at for spill in spills if (at := spill.next_after(index))), default=None)
+        # The ring has what came later than this for sure, and `take` goes on there.
+        if after is not None and after < reader.peek_head() - slots + slots // 8:
+            slot = _taken(reader.forgo(after), spills)
+    if slot is not None:
+        reader.seek(slot.index + 1)
+    return slot
+
+
+def _taken(index: int, spills: Sequence[SpillReader]) -> SpilledSlot | None:
+    return next((slot for spill in spills if (slot := spill.take(index))), None)

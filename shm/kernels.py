@@ -314,6 +314,16 @@ def ring_seek(ctl):  # type: ignore[no-untyped-def]
     return target
 
 
+def ring_forgo(ctl):  # type: ignore[no-untyped-def]
+    line = load_relaxed(ctl + CTL_LINE)
+    cursor = load_relaxed(_tally(line) + TALLY_CURSOR)
+    # pairs with store_release in ring_commit
+    head = load_acquire(load_relaxed(ctl + CTL_BASE) + HEAD)
+    target = max(cursor, min(load_relaxed(ctl + CTL_ARGUMENT), head))
+    _pass(ctl, target, target - cursor)
+    return target
+
+
 def ring_tally(ctl):  # type: ignore[no-untyped-def]
     """Copy a consistent tally of the reader line CTL_LINE into CTL_FACTS."""
     line = load_relaxed(ctl + CTL_LINE)
@@ -386,6 +396,7 @@ AOT = {
         ring_latest,
         ring_verify,
         ring_seek,
+        ring_forgo,
         ring_tally,
         cell_adopt,
         cell_write,

@@ -118,6 +118,7 @@ class RingReader:
         self._head = control.kernel("ring_head")
         self._verify = control.kernel("ring_verify")
         self._seek = control.kernel("ring_seek")
+        self._forgo = control.kernel("ring_forgo")
         self._tally = control.kernel("ring_tally")
         self._leave = control.kernel("ring_leave")
         self._join()
@@ -169,6 +170,12 @@ class RingReader:
         """Go to `index` (clamped to 0..head). The way is `skipped`, negative when backwards."""
         self._control[layout.CTL_ARGUMENT] = index
         return self._seek(self._pointer)
+
+    def forgo(self, index: int) -> int:
+        """Go on to `index`, never back and at most to the head. What lies between could not be had,
+        and counts like what `take` jumps over."""
+        self._control[layout.CTL_ARGUMENT] = index
+        return self._forgo(self._pointer)
 
     def seek_newest(self) -> int:
         """Go past everything published so far."""

@@ -37,7 +37,7 @@ from recd.daemon.encode.take import Counts, Take, TakeSpec, make_aligner
 from recd.daemon.encode.watch import RingWatch
 from recd.daemon.faultpoints import fault_point
 from recd.daemon.pixels.passes import KERNELS
-from recd.daemon.spill import TAKE_BACK_AT, SpilledSlot, SpillReader, spill_path
+from recd.daemon.spill import SpilledSlot, SpillReader, spill_path, take_back
 from recd.daemon.worker import WorkerContext
 from recd.shm import OBSERVER, Doorbell, ReaderPolicy, RingReader, Segment, Slot, aot
 from recd.shm.clock import NS_PER_MS, NS_PER_S, now_ns
@@ -207,20 +207,8 @@ class EncoderWorker:
         # Steps wait in the ring for their take; a device's frames go by.
         if self._holds_steps and not self._open:
             return None
-        return self._spilled_slot() or self._reader.take()
-
-    def _spilled_slot(self) -> SpilledSlot | None:
-        """The next frame from the file where the writer put it while this process was stalled."""
-        if not self._open:
-            return None
-        index = self._reader.cursor
-        if self._reader.peek_head() - index <= self._reader.spec.slots * TAKE_BACK_AT:
-            return None
-        for opened in self._open.values():
-            if (slot := opened.take.spill.take(index)) is not None:
-                self._reader.seek(index + 1)
-                return slot
-        return None
+        spills = [opened.take.spill for opened in self._open.values()]
+        return take_back(self._reader, spills) or self._reader.take()
 
     def _advance(self, opened: _Open, horizon_ns: int) -> None:
         take = opened.take

@@ -5,7 +5,7 @@ from recd.config.load import load_robot
 from recd.daemon import spill as spilling
 from recd.daemon.encode.colour import Converter, PictureFormat
 from recd.daemon.encode.pictures import Fate, Pictures
-from recd.daemon.spill import SpillReader, SpillWriter, spill_path
+from recd.daemon.spill import SpillReader, SpillWriter, spill_path, take_back
 from recd.daemon.supervisor.processes import spilled_cameras
 from recd.shm import Credit, ReaderPolicy, RingReader, RingSpec, RingWriter, create_ring
 
@@ -53,6 +53,26 @@ def test_frames_of_a_stalled_encoder_come_back_from_the_file_in_order_and_unchan
         encoder.seek(index + 1)
     assert [slot.index for slot in iter(encoder.take, None)] == list(range(84, 100))
     assert (encoder.lost, spill.spilled) == (0, 99)
+
+
+def test_where_the_writer_came_too_late_the_encoder_goes_on_in_the_file_or_in_the_ring(
+    ring, tmp_path
+):
+    writer = RingWriter(ring)
+    encoder, spill = readers(ring)
+    files = [SpillReader(spill_path(tmp_path, "front"))]
+    publish(writer, range(40))  # a ring of 16, and nobody looked
+    assert take_back(encoder, files) is None
+    assert encoder.take().index == 26  # two are left for the camera to fill meanwhile
+    publish(writer, range(40, 50))
+    spill.keep(tmp_path)
+    publish(writer, range(50, 70))
+    spill.keep(tmp_path)  # frames 50 to 54 are gone
+    taken = list(iter(lambda: take_back(encoder, files) or encoder.take(), None))
+    assert [slot.index for slot in taken] == [*range(35, 50), *range(55, 70)]
+    assert all(slot.intact() for slot in taken)
+    assert encoder.lost == 26 + 8 + 5
+    assert encoder.cursor == 70
 
 
 def test_nothing_is_kept_of_a_ring_whose_encoder_keeps_up(ring, tmp_path):

@@ -12,8 +12,8 @@ from recd.daemon.encode.colour import Converter, PictureFormat
 from recd.daemon.encode.images import read_pictures
 from recd.daemon.encode.pictures import Fate, Pictures
 from recd.daemon.encode.salvage import salvage
-from recd.daemon.spill import SpillReader
-from recd.shm import ReaderPolicy, RingReader, RingSpec, RingWriter, create_ring
+from recd.daemon.spill import SpillReader, SpillWriter
+from recd.shm import Credit, ReaderPolicy, RingReader, RingSpec, RingWriter, create_ring
 from recd.shm.clock import NS_PER_MS
 
 
@@ -79,6 +79,32 @@ def test_while_a_restarted_take_runs_staging_holds_a_valid_prefix(rig, shown):
 
     left = salvage(rig.staging(uid) / "observation.images.front.mp4")
     assert 16 <= left.frames <= 20
+
+
+def test_frames_that_were_kept_late_are_taken_back_though_those_before_them_are_gone(
+    make_rig, shown
+):
+    rig = make_rig(slots=32)
+    rig.ready()
+    uid, t0 = rig.begin()
+    rig.feed(range(8), t0)
+    rig.told(uid, 8)
+    rig.freeze()
+    rig.feed(range(8, 48), t0)
+    # Only now does the writer look: frames 8 to 16 are overwritten or about to be.
+    keeper = RingReader(rig.frames, 1, policy=ReaderPolicy.BEST_EFFORT)
+    spill = SpillWriter("front", keeper, Credit(rig.frames, slack=0))
+    for number in range(48, 120):
+        spill.keep(rig.staging(uid))
+        rig.frame(number, t0 + number * 10**9 // 30 + NS_PER_MS)
+
+    rig.thaw()
+    closed = rig.end(uid, 115)
+
+    numbers = shown(closed["path"])
+    assert numbers[:8] == list(range(8))
+    assert numbers[18:] == list(range(18, 115))
+    assert closed["counts"]["lost"] == 9
 
 
 def test_a_restart_without_a_file_begins_at_row_0(rig, shown):

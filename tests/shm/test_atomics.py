@@ -32,6 +32,7 @@ ORDERED = {
     "ring_latest": (3, 1, 1, 1),
     "ring_verify": (0, 1, 1, 1),
     "ring_seek": (1, 1, 0, 1),
+    "ring_forgo": (1, 1, 0, 1),
     "ring_tally": (1, 0, 1, 0),
     "cell_adopt": (1, 2, 0, 0),
     "cell_write": (0, 2, 0, 1),

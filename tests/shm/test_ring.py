@@ -93,6 +93,18 @@ def test_an_overrun_reader_loses_what_is_gone_and_an_eighth_of_the_ring():
     assert slot.intact()
 
 
+def test_what_a_reader_forgoes_is_lost_to_it_and_never_behind_it():
+    segment = _ring(slots=8)
+    writer = RingWriter(segment)
+    keeps = RingReader(segment, 0, policy=ReaderPolicy.MUST_KEEP)
+    looks = RingReader(segment, 1, policy=ReaderPolicy.LATEST)
+    _fill(writer, 6)
+    assert (keeps.forgo(4), keeps.tally()) == (4, (4, 4, 0, 0))
+    assert (keeps.forgo(2), keeps.tally()) == (4, (4, 4, 0, 0))
+    assert (keeps.forgo(99), keeps.tally()) == (6, (6, 6, 0, 0))
+    assert (looks.forgo(5), looks.tally()) == (5, (5, 0, 0, 5))
+
+
 def test_latest_passes_over_without_loss():
     segment = _ring()
     writer = RingWriter(segment)

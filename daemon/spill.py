@@ -163,11 +163,11 @@ class SpillReader:
             payload = np.frombuffer(file.read(told["nbytes"]), np.uint8)
             return SpilledSlot(**told, payload=payload)
 
-    def next_after(self, index: int) -> int | None:
-        """The first index after `index` that was spilled. They are spilled in order: when there is
-        one and `index` itself is not there, it will not come."""
+    def next_from(self, index: int) -> int | None:
+        """The first index from `index` on that was spilled. They are spilled in order: what is
+        before it will not come."""
         self._look()
-        return min((at for at in self._at if at > index), default=None)
+        return min((at for at in self._at if at >= index), default=None)
 
     def reaching_back(self, index: int) -> int:
         """First index of the frames that were spilled without a gap up to `index`; `index` when
@@ -200,16 +200,18 @@ def take_back(reader: RingReader, spills: Sequence[SpillReader]) -> SpilledSlot 
     Where the writer, too, came too late for it, the next one in a file follows, and the line of
     `reader` has lost those between.
     """
+    if not spills:
+        return None
     index, slots = reader.cursor, reader.spec.slots
     behind = reader.peek_head() - index
-    if not spills or behind <= slots * TAKE_BACK_AT:
+    if behind <= slots * TAKE_BACK_AT:
         return None
     slot = _taken(index, spills)
     if slot is None and behind > slots:
-        after = min((at for spill in spills if (at := spill.next_after(index))), default=None)
-        # The ring has what came later than this for sure, and `take` goes on there.
-        if after is not None and after < reader.peek_head() - slots + slots // 8:
-            slot = _taken(reader.forgo(after), spills)
+        # Maybe the very one: the writer may have put it there since.
+        found = [at for spill in spills if (at := spill.next_from(index)) is not None]
+        if found and min(found) < reader.after_overrun():
+            slot = _taken(reader.forgo(min(found)), spills)
     if slot is not None:
         reader.seek(slot.index + 1)
     return slot

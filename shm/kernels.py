@@ -45,6 +45,7 @@ from recd.shm.layout import (
     READER_SELECT,
     READER_STRIDE,
     READER_TALLY,
+    ROOM_SHIFT,
     SLOT_FACTS,
     SUPERSEDED,
     TALLY_BYTES,
@@ -258,7 +259,7 @@ def ring_take(ctl):  # type: ignore[no-untyped-def]
             # pairs with store_release in ring_commit; newer than what made the word move on
             head = load_acquire(base + HEAD)
             slots = load_relaxed(ctl + CTL_SLOTS)
-            resume = max(head - slots + (slots >> 3), cursor + 1)
+            resume = max(head - slots + (slots >> ROOM_SHIFT), cursor + 1)
             passed += resume - cursor
             cursor = resume
         else:

@@ -48,6 +48,9 @@ TALLY_SKIPPED = 24  # indices passed over on purpose (policy LATEST, seek)
 
 META_MAX_BYTES = 3072
 
+ROOM_SHIFT = 3
+"""A reader that was overrun goes on an eighth (1 / 2**3) of the ring above its oldest slot."""
+
 # A slot: one line of description, then the payload.
 SLOT_SEQ = 0  # 2k+1 while index k is being written, 2k+2 when it is whole, 0 never used
 SLOT_FACTS = 8  # the words of FACTS_FORMAT

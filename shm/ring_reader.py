@@ -166,6 +166,10 @@ class RingReader:
         """Next index to be published: how many were begun and finished or abandoned so far."""
         return self._head(self._pointer)
 
+    def after_overrun(self) -> int:
+        """Index with which `take` would go on now, had the writer come round (docs/shm.md, R6)."""
+        return self.peek_head() - self._slots + (self._slots >> layout.ROOM_SHIFT)
+
     def seek(self, index: int) -> int:
         """Go to `index` (clamped to 0..head). The way is `skipped`, negative when backwards."""
         self._control[layout.CTL_ARGUMENT] = index

@@ -11,6 +11,7 @@ from typing import Any
 
 from recd.config.errors import DeviceError
 from recd.config.streams import FrameFlag, histogram_bucket
+from recd.daemon import realtime
 from recd.daemon.cameras import access
 from recd.daemon.cameras.health import Health, HealthSettings, Judgement
 from recd.daemon.cameras.registry import make_source
@@ -258,14 +259,14 @@ class CameraWorker:
         assert self._format is not None
         self._state, self._told = _State.RUNNING, ""
         self._beat()
+        gc.collect()  # of opening the device, before `ready` spares what lives
+        realtime.spare_from_collections()
         facts = source_facts(self._request, self._format)
         if self._facts:
             self._ctx.event("camera.back", device=self._format.device)
         if facts != self._facts:
             self._facts = facts
             self._ctx.ready(**facts)
-        gc.collect()
-        gc.freeze()
 
     def _complain(self, judgement: Judgement, progress: _Progress) -> None:
         """Tell what lasts; refuse what the configuration does not accept."""

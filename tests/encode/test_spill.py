@@ -68,11 +68,32 @@ def test_where_the_writer_came_too_late_the_encoder_goes_on_in_the_file_or_in_th
     spill.keep(tmp_path)
     publish(writer, range(50, 70))
     spill.keep(tmp_path)  # frames 50 to 54 are gone
+    assert [files[0].next_from(index) for index in (36, 50, 70)] == [36, 55, None]
     taken = list(iter(lambda: take_back(encoder, files) or encoder.take(), None))
     assert [slot.index for slot in taken] == [*range(35, 50), *range(55, 70)]
     assert all(slot.intact() for slot in taken)
     assert encoder.lost == 26 + 8 + 5
     assert encoder.cursor == 70
+
+
+def test_frames_that_reach_the_file_between_two_looks_are_not_passed_over(ring, tmp_path):
+    writer = RingWriter(ring)
+    encoder, spill = readers(ring)
+    publish(writer, range(12))
+    spill.keep(tmp_path)
+    publish(writer, range(12, 30))  # frames 0 to 13 are in the file alone
+    path = spill_path(tmp_path, "front")
+    whole = path.read_bytes()
+    path.write_bytes(b"")
+
+    class WrittenMeanwhile(SpillReader):
+        def take(self, index):
+            slot = super().take(index)
+            path.write_bytes(whole)
+            return slot
+
+    assert take_back(encoder, [WrittenMeanwhile(path)]).index == 0
+    assert encoder.lost == 0
 
 
 def test_nothing_is_kept_of_a_ring_whose_encoder_keeps_up(ring, tmp_path):

@@ -96,7 +96,7 @@ def test_frames_that_were_kept_late_are_taken_back_though_those_before_them_are_
     spill = SpillWriter("front", keeper, Credit(rig.frames, slack=0))
     for number in range(48, 120):
         spill.keep(rig.staging(uid))
-        rig.frame(number, t0 + number * 10**9 // 30 + NS_PER_MS)
+        rig.feed(range(number, number + 1), t0)
 
     rig.thaw()
     closed = rig.end(uid, 115)
